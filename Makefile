@@ -1,0 +1,63 @@
+# Every command of the README. `make` alone explains them.
+#
+#   PYTHON  the Python that makes the environment (3.11 or newer)     make figures PYTHON=python3.12
+#   VENV    where the environment is kept                             make test VENV=/tmp/fdbook
+#   OUT     where the figures are drawn                               make figures OUT=/tmp/figures
+#   ARGS    more arguments for `fdbook figures`, pytest or Jupyter    make figures ARGS="kl gap --seed 1"
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= figures
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install figures test lab lint format clean
+
+help: ## explain these commands
+	@echo "Usage: make COMMAND, where COMMAND is one of"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(VENV)/.installed ## make the environment (the commands below do this themselves)
+
+figures: $(VENV)/.installed ## draw every figure, from flows trained here and now
+	$(BIN)/fdbook figures --out "$(OUT)" $(ARGS)
+
+test: $(VENV)/.installed-test ## run the unit tests, then every notebook
+	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --nbval notebooks/
+
+lab: $(VENV)/.installed ## open the book in JupyterLab
+	$(BIN)/jupyter lab $(ARGS) notebooks/
+
+lint: $(VENV)/.installed-test ## check code and notebooks with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-test ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the environment and every cache (figures and recorded data stay)
+	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find fdbook tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@command -v "$(PYTHON)" > /dev/null || { echo "fdbook needs Python 3.11 or newer, and there is no '$(PYTHON)' here: name one, as in make figures PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "fdbook needs Python 3.11 or newer, and '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1): name a newer one, as in make figures PYTHON=python3.12" >&2; exit 1; }
+	@echo "Making the environment $(VENV) ..."
+	@"$(PYTHON)" -m venv "$(VENV)"
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing fdbook into $(VENV): about 1.4 GB, a minute or a few at first ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(PIP) -e ".[test]"
+	@touch $@

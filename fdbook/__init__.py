@@ -1,0 +1,1 @@
+"""fdbook: flow policies, their Fisher geometry, and how to improve them on their own manifold."""

@@ -1,0 +1,83 @@
+"""Refusing bad input in one sentence: what was expected, what came, where.
+
+Values that are known when a function is called raise ValueError. Values that are only known when compiled code runs (inside
+`jax.jit`) raise through `equinox.error_if`, with the same sentence.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+__all__ = ["Array", "check_finite", "check_point", "check_range", "check_shape", "check_time", "known", "unknown"]
+
+Array = jax.Array | np.ndarray  # what a jaxtyping annotation of this package accepts
+
+
+def known(*values) -> bool:
+    """Whether every value can be looked at now (False for values that `jax.jit` is tracing)."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def unknown(kind: str, name: object, names: Iterable[str]) -> str:
+    """The sentence for a name that does not exist, with the nearest one that does."""
+    names = sorted(names)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"There is no {kind} called {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def check_shape(x, shape: tuple, what: str, where: str) -> None:
+    """Refuses an array whose shape is not `shape`, where None stands for any length."""
+    got = np.shape(x)
+    if len(got) != len(shape) or any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
+        wanted = (
+            "("
+            + ", ".join("n" if want is None else str(want) for want in shape)
+            + ("," if len(shape) == 1 else "")
+            + ")"
+        )
+        raise ValueError(f"{where} takes {what} of shape {wanted}; got shape {got}.")
+
+
+def check_point(x, dim: int, where: str) -> None:
+    """Refuses anything but one point of R^dim, and points the way to `jax.vmap` for several."""
+    got = np.shape(x)
+    if got != (dim,):
+        several = " Use jax.vmap for several points." if len(got) == 2 and got[1] == dim else ""
+        raise ValueError(f"{where} takes one point of shape ({dim},); got shape {got}.{several}")
+
+
+def check_range(
+    x, what: str, where: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False, open_high: bool = False
+):
+    """Returns x, refusing values outside the interval from `low` to `high` (ends excluded where they are open), and NaN."""
+    above = x > low if open_low else x >= low
+    below = x < high if open_high else x <= high
+    good = jnp.logical_and(above, below)
+    message = f"{where} takes {what} in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+    if known(good):
+        if not np.all(good):
+            raise ValueError(f"{message}; got {np.asarray(x)[~np.asarray(good)].flat[0]:g}.")
+        return x
+    return eqx.error_if(x, ~good, f"{message}; a value outside it (or NaN) came.")
+
+
+def check_time(t, where: str, *, open_low: bool = False, open_high: bool = False):
+    """Returns t, refusing times outside [0, 1] (ends excluded where they are open), and NaN."""
+    return check_range(t, "a time t", where, high=1.0, open_low=open_low, open_high=open_high)
+
+
+def check_finite(x, what: str, where: str):
+    """Returns x, refusing NaN and infinite values."""
+    good = jnp.all(jnp.isfinite(x))
+    if known(good):
+        if not good:
+            bad = int(np.size(x) - np.sum(np.isfinite(x)))
+            raise ValueError(f"{where} takes finite {what}; {bad} of {np.size(x)} values are NaN or infinite.")
+        return x
+    return eqx.error_if(x, ~good, f"{where} takes finite {what}; a NaN or infinite value came.")

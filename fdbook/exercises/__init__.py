@@ -1,0 +1,102 @@
+"""Exercises with a checker: it says what is wrong with a wrong answer, and does not give the right one away.
+
+In a notebook:
+
+    def my_score(t, x, v):
+        ...                       # your turn
+
+    check("03.1", my_score)
+
+prints that 03.1 is still open, what is wrong with it, or that it is right. The checkers of chapter 03 live in
+`fdbook.exercises.chapter03`; worked solutions are in notebooks/solutions, and the tests run them.
+"""
+
+import importlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from fdbook.checks import unknown
+
+
+__all__ = ["Wrong", "call", "check", "exercise", "names", "same_shape"]
+
+CHAPTERS = ("01", "02", "03", "04", "05", "06", "07")
+_CHECKERS: dict[str, Callable] = {}
+
+
+class Wrong(Exception):
+    """Raised by a checker, with one sentence that says what is wrong."""
+
+
+class _Open(Exception):
+    """The answer has not been given yet."""
+
+
+def exercise(name: str) -> Callable:
+    """Registers a checker under a name such as "03.1": a function of the answer that raises Wrong, or returns a remark."""
+
+    def register(checker):
+        _CHECKERS[name] = checker
+        return checker
+
+    return register
+
+
+def names() -> tuple[str, ...]:
+    """The names of all exercises, in order."""
+    for chapter in CHAPTERS:
+        importlib.import_module(f"fdbook.exercises.chapter{chapter}")
+    return tuple(sorted(_CHECKERS))
+
+
+def _missing(value) -> bool:
+    return value is None or value is Ellipsis
+
+
+def call(answer: Callable, *args):
+    """What the reader's function returns for these arguments, as NumPy; turns dots, errors and NaN into sentences."""
+    if not callable(answer):
+        raise Wrong(f"the answer should be a function; it is a {type(answer).__name__}.")
+    try:
+        value = answer(*args)
+    except Exception as error:
+        raise Wrong(
+            f"your function raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from None
+    if _missing(value):
+        raise _Open
+    value = jax.tree.map(np.asarray, value)
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(value) if leaf.dtype.kind == "f"):
+        raise Wrong("your function returned NaN or infinite values.")
+    return value
+
+
+def same_shape(value, shape: tuple[int, ...]) -> np.ndarray:
+    """The value as an array, refused unless it has the shape (...)."""
+    value = np.asarray(value)
+    if value.shape != shape:
+        raise Wrong(f"the answer should have shape {shape}; it has shape {value.shape}.")
+    return value
+
+
+def check(name: str, answer) -> bool:
+    """Checks the answer to an exercise, prints one line, and returns whether it is right.
+
+    Raises ValueError, with the nearest name, for an exercise that does not exist.
+    """
+    if name not in names():
+        raise ValueError(unknown("exercise", name, names()))
+    try:
+        if _missing(answer):
+            raise _Open
+        remark = _CHECKERS[name](answer)
+    except _Open:
+        print(f"{name} is open: replace the dots with your answer and run the cell again.")
+        return False
+    except Wrong as wrong:
+        print(f"{name} is not right yet: {wrong}")
+        return False
+    print(f"{name} is right. {remark or ''}".rstrip())
+    return True

@@ -1,0 +1,309 @@
+"""Flow-matching policies: a velocity field, its training, and its samples and likelihoods through diffrax.
+
+A field maps (t, observation, x) to the velocity at x. A toy density is a policy with an empty observation, shape (0,), so the
+same functions serve the notebooks and the robot. Everything but `fit` is written for one point: use `jax.vmap` for many.
+"""
+
+import functools
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Float, PRNGKeyArray
+
+from fdbook.checks import Array, check_finite, check_point, check_shape
+from fdbook.geometry import loop, paths
+from fdbook.geometry.densities import GaussianMixture
+
+
+__all__ = [
+    "EMPTY",
+    "ExactVelocity",
+    "VelocityField",
+    "fit",
+    "flow_matching_loss",
+    "log_prob",
+    "noise",
+    "sample",
+    "trajectory",
+]
+
+EMPTY = np.zeros((0,), np.float32)  # the observation of a toy policy
+
+
+class VelocityField(eqx.Module):
+    """A multilayer perceptron v(t, observation, x) with GELU; `depth` hidden layers of `width` units."""
+
+    mlp: eqx.nn.MLP
+    observation_dim: int = eqx.field(static=True)
+    action_dim: int = eqx.field(static=True)
+
+    def __init__(self, observation_dim: int, action_dim: int, width: int = 256, depth: int = 3, *, key: PRNGKeyArray):
+        if observation_dim < 0 or min(action_dim, width, depth) < 1:
+            raise ValueError(
+                "VelocityField takes observation_dim >= 0 and action_dim, width, depth >= 1; got "
+                f"{observation_dim}, {action_dim}, {width}, {depth}."
+            )
+        self.observation_dim, self.action_dim = observation_dim, action_dim
+        inputs = observation_dim + action_dim + 1
+        self.mlp = eqx.nn.MLP(inputs, action_dim, width, depth, jax.nn.gelu, dtype=jnp.float32, key=key)
+
+    def __call__(self, t, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The velocity at one point x (d,), at time t (), for one observation (n,); computed in the weights' precision."""
+        check_point(observation, self.observation_dim, "VelocityField (observation)")
+        check_point(x, self.action_dim, "VelocityField (x)")
+        dtype = self.mlp.layers[0].weight.dtype
+        parts = [jnp.asarray(part, dtype) for part in (observation, x, jnp.reshape(t, (1,)))]
+        return self.mlp(jnp.concatenate(parts)).astype(x.dtype)
+
+
+class ExactVelocity(eqx.Module):
+    """A Gaussian mixture's closed-form velocity under E1, with the interface of a VelocityField (the observation is unused)."""
+
+    mixture: GaussianMixture
+
+    @property
+    def observation_dim(self) -> int:
+        return 0
+
+    @property
+    def action_dim(self) -> int:
+        return self.mixture.dim
+
+    def __call__(self, t, observation, x: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The velocity at one point x (d,), at time t () in [0, 1]."""
+        check_point(x, self.mixture.dim, "ExactVelocity (x)")
+        return self.mixture._velocity(jnp.asarray(t, x.dtype), x)
+
+
+def noise(field, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
+    """n starting points z ~ N(0, I) for a field, shape (n, action_dim)."""
+    return jr.normal(key, (n, field.action_dim))
+
+
+def flow_matching_loss(
+    field, observations: Float[Array, "b n"], actions: Float[Array, "b d"], *, key: PRNGKeyArray
+) -> Float[Array, ""]:
+    """E2: the mean over the batch of |v(t, s, x_t) - (a - z)|^2 / d, with one t ~ U[0, 1] and one z ~ N(0, I) for each action."""
+    time_key, noise_key = jr.split(key)
+    t = jr.uniform(time_key, actions.shape[:1], actions.dtype)
+    z = jr.normal(noise_key, actions.shape, actions.dtype)
+    velocity = jax.vmap(field)(t, observations, paths.interpolate(t, z, actions))
+    return jnp.mean((velocity - paths.target_velocity(z, actions)) ** 2)
+
+
+class _Training(eqx.Module):
+    field: eqx.Module
+    average: eqx.Module
+    optimiser_state: optax.OptState
+
+
+class _Update(eqx.Module):
+    """One step of Adam on E2 and of the running average of the weights."""
+
+    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+    decay: float = eqx.field(static=True)
+
+    def __call__(self, state, data, *, key):
+        observations, actions = data
+        index_key, loss_key = jr.split(key)
+        index = jr.randint(index_key, (self.batch_size,), 0, actions.shape[0])
+        loss, gradient = eqx.filter_value_and_grad(flow_matching_loss)(
+            state.field, observations[index], actions[index], key=loss_key
+        )
+        field, optimiser_state = loop.descend(self.optimiser, gradient, state.optimiser_state, state.field)
+        average = jax.tree.map(
+            lambda old, new: self.decay * old + (1 - self.decay) * new if eqx.is_inexact_array(old) else old,
+            state.average,
+            field,
+        )
+        return _Training(field, average, optimiser_state), {"loss": loss}
+
+
+@functools.cache
+def _adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    """One object per setting, so that a second training of the same kind compiles nothing."""
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+
+
+def training(field, *, steps: int, batch_size: int, learning_rate: float, decay: float) -> tuple[_Update, _Training]:
+    """The update and the first state that `fit` hands to the loop."""
+    optimiser = _adam(learning_rate, steps)
+    state = _Training(field, field, optimiser.init(eqx.filter(field, eqx.is_inexact_array)))
+    return _Update(optimiser, batch_size, decay), state
+
+
+def fit(
+    field: VelocityField,
+    actions: Float[Array, "n d"],
+    observations: Float[Array, "n m"] | None = None,
+    *,
+    key: PRNGKeyArray,
+    steps: int = 5000,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    decay: float = 0.998,
+    chunk: int = 500,
+    progress: bool = True,
+) -> tuple[VelocityField, np.ndarray]:
+    """Trains the field on actions (n, d) and observations (n, m) by flow matching (E2); returns it and the losses (steps,).
+
+    Adam with a cosine decay of the learning rate to 0; the returned weights are an exponential moving average of the
+    trained ones with the given `decay` in [0, 1). Without observations the policy has the empty one. Raises ValueError on
+    wrong shapes, NaN or infinite data, FloatingPointError if the loss stops being finite.
+    """
+    if observations is None:
+        observations = np.zeros((np.shape(actions)[0], 0), np.float32)
+    check_shape(actions, (None, field.action_dim), "actions", "flow.fit")
+    check_shape(observations, (np.shape(actions)[0], field.observation_dim), "observations", "flow.fit")
+    if not (0 <= decay < 1 and learning_rate > 0 and batch_size >= 1):
+        raise ValueError(
+            "flow.fit takes decay in [0, 1), a positive learning rate and a batch of at least one; got "
+            f"{decay}, {learning_rate}, {batch_size}."
+        )
+    data = tuple(
+        jnp.asarray(check_finite(array, what, "flow.fit"), jnp.float32)
+        for array, what in ((observations, "observations"), (actions, "actions"))
+    )
+    update, state = training(field, steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=decay)
+    state, history = loop.run(
+        update, state, data, key=key, steps=steps, chunk=chunk, progress=progress, label="flow matching"
+    )
+    return state.average, history["loss"]
+
+
+def _vector_field(t, x, args):
+    field, observation = args
+    return field(t, observation, x)
+
+
+def _solve(terms, y, args, t0, t1, solver, steps, stepsize_controller, adjoint, saveat):
+    """One diffrax solve, with equal steps unless a controller is given."""
+    if steps < 1:
+        raise ValueError(f"A flow takes at least one step; got {steps}.")
+    controller = diffrax.ConstantStepSize() if stepsize_controller is None else stepsize_controller
+    return diffrax.diffeqsolve(
+        terms,
+        solver,
+        t0,
+        t1,
+        (t1 - t0) / steps,
+        y,
+        args,
+        saveat=saveat,
+        stepsize_controller=controller,
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+        max_steps=max(4096, steps),
+    )
+
+
+def sample(
+    field,
+    observation: Float[Array, " n"],
+    noise: Float[Array, " d"],
+    *,
+    solver: diffrax.AbstractSolver | None = None,
+    steps: int = 10,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+    clip: bool = False,
+) -> Float[Array, " d"]:
+    """E3: the action (d,) that the flow carries one noise (d,) to, from t = 0 to t = 1.
+
+    The default is the reference setting, 10 equal Euler steps; `clip=True` also clips to the action box [-1, 1]. Any diffrax
+    solver, step-size controller (then `steps` only sets the first step) and adjoint can be given.
+    """
+    check_point(noise, field.action_dim, "flow.sample (noise)")
+    path = trajectory(
+        field,
+        observation,
+        noise,
+        jnp.ones(1, noise.dtype),
+        solver=solver,
+        steps=steps,
+        stepsize_controller=stepsize_controller,
+        adjoint=adjoint,
+    )
+    return jnp.clip(path[0], -1, 1) if clip else path[0]
+
+
+def trajectory(
+    field,
+    observation: Float[Array, " n"],
+    noise: Float[Array, " d"],
+    times: Float[Array, " k"],
+    *,
+    solver: diffrax.AbstractSolver | None = None,
+    steps: int = 10,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Float[Array, "k d"]:
+    """E3 on the way: where the flow has carried one noise (d,) at increasing times (k,) in [0, 1]; arguments as in `sample`."""
+    check_point(noise, field.action_dim, "flow.trajectory (noise)")
+    solution = _solve(
+        diffrax.ODETerm(_vector_field),
+        noise,
+        (field, observation),
+        0.0,
+        1.0,
+        diffrax.Euler() if solver is None else solver,
+        steps,
+        stepsize_controller,
+        adjoint,
+        diffrax.SaveAt(ts=times),
+    )
+    return solution.ys
+
+
+def log_prob(
+    field,
+    observation: Float[Array, " n"],
+    action: Float[Array, " d"],
+    *,
+    divergence: str = "exact",
+    probes: int = 1,
+    key: PRNGKeyArray | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    steps: int = 20,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> Float[Array, ""]:
+    """E4: the log-density () in nats of one action (d,) under the unclipped flow.
+
+    The ODE runs back from the action at t = 1 to its noise at t = 0 and gathers the divergence on the way. `divergence` is
+    "exact" (d forward derivatives) or "hutchinson" (`probes` random sign vectors, which need a `key`; unbiased). The default
+    solver is Tsit5 with `steps` equal steps. Raises ValueError for an unknown divergence or a missing key.
+    """
+    check_point(action, field.action_dim, "flow.log_prob (action)")
+    if divergence not in ("exact", "hutchinson"):
+        raise ValueError(f"flow.log_prob takes divergence 'exact' or 'hutchinson'; got {divergence!r}.")
+    if divergence == "hutchinson" and (key is None or probes < 1):
+        raise ValueError("flow.log_prob with Hutchinson's divergence takes a key and at least one probe.")
+    signs = jnp.eye(field.action_dim, dtype=action.dtype)
+    if divergence == "hutchinson":
+        signs = jr.rademacher(key, (probes, field.action_dim), action.dtype)
+    average = 1 if divergence == "exact" else probes
+
+    def terms(t, y, args):
+        velocity, derivative = jax.linearize(lambda x: field(t, observation, x), y[0])
+        return velocity, jnp.sum(signs * jax.vmap(derivative)(signs)) / average
+
+    solution = _solve(
+        diffrax.ODETerm(terms),
+        (action, jnp.zeros((), action.dtype)),
+        None,
+        1.0,
+        0.0,
+        diffrax.Tsit5() if solver is None else solver,
+        steps,
+        stepsize_controller,
+        adjoint,
+        diffrax.SaveAt(t1=True),
+    )
+    start, gathered = solution.ys[0][0], solution.ys[1][0]
+    return -0.5 * jnp.sum(start**2) - 0.5 * field.action_dim * np.log(2 * np.pi).item() + gathered

@@ -1,0 +1,83 @@
+"""The training loop that flows and transport maps share: many updates per dispatch, one compilation, a progress bar."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray, PyTree
+from tqdm.auto import tqdm
+
+
+__all__ = ["descend", "run"]
+
+
+def descend(
+    optimiser: optax.GradientTransformation, gradient: PyTree, state: PyTree, model: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One optax step on a model's inexact arrays: the new model and the new optimiser state."""
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
+        updates, state = optimiser.update(gradient, state, eqx.filter(model, eqx.is_inexact_array))
+    return eqx.apply_updates(model, updates), state
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _chunk(context, state, buffers):
+    """`count` updates from number `first` on; metrics of update i go to row i - first of the buffers."""
+    update, key, data, first, count = context
+    arrays, rest = eqx.partition(state, eqx.is_array)
+
+    def body(i, carry):
+        arrays, buffers = carry
+        state, metrics = update(eqx.combine(arrays, rest), data, key=jr.fold_in(key, first + i))
+        buffers = jax.tree.map(lambda buffer, value: buffer.at[i].set(value.astype(buffer.dtype)), buffers, metrics)
+        return eqx.filter(state, eqx.is_array), buffers
+
+    arrays, buffers = jax.lax.fori_loop(0, count, body, (arrays, buffers))
+    return eqx.combine(arrays, rest), buffers
+
+
+def run(
+    update: Callable,
+    state: PyTree,
+    data: PyTree,
+    *,
+    key: PRNGKeyArray,
+    steps: int,
+    chunk: int = 500,
+    progress: bool = True,
+    label: str = "training",
+) -> tuple[PyTree, dict[str, np.ndarray]]:
+    """Applies `update(state, data, key=key) -> (state, metrics)` `steps` times and returns the state and the metrics' history.
+
+    `chunk` updates run per dispatch, and the number of a chunk's updates is an argument of the compiled code, so that a
+    shorter last chunk compiles nothing anew. Update i uses `fold_in(key, i)`. `metrics` is a dict of scalars; the history holds
+    one array of shape (steps,) for each. Raises ValueError for fewer than one step and FloatingPointError, naming the chunk
+    and the term, when a metric is no longer finite.
+    """
+    if steps < 1 or chunk < 1:
+        raise ValueError(f"Training takes at least one step and a chunk of at least one; got {steps} and {chunk}.")
+    shapes = eqx.filter_eval_shape(lambda s, d, k: update(s, d, key=k)[1], state, data, key)
+    chunk, history = min(chunk, steps), []
+    # The compiled loop reuses the memory of the state that it is given: the caller keeps its own.
+    state = jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, state)
+    with tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar:
+        for first in range(0, steps, chunk):
+            count = min(chunk, steps - first)
+            buffers = jax.tree.map(lambda shape: jnp.zeros((chunk,), shape.dtype), shapes)
+            state, buffers = _chunk((update, key, data, jnp.asarray(first), jnp.asarray(count)), state, buffers)
+            history.append({name: np.asarray(values)[:count] for name, values in buffers.items()})
+            _refuse_divergence(history[-1], first, label)
+            bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in history[-1].items()}, refresh=False)
+            bar.update(count)
+    return state, {name: np.concatenate([part[name] for part in history]) for name in history[0]}
+
+
+def _refuse_divergence(metrics, first, label):
+    for name, values in metrics.items():
+        if not np.all(np.isfinite(values)):
+            step = first + int(np.argmax(~np.isfinite(values)))
+            raise FloatingPointError(f"{label} broke at step {step}: {name} became {values[step - first]}.")

@@ -1,0 +1,349 @@
+"""The local transport map T(a) = a + delta(s, a): its density, its inverse, what it costs in KL, and how it is learned.
+
+The behaviour policy pi_beta stays as it is; the refined policy is the law of T(a) for a ~ pi_beta (E8). T has to be one-to-one
+for that law to have the density pi_beta(T^-1(b)) / |det(I + grad delta)|. For a bounded displacement this holds as soon as the
+determinant is positive everywhere (a local diffeomorphism of R^d that moves no point far is one-to-one), and certainly when
+delta is a contraction.
+
+Maps are written for one point; expectations are taken over `Nodes`, from a density's quadrature or from Monte Carlo.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import optimistix as optx
+from jaxtyping import Float, PRNGKeyArray
+
+from fdbook.checks import Array, check_finite, check_point, check_range, known
+from fdbook.geometry import flow, loop
+from fdbook.geometry.densities import Density, Nodes
+from fdbook.geometry.metrics import Metric
+
+
+__all__ = [
+    "BaseActions",
+    "Displacement",
+    "LocalTransport",
+    "actor_loss",
+    "base_from_density",
+    "base_from_flow",
+    "dual_loss",
+    "fit",
+    "kl_exact",
+    "kl_fisher",
+    "kl_second_order",
+    "kl_second_order_hessian",
+]
+
+
+class Displacement(eqx.Module):
+    """A multilayer perceptron delta(s, a) with GELU, whose last layer starts `scale` times as large as usual."""
+
+    mlp: eqx.nn.MLP
+
+    def __init__(
+        self,
+        observation_dim: int,
+        action_dim: int,
+        width: int = 64,
+        depth: int = 2,
+        *,
+        scale: float = 0.01,
+        key: PRNGKeyArray,
+    ):
+        mlp = eqx.nn.MLP(
+            observation_dim + action_dim, action_dim, width, depth, jax.nn.gelu, dtype=jnp.float32, key=key
+        )
+        last = jax.tree.map(lambda leaf: scale * leaf, mlp.layers[-1])
+        self.mlp = eqx.tree_at(lambda m: m.layers[-1], mlp, last)
+
+    def __call__(self, observation, action):
+        """delta(s, a) of shape (d,), computed in the weights' precision."""
+        dtype = self.mlp.layers[0].weight.dtype
+        inputs = jnp.concatenate([jnp.asarray(observation, dtype), jnp.asarray(action, dtype)])
+        return self.mlp(inputs).astype(action.dtype)
+
+
+class LocalTransport(eqx.Module):
+    """E8: T(a) = a + delta(s, a), for any function `delta` of an observation (n,) and an action (d,)."""
+
+    delta: Callable
+
+    def __call__(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, " d"]:
+        """T(a), shape (d,)."""
+        return action + self.delta(observation, action)
+
+    def jacobian(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, "d d"]:
+        """grad delta at one action: rows are components of delta, columns those of the action; shape (d, d)."""
+        return jax.jacfwd(self.delta, argnums=1)(observation, action)
+
+    def divergence(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, ""]:
+        """div delta at one action, shape ()."""
+        return jnp.trace(self.jacobian(observation, action))
+
+    def determinant(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, ""]:
+        """det(I + grad delta) at one action: how much T spreads the actions there; at most 0 where T folds."""
+        return jnp.linalg.det(jnp.eye(action.shape[0], dtype=action.dtype) + self.jacobian(observation, action))
+
+    def check_one_to_one(self, observation: Float[Array, " n"], actions: Float[Array, "k d"]) -> Float[Array, "k d"]:
+        """Returns the actions (k, d), refusing a map whose determinant is not positive at every one of them.
+
+        A fold between the given actions goes unseen: give as many as the density is wide.
+        """
+        lowest = jnp.min(jax.vmap(self.determinant, in_axes=(None, 0))(observation, actions))
+        message = "This transport map folds: det(I + grad delta) must be positive"
+        if known(lowest):
+            if not lowest > 0:
+                raise ValueError(f"{message} at every action; its smallest value here is {float(lowest):.3g}.")
+            return actions
+        return eqx.error_if(actions, ~(lowest > 0), f"{message}, and is not at some action.")
+
+    def inverse(
+        self, observation: Float[Array, " n"], target: Float[Array, " d"], *, tolerance: float = 1e-9
+    ) -> Float[Array, " d"]:
+        """The action a (d,) with T(a) = target, by Newton's method from several starts around it.
+
+        Refuses (ValueError, or a runtime error inside jit) when the iteration does not converge, when the determinant at the
+        solution is not positive, or when two starts lead to two different actions: then T folds and has no inverse.
+        """
+        check_point(target, target.shape[-1] if target.ndim else 1, "LocalTransport.inverse")
+        tolerance = max(tolerance, 10 * float(jnp.finfo(target.dtype).eps))
+        reach = jnp.linalg.norm(self.delta(observation, target)) + tolerance
+        axes = jnp.eye(target.shape[0], dtype=target.dtype)
+        offsets = jnp.concatenate([jnp.zeros_like(axes[:1]), axes, -axes])
+        starts = target[None] + 2 * reach * offsets
+        solver = optx.Newton(rtol=tolerance, atol=tolerance)
+
+        def solve(start):
+            return optx.root_find(
+                lambda a, _: self(observation, a) - target, solver, start, max_steps=64, throw=False
+            ).value
+
+        found = jax.vmap(solve)(starts)
+        missed = jnp.linalg.norm(jax.vmap(lambda a: self(observation, a))(found) - target[None], axis=-1)
+        slack = 1e3 * tolerance * (1 + jnp.linalg.norm(target))
+        good = missed < slack
+        best = found[jnp.argmin(jnp.where(jnp.isfinite(missed), missed, jnp.inf))]
+        apart = jnp.linalg.norm(found - best[None], axis=-1) > 1e2 * jnp.sqrt(slack)
+        refused = ~jnp.any(good) | jnp.any(good & apart) | ~(self.determinant(observation, best) > 0)
+        message = "This transport map has no inverse at the target: it folds there, or Newton's method found no action."
+        if known(refused):
+            if refused:
+                raise ValueError(message)
+            return best
+        return eqx.error_if(best, refused, message)
+
+    def log_prob(
+        self, density: Density, observation: Float[Array, " n"], target: Float[Array, " d"]
+    ) -> Float[Array, ""]:
+        """E8: the log-density () of the refined policy at one action, for a behaviour `density`; refuses where T folds."""
+        action = self.inverse(observation, target)
+        return density.log_prob(action) - jnp.log(self.determinant(observation, action))
+
+
+def _at_nodes(function, nodes):
+    return nodes.mean(jax.vmap(function)(nodes.points))
+
+
+def kl_exact(transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY) -> Float[Array, ""]:
+    """E9: KL(T_# pi | pi) = E[log pi(a) - log pi(a + delta) - log det(I + grad delta)] in nats.
+
+    Refuses (as `check_one_to_one`) a map that folds at a node. Small displacements need float64: the first two terms cancel.
+    """
+    points = transport.check_one_to_one(observation, nodes.points)
+
+    def loss(action):
+        moved = transport(observation, action)
+        return density.log_prob(action) - density.log_prob(moved) - jnp.log(transport.determinant(observation, action))
+
+    return _at_nodes(loss, Nodes(points, nodes.weights))
+
+
+def kl_second_order(
+    transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY
+) -> Float[Array, ""]:
+    """E10, first form: 1/2 E[(score . delta + div delta)^2], the KL of a small displacement to second order, in nats."""
+
+    def rate(action):
+        delta = transport.delta(observation, action)
+        return 0.5 * (density.score(action) @ delta + transport.divergence(observation, action)) ** 2
+
+    return _at_nodes(rate, nodes)
+
+
+def kl_second_order_hessian(
+    transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY
+) -> Float[Array, ""]:
+    """E10, second form: 1/2 E[-delta^T (Hess log pi) delta + tr((grad delta)^2)], equal to the first by parts, in nats."""
+
+    def rate(action):
+        delta, jacobian = transport.delta(observation, action), transport.jacobian(observation, action)
+        curvature = jax.jvp(density.score, (action,), (delta,))[1]
+        return 0.5 * (jnp.trace(jacobian @ jacobian) - delta @ curvature)
+
+    return _at_nodes(rate, nodes)
+
+
+def kl_fisher(transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY) -> Float[Array, ""]:
+    """E11: 1/2 E[(score . delta)^2] in nats, the paper's form: second order for a translation, not for a field that varies."""
+    return _at_nodes(lambda a: 0.5 * (density.score(a) @ transport.delta(observation, a)) ** 2, nodes)
+
+
+class BaseActions(NamedTuple):
+    """A batch for an actor loss: b states (b, n), K base actions of each (b, K, d), and the scores read off there (b, K, d)."""
+
+    observations: Float[Array, "b n"]
+    actions: Float[Array, "b k d"]
+    scores: Float[Array, "b k d"]
+
+
+def base_from_density(density: Density, n: int, *, key: PRNGKeyArray) -> BaseActions:
+    """n actions of a toy policy with their exact scores, as one state."""
+    actions = density.sample(n, key=key)
+    return BaseActions(jnp.zeros((1, 0), actions.dtype), actions[None], jax.vmap(density.score)(actions)[None])
+
+
+def base_from_flow(
+    field, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options
+) -> BaseActions:
+    """K actions of each state sampled from a flow (E3, `options` as in `flow.sample`) with the scores the metric reads there."""
+    noise_key, score_key = jr.split(key)
+    states = observations.shape[0]
+    noises = jr.normal(noise_key, (states, k, field.action_dim), jnp.float32)
+    draw = jax.vmap(lambda s, z: flow.sample(field, s, z, **options), in_axes=(None, 0))
+    actions = jax.vmap(draw)(observations, noises)
+    scores = jax.vmap(lambda s, a, one: metric.scores(field, s, a, key=one))(
+        observations, actions, jr.split(score_key, states)
+    )
+    return BaseActions(observations, actions, scores)
+
+
+def actor_loss(
+    transport: LocalTransport,
+    value: Callable,
+    metric: Metric,
+    base: BaseActions,
+    multiplier: Float[Array, ""] | float,
+    *,
+    normalise_value: bool = False,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """E18 to E22: multiplier * penalty - mean value(s, a + delta), and a dict with the penalty and the mean value.
+
+    `value(s, a)` is a scalar function of one observation and one action. With `normalise_value` the value is divided by its
+    mean absolute value, held constant. No gradient reaches the base actions or their scores.
+    """
+    observations, actions, scores = jax.lax.stop_gradient(base)
+    over_actions = functools.partial(jax.vmap, in_axes=(None, 0))
+    delta = jax.vmap(over_actions(transport.delta))(observations, actions)
+    divergence = jnp.zeros(actions.shape[:2], actions.dtype)
+    if metric.needs_divergence:
+        divergence = jax.vmap(over_actions(transport.divergence))(observations, actions)
+    penalty = jnp.mean(jax.vmap(metric.penalty)(delta, divergence, scores))
+    values = jax.vmap(over_actions(value))(observations, actions + delta)
+    scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalise_value else 1.0
+    return multiplier * penalty - scale * jnp.mean(values), {"penalty": penalty, "value": jnp.mean(values)}
+
+
+def dual_loss(
+    log_multiplier: Float[Array, ""], penalty: Float[Array, ""], budget: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """E23: -log_multiplier (penalty - budget), the penalty held constant: its descent raises the multiplier over budget."""
+    return -log_multiplier * (jax.lax.stop_gradient(penalty) - budget)
+
+
+class _Training(eqx.Module):
+    transport: LocalTransport
+    log_multiplier: Float[Array, ""]
+    actor_state: optax.OptState
+    dual_state: optax.OptState
+
+
+class _Update(eqx.Module):
+    """One step of Adam on the actor loss and, with a budget, one on the dual loss."""
+
+    value: Callable
+    metric: Metric
+    budget: Float[Array, ""] | None
+    learning_rate: float = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+    normalise_value: bool = eqx.field(static=True)
+
+    @property
+    def optimisers(self):
+        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05)), optax.adam(1e-2)
+
+    def _batch(self, base, key):
+        if self.batch_size >= base.actions.shape[1]:
+            return base
+        index = jr.randint(key, (self.batch_size,), 0, base.actions.shape[1])
+        return BaseActions(base.observations, base.actions[:, index], base.scores[:, index])
+
+    def __call__(self, state, base, *, key):
+        actor, dual = self.optimisers
+        multiplier = jnp.exp(state.log_multiplier)
+
+        def loss(transport):
+            return actor_loss(
+                transport,
+                self.value,
+                self.metric,
+                self._batch(base, key),
+                multiplier,
+                normalise_value=self.normalise_value,
+            )
+
+        (_, info), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(state.transport)
+        transport, actor_state = loop.descend(actor, gradient, state.actor_state, state.transport)
+        log_multiplier, dual_state = state.log_multiplier, state.dual_state
+        if self.budget is not None:
+            slope = jax.grad(dual_loss)(log_multiplier, info["penalty"], self.budget)
+            log_multiplier, dual_state = loop.descend(dual, slope, dual_state, log_multiplier)
+        return _Training(transport, log_multiplier, actor_state, dual_state), {**info, "multiplier": multiplier}
+
+
+def fit(
+    transport: LocalTransport,
+    value: Callable,
+    metric: Metric,
+    base: BaseActions,
+    *,
+    key: PRNGKeyArray,
+    multiplier: float = 1.0,
+    budget: float | None = None,
+    normalise_value: bool = False,
+    steps: int = 2000,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    chunk: int = 500,
+    progress: bool = True,
+) -> tuple[LocalTransport, dict[str, np.ndarray]]:
+    """Trains a transport map to raise `value` under a metric; returns it and the history of penalty, value and multiplier.
+
+    Without a `budget` the multiplier stays as given; with one it starts there and dual ascent (E23) holds the penalty, the
+    metric's mean cost over d, at the budget. Batches are `batch_size` of the base actions of every state. Raises ValueError
+    for a multiplier or budget that is not positive and for NaN in the base actions.
+    """
+    check_range(multiplier, "a multiplier", "transport.fit", open_low=True)
+    if budget is not None:
+        check_range(budget, "a budget", "transport.fit", open_low=True)
+    check_finite(base.actions, "base actions", "transport.fit")
+    check_finite(base.scores, "scores", "transport.fit")
+    dtype = base.actions.dtype
+    held = None if budget is None else jnp.asarray(budget, dtype)
+    update = _Update(value, metric, held, learning_rate, steps, batch_size, normalise_value)
+    actor, dual = update.optimisers
+    log_multiplier = jnp.log(jnp.asarray(multiplier, dtype))
+    actor_state = actor.init(eqx.filter(transport, eqx.is_inexact_array))
+    state = _Training(transport, log_multiplier, actor_state, dual.init(log_multiplier))
+    state, history = loop.run(
+        update, state, base, key=key, steps=steps, chunk=chunk, progress=progress, label="transport map"
+    )
+    return state.transport, history

@@ -1,0 +1,1 @@
+"""What is shown: the style of every figure, the numbers behind them, and the figures themselves."""

@@ -1,0 +1,251 @@
+"""One style for every figure: sizes, type, colours that colour-blind readers tell apart, and the panels they share.
+
+Each metric has one colour, one marker and one line, here and nowhere else, so that a reader learns them once and a print in
+black and white still tells them apart.
+"""
+
+import contextlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
+
+from fdbook.report.numbers import write_whole
+
+
+__all__ = [
+    "DENSITY",
+    "METRIC_COLOURS",
+    "METRIC_LABELS",
+    "METRIC_LINES",
+    "METRIC_MARKERS",
+    "SIGNED",
+    "WIDTH",
+    "applied",
+    "density_panel",
+    "ellipse",
+    "look",
+    "panel_label",
+    "render",
+    "save",
+    "shared_colourbar",
+    "use",
+]
+
+WIDTH = 7.0
+"""The width of a figure that spans a page, in inches."""
+DPI = 200
+LARGEST_PNG = 400_000
+INK, GREY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
+
+METRIC_COLOURS = {
+    "l2": "#d55e00",
+    "fisher-paper": "#56b4e9",
+    "fisher-released": "#cc79a7",
+    "fisher-exact": "#0072b2",
+    "fisher-rao": "#009e73",
+    "exact": INK,
+    "behaviour": GREY,
+}
+METRIC_MARKERS = {
+    "l2": "s",
+    "fisher-paper": "^",
+    "fisher-released": "X",
+    "fisher-exact": "o",
+    "fisher-rao": "D",
+    "exact": "*",
+    "behaviour": ".",
+}
+METRIC_LINES = {
+    "l2": (0, (6, 2)),
+    "fisher-paper": (0, (1, 1.2)),
+    "fisher-released": (0, (5, 1.5, 1, 1.5)),
+    "fisher-exact": "-",
+    "fisher-rao": (0, (3, 1, 1, 1, 1, 1)),
+    "exact": "-",
+    "behaviour": "-",
+}
+METRIC_LABELS = {
+    "l2": "L2",
+    "fisher-paper": "Fisher (paper)",
+    "fisher-released": "Fisher (released)",
+    "fisher-exact": "Fisher (exact score)",
+    "fisher-rao": "Fisher-Rao",
+    "exact": "exact KL",
+    "behaviour": "behaviour",
+}
+
+DENSITY = LinearSegmentedColormap.from_list("density", ["#ffffff", *sns.color_palette("mako_r", 8).as_hex()[:7]])
+"""Densities, from white (none) to dark; its lightness falls evenly."""
+SIGNED = sns.color_palette("vlag", as_cmap=True)
+"""Values with a sign, from blue (negative) through white to red (positive)."""
+
+_RC = {
+    "axes.edgecolor": GREY,
+    "axes.grid": False,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "axes.titleweight": "medium",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 120,
+    "figure.figsize": (WIDTH, 0.42 * WIDTH),
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "grid.color": PALE,
+    "grid.linewidth": 0.6,
+    "image.cmap": "mako_r",
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "mathtext.fontset": "dejavusans",
+    "patch.linewidth": 0.8,
+    "pdf.fonttype": 42,
+    "savefig.dpi": DPI,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 8,
+    "xtick.major.size": 3,
+    "xtick.major.width": 0.7,
+    "ytick.color": GREY,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8,
+    "ytick.major.size": 3,
+    "ytick.major.width": 0.7,
+}
+
+
+def use() -> None:
+    """Sets the style for every figure from here on (in a notebook)."""
+    sns.set_theme(context="paper", style="ticks", palette=list(METRIC_COLOURS.values()), rc=_RC)
+
+
+@contextlib.contextmanager
+def applied():
+    """The style inside a `with` block."""
+    with mpl.rc_context():
+        use()
+        yield
+
+
+def look(metric: str, **changes) -> dict:
+    """What `ax.plot` takes to draw a metric in its own colour, line, marker and label; `changes` override or add."""
+    own = {
+        "color": METRIC_COLOURS[metric],
+        "linestyle": METRIC_LINES[metric],
+        "marker": METRIC_MARKERS[metric],
+        "label": METRIC_LABELS[metric],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
+    return own | changes
+
+
+def panel_label(ax: Axes, letter: str) -> None:
+    """A bold letter at the top left corner of a panel, outside it."""
+    ax.annotate(
+        letter,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(-4, 4),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=11,
+        fontweight="bold",
+    )
+
+
+def density_panel(ax: Axes, xs, ys, values, vmax: float, *, vmin: float = 0.0, cmap=DENSITY):
+    """An image of values[j, i] at (xs[i], ys[j]), from `vmin` to `vmax`, its axes of equal scale; returns the image.
+
+    xs (n,) and ys (m,) are evenly spaced; values has shape (m, n), as from np.meshgrid(xs, ys). Panels that are compared
+    take the same `vmax`. Raises ValueError when the shapes disagree.
+    """
+    xs, ys, values = np.asarray(xs), np.asarray(ys), np.asarray(values)
+    if values.shape != (len(ys), len(xs)):
+        raise ValueError(f"density_panel takes values of shape (ys, xs) = {(len(ys), len(xs))}; got {values.shape}.")
+    right, up = (xs[1] - xs[0]) / 2, (ys[1] - ys[0]) / 2
+    extent = (xs[0] - right, xs[-1] + right, ys[0] - up, ys[-1] + up)
+    image = ax.imshow(
+        values, origin="lower", extent=extent, vmin=vmin, vmax=vmax, cmap=cmap, interpolation="bilinear", aspect="equal"
+    )
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return image
+
+
+def ellipse(ax: Axes, centre, matrix, level: float, **look) -> Ellipse:
+    """Draws {x : (x - c)^T M (x - c) = level} for a positive definite M (2, 2), and returns the patch.
+
+    Keywords go to matplotlib's Ellipse; it is not filled unless `facecolor` is given. Raises ValueError unless M is
+    symmetric positive definite and the level is positive.
+    """
+    matrix = np.asarray(matrix, float)
+    if matrix.shape != (2, 2) or not np.allclose(matrix, matrix.T):
+        raise ValueError(f"ellipse takes a symmetric matrix of shape (2, 2); got {matrix.tolist()}.")
+    values, vectors = np.linalg.eigh(matrix)
+    if not (values[0] > 0 and level > 0):
+        raise ValueError(
+            f"ellipse takes a positive definite matrix and a positive level; got eigenvalues {values} and {level}."
+        )
+    long, short = 2 * np.sqrt(level / values)
+    angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
+    if not {"facecolor", "fc", "color"} & set(look):
+        look["fill"] = False
+    patch = Ellipse(centre, long, short, angle=angle, **({"linewidth": 1.3} | look))
+    return ax.add_patch(patch)
+
+
+def shared_colourbar(fig: Figure, image, axes: Iterable[Axes], label: str):
+    """One slim colour bar, with a label and its units, for all panels that share the image's scale."""
+    bar = fig.colorbar(image, ax=list(np.ravel(list(axes))), shrink=0.8, aspect=28, pad=0.015)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2)
+    bar.locator = MaxNLocator(5)
+    bar.update_ticks()
+    bar.set_label(label)
+    return bar
+
+
+def _fewer_colours(png: bytes) -> bytes:
+    """The same picture with a palette of 256 colours."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    picture = Image.open(io.BytesIO(png))
+    dpi = picture.info.get("dpi", (DPI, DPI))
+    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True, dpi=dpi)
+    return buffer.getvalue()
+
+
+def render(fig: Figure, kind: str) -> bytes:
+    """The picture as "pdf" or "png", with no date in it: the same figure gives the same bytes. PNG aims at 400 kB."""
+    buffer = io.BytesIO()
+    undated = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}[kind]
+    fig.savefig(buffer, format=kind, dpi=DPI, metadata=undated)
+    content = buffer.getvalue()
+    return _fewer_colours(content) if kind == "png" and len(content) > LARGEST_PNG else content
+
+
+def save(fig: Figure, path: str | Path) -> None:
+    """Writes `path` as PDF and as PNG (its suffix, if any, is replaced), both or neither, and closes the figure."""
+    path = Path(path)
+    write_whole({path.with_suffix(f".{kind}"): render(fig, kind) for kind in ("pdf", "png")})
+    plt.close(fig)
