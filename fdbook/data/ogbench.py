@@ -47,10 +47,12 @@ class Place:
 
     @property
     def dataset(self) -> tasks.DataSet:
+        """What an episode looks like."""
         return tasks.find(self.name)
 
     @property
     def folder(self) -> Path:
+        """The folder of its files, and of nothing else."""
         base = root() if self.base is None else Path(self.base).expanduser()
         return base / self.name / f"{self.episodes}-episodes-seed-{self.seed}"
 

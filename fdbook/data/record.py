@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -50,11 +51,13 @@ def _environment(dataset: DataSet, **options):
     import ogbench  # noqa: F401 (registers the environments)
 
     options |= {"terminate_at_goal": False, "max_episode_steps": dataset.steps, "disable_env_checker": True}
-    return gymnasium.make(dataset.environment, **options)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="glfw")  # it misses a display, but nothing is drawn
+        return gymnasium.make(dataset.environment, **options)
 
 
 def _cube_environment(dataset: DataSet):
-    """The environment, reset once: the first reset compiles the model, and leaves another state than later ones."""
+    """The environment, reset once: the first reset compiles the model, and all episodes are to start in one way."""
     environment = _environment(dataset, mode="data_collection")
     environment.reset(seed=0)
     return environment
@@ -142,11 +145,14 @@ def _episode(dataset: DataSet, environment, seeds: tuple[int, int, int], tick: C
 def _save(path: Path, write: Callable, work: Path) -> None:
     """Has `write` fill a file under a temporary name in `work`, and puts it in its place whole."""
     temporary = work / f"{path.name}.part"
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _about(place: Place) -> bytes:

@@ -82,7 +82,10 @@ class LocalTransport(eqx.Module):
 
     def jacobian(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, "d d"]:
         """grad delta at one action: rows are components of delta, columns those of the action; shape (d, d)."""
-        return jax.jacfwd(self.delta, argnums=1)(observation, action)
+        # One jvp a column: XLA on a CPU makes plain matrix products of these, and not of jacfwd's batched ones.
+        axes = jnp.eye(action.shape[0], dtype=action.dtype)
+        columns = [jax.jvp(lambda a: self.delta(observation, a), (action,), (axis,))[1] for axis in axes]
+        return jnp.stack(columns, axis=1)
 
     def divergence(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, ""]:
         """div delta at one action, shape ()."""

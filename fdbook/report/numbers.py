@@ -9,23 +9,25 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 
-__all__ = ["decode", "encode", "layout", "read", "stored", "write_whole"]
+__all__ = ["beside", "check_writable", "decode", "encode", "layout", "read", "stored", "write_whole"]
 
 LARGE = 64
 DIGITS = 6
 NPZ = "npz"
 
 
-def write_whole(files: Mapping[Path, bytes]) -> None:
+def write_whole(files: Mapping[Path, bytes], without: Iterable[Path] = ()) -> None:
     """Writes each file under a temporary name in its own folder, and moves them to their places when all are on disk.
 
-    A file that was there before stays whole until its successor is. Raises OSError, and leaves no temporary then.
+    A file that was there before stays whole until its successor is; those of `without` are removed at the end. Raises
+    OSError, and leaves no temporary then.
     """
     temporaries = {path: path.with_name(f".{path.name}.tmp") for path in files}
     try:
@@ -36,9 +38,21 @@ def write_whole(files: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
         for path in files:
             os.replace(temporaries[path], path)
+        for path in without:
+            path.unlink(missing_ok=True)
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes the folder if it is not there. Raises OSError, with a sentence, when nothing can be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"Nothing can be written to {folder}: {error.strerror}.") from error
 
 
 def _rounded(value, where):
@@ -104,12 +118,16 @@ def _only_numbers(tree):
 
 
 def layout(tree, indent: str = "") -> str:
-    """JSON with sorted keys, one entry a line, and every list on one line."""
-    if not isinstance(tree, dict) or not tree:
-        return json.dumps(tree, allow_nan=False, ensure_ascii=False)
+    """JSON with sorted keys, one entry a line, and every list of plain values on one line."""
     inner = indent + "  "
-    rows = [f"{inner}{json.dumps(str(key))}: {layout(tree[key], inner)}" for key in sorted(tree)]
-    return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
+    if isinstance(tree, dict) and tree:
+        opened, closed = "{", "}"
+        rows = [f"{json.dumps(str(key))}: {layout(tree[key], inner)}" for key in sorted(tree)]
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        opened, closed, rows = "[", "]", [layout(item, inner) for item in tree]
+    else:
+        return json.dumps(tree, allow_nan=False, ensure_ascii=False)
+    return f"{opened}\n{inner}" + f",\n{inner}".join(rows) + f"\n{indent}{closed}"
 
 
 def _digest(content: bytes) -> str:
@@ -128,23 +146,26 @@ def stored(numbers: dict, about: dict) -> dict[str, bytes]:
     return files | {".json": (layout(tree) + "\n").encode()}
 
 
-def read(path: Path) -> dict:
-    """The numbers that `stored` put into `path` (.json) and the .npz beside it.
+def beside(path: Path, contents: Mapping[str, bytes]) -> dict[Path, bytes]:
+    """The files of the same name as `path`, by the suffixes of their contents."""
+    return {path.with_suffix(suffix): content for suffix, content in contents.items()}
+
+
+def read(path: Path) -> tuple[dict, dict]:
+    """The numbers that `stored` put into `path` (.json) and the .npz beside it, and what it says about them.
 
     Raises FileNotFoundError when one is not there, ValueError when one is damaged or they do not belong together.
     """
-    beside = path.with_suffix(".npz")
+    arrays = path.with_suffix(".npz")
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-        numbers, digest = tree["numbers"], tree.get("npz")
+        numbers, about, digest = tree["numbers"], tree["about"], tree.get("npz")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} holds no numbers of a figure: it is damaged, or was written by something else."
-        ) from error
+        raise ValueError(f"{path} holds no numbers of a figure: it is damaged, or something else wrote it.") from error
     if digest is None:
-        return decode(numbers, {})
-    content = beside.read_bytes()
+        return decode(numbers, {}), about
+    content = arrays.read_bytes()
     if _digest(content) != digest:
-        raise ValueError(f"{beside} does not belong to {path}: the two were not written by the same run.")
+        raise ValueError(f"{arrays} does not belong to {path}: the two were not written by the same run.")
     with np.load(io.BytesIO(content)) as file:
-        return decode(numbers, dict(file))
+        return decode(numbers, dict(file)), about

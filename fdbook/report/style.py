@@ -17,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from fdbook.report.numbers import write_whole
+from fdbook.report.numbers import beside, write_whole
 
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ellipse",
     "look",
     "panel_label",
+    "pictures",
     "render",
     "save",
     "shared_colourbar",
@@ -54,7 +56,7 @@ METRIC_COLOURS = {
     "fisher-exact": "#0072b2",
     "fisher-rao": "#009e73",
     "exact": INK,
-    "behaviour": GREY,
+    "behaviour": "#606060",
 }
 METRIC_MARKERS = {
     "l2": "s",
@@ -84,10 +86,14 @@ METRIC_LABELS = {
     "behaviour": "behaviour",
 }
 
-DENSITY = LinearSegmentedColormap.from_list("density", ["#ffffff", *sns.color_palette("mako_r", 8).as_hex()[:7]])
+DENSITY = LinearSegmentedColormap.from_list(
+    "density", [(0.0, "#ffffff"), *zip(np.linspace(0.215, 1, 7), sns.color_palette("mako_r", 8)[:7], strict=True)]
+)
 """Densities, from white (none) to dark; its lightness falls evenly."""
 SIGNED = sns.color_palette("vlag", as_cmap=True)
 """Values with a sign, from blue (negative) through white to red (positive)."""
+
+_HALO = withStroke(linewidth=2.6, foreground="white", alpha=0.8)
 
 _RC = {
     "axes.edgecolor": GREY,
@@ -98,7 +104,8 @@ _RC = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 9,
-    "axes.titleweight": "medium",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 6,
     "figure.constrained_layout.use": True,
     "figure.dpi": 120,
     "figure.figsize": (WIDTH, 0.42 * WIDTH),
@@ -109,7 +116,10 @@ _RC = {
     "grid.linewidth": 0.6,
     "image.cmap": "mako_r",
     "legend.fontsize": 8,
-    "legend.frameon": False,
+    "legend.edgecolor": "none",
+    "legend.fancybox": False,
+    "legend.framealpha": 0.8,
+    "legend.frameon": True,
     "legend.handlelength": 2.4,
     "lines.linewidth": 1.5,
     "lines.markersize": 5,
@@ -123,11 +133,15 @@ _RC = {
     "xtick.labelsize": 8,
     "xtick.major.size": 3,
     "xtick.major.width": 0.7,
+    "xtick.minor.size": 1.8,
+    "xtick.minor.width": 0.5,
     "ytick.color": GREY,
     "ytick.labelcolor": INK,
     "ytick.labelsize": 8,
     "ytick.major.size": 3,
     "ytick.major.width": 0.7,
+    "ytick.minor.size": 1.8,
+    "ytick.minor.width": 0.5,
 }
 
 
@@ -186,15 +200,17 @@ def density_panel(ax: Axes, xs, ys, values, vmax: float, *, vmin: float = 0.0, c
     image = ax.imshow(
         values, origin="lower", extent=extent, vmin=vmin, vmax=vmax, cmap=cmap, interpolation="bilinear", aspect="equal"
     )
+    ax.set(xlim=extent[:2], ylim=extent[2:])
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     return image
 
 
-def ellipse(ax: Axes, centre, matrix, level: float, **look) -> Ellipse:
+def ellipse(ax: Axes, centre, matrix, level: float, **keywords) -> Ellipse:
     """Draws {x : (x - c)^T M (x - c) = level} for a positive definite M (2, 2), and returns the patch.
 
-    Keywords go to matplotlib's Ellipse; it is not filled unless `facecolor` is given. Raises ValueError unless M is
+    Keywords go to matplotlib's Ellipse; it is not filled unless a face colour is given, and its line
+    has a white halo, so that it can be read on a dark density. Raises ValueError unless M is
     symmetric positive definite and the level is positive.
     """
     matrix = np.asarray(matrix, float)
@@ -207,10 +223,10 @@ def ellipse(ax: Axes, centre, matrix, level: float, **look) -> Ellipse:
         )
     long, short = 2 * np.sqrt(level / values)
     angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
-    if not {"facecolor", "fc", "color"} & set(look):
-        look["fill"] = False
-    patch = Ellipse(centre, long, short, angle=angle, **({"linewidth": 1.3} | look))
-    return ax.add_patch(patch)
+    if not {"facecolor", "fc", "color"} & set(keywords):
+        keywords["fill"] = False
+    keywords = {"linewidth": 1.3, "path_effects": [_HALO]} | keywords
+    return ax.add_patch(Ellipse(centre, long, short, angle=angle, **keywords))
 
 
 def shared_colourbar(fig: Figure, image, axes: Iterable[Axes], label: str):
@@ -244,8 +260,14 @@ def render(fig: Figure, kind: str) -> bytes:
     return _fewer_colours(content) if kind == "png" and len(content) > LARGEST_PNG else content
 
 
+def pictures(fig: Figure) -> dict[str, bytes]:
+    """The figure as files, by suffix (".pdf" and ".png"); closes it."""
+    try:
+        return {f".{kind}": render(fig, kind) for kind in ("pdf", "png")}
+    finally:
+        plt.close(fig)
+
+
 def save(fig: Figure, path: str | Path) -> None:
     """Writes `path` as PDF and as PNG (its suffix, if any, is replaced), both or neither, and closes the figure."""
-    path = Path(path)
-    write_whole({path.with_suffix(f".{kind}"): render(fig, kind) for kind in ("pdf", "png")})
-    plt.close(fig)
+    write_whole(beside(Path(path), pictures(fig)))

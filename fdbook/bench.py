@@ -1,0 +1,212 @@
+"""`fdbook bench`: how fast this machine runs the book, each number beside what it is compared with in the same run.
+
+Speeds differ from machine to machine, and on a shared one from minute to minute: compare the numbers of one run.
+"""
+
+import contextlib
+import importlib.metadata
+import os
+import pkgutil
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from fdbook.checks import unknown
+from fdbook.report import numbers
+
+
+__all__ = ["BENCHMARKS", "Row", "run"]
+
+OBSERVATION_DIM, ACTION_DIM = 28, 5
+WIDTH, DEPTH, BATCH = 512, 3, 1024
+UPDATES = 20
+ROUNDS = 5
+PRODUCTS = ((2560, 512, 512), (1024, 512, 512))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: what, its value and unit, and the bound it is held to, if there is one."""
+
+    what: str
+    value: int | float
+    unit: str
+    bound: str = ""
+
+
+def _import_time(modules: str) -> float:
+    """Seconds that a new Python takes to import the modules, its own start left out."""
+    code = f"import time; start = time.perf_counter(); import {modules}; print(time.perf_counter() - start)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def measure_import() -> list[Row]:
+    """What importing fdbook adds to importing the libraries below it (medians of new processes, in turns)."""
+    from fdbook import geometry
+
+    inside = [f"fdbook.geometry.{module.name}" for module in pkgutil.iter_modules(geometry.__path__)]
+    libraries = "jax, equinox, diffrax"
+    everything = ", ".join([libraries, "fdbook", *inside])
+    for modules in (libraries, everything):  # once for the disk
+        _import_time(modules)
+    turns = [(_import_time(libraries), _import_time(everything)) for _ in range(ROUNDS)]
+    below, whole = (statistics.median(column) for column in zip(*turns, strict=True))
+    return [
+        Row(f"import {libraries}", below, "s"),
+        Row("the same, and fdbook with all of fdbook.geometry", whole, "s"),
+        Row("added by fdbook", whole - below, "s", "at most 0.5"),
+    ]
+
+
+def _seconds(work: Callable) -> float:
+    """How long `work` takes, until its result is there."""
+    import jax
+
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - start
+
+
+def _training():
+    """A flow on a robot's dimensions, its data, and the update and state of its training."""
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    from fdbook.geometry import flow
+
+    field_key, observation_key, action_key = jr.split(jr.key(0), 3)
+    field = flow.VelocityField(OBSERVATION_DIM, ACTION_DIM, WIDTH, DEPTH, key=field_key)
+    observations = jr.normal(observation_key, (20_000, OBSERVATION_DIM), jnp.float32)
+    actions = jr.uniform(action_key, (20_000, ACTION_DIM), jnp.float32, minval=-1.0, maxval=1.0)
+    update, state = flow.training(field, steps=UPDATES, batch_size=BATCH, learning_rate=1e-3, decay=0.998)
+    return update, state, (observations, actions)
+
+
+def _update_flops(update, state, data) -> float:
+    """Floating-point operations of one update, as XLA counts them (in a loop it would count the body once)."""
+    import equinox as eqx
+    import jax.random as jr
+
+    compiled = eqx.filter_jit(update).lower(state, data, key=jr.key(0)).compile().compiled
+    cost = compiled.cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost)["flops"])
+
+
+def _product(shape: tuple[int, int, int]) -> tuple[Callable, float]:
+    """A compiled float32 matrix product of the given shape, repeated, and its floating-point operations."""
+    import jax
+    import jax.numpy as jnp
+
+    rows, inner, columns = shape
+    left, right = jnp.ones((rows, inner), jnp.float32), jnp.ones((inner, columns), jnp.float32)
+    multiply = jax.jit(jnp.matmul)
+    return lambda: [multiply(left, right) for _ in range(UPDATES)], 2.0 * rows * inner * columns * UPDATES
+
+
+def measure_flow() -> list[Row]:
+    """The rate of flow training, by the chunk that `flow.fit` runs, against float32 matrix products (best, in turns)."""
+    import jax.random as jr
+
+    from fdbook.geometry import loop
+
+    update, state, data = _training()
+
+    def train():
+        return loop.run(update, state, data, key=jr.key(1), steps=UPDATES, chunk=UPDATES, progress=False)[0]
+
+    works = {"flow": (train, _update_flops(update, state, data) * UPDATES)}
+    works |= {"x".join(map(str, shape)): _product(shape) for shape in PRODUCTS}
+    for work, _ in works.values():  # once to compile
+        _seconds(work)
+    rates = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, (work, flops) in works.items():
+            rates[name].append(flops / _seconds(work) / 1e9)
+    best = {name: max(values) for name, values in rates.items()}
+    trained = best.pop("flow")
+    step = works["flow"][1] / UPDATES / trained / 1e6
+    return [
+        *(Row(f"float32 matrix product {name}", rate, "GFLOP/s") for name, rate in best.items()),
+        Row(f"flow training, width {WIDTH}, depth {DEPTH}, batch {BATCH}", trained, "GFLOP/s"),
+        Row("the same, an update", step, "ms"),
+        Row("flow training over the faster product", trained / max(best.values()), "", "at least 0.6"),
+    ]
+
+
+@contextlib.contextmanager
+def _compilations():
+    """A list that gets one entry for every program that XLA compiles inside the `with` block."""
+    import jax
+
+    found, open_ = [], [True]
+
+    def listen(event, duration, **details):
+        if open_ and event == "/jax/core/compile/backend_compile_duration":
+            found.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        open_.clear()
+
+
+def measure_compile() -> list[Row]:
+    """How many programs are compiled in the first chunk of a training, and after it, a shorter last chunk included."""
+    import jax.random as jr
+
+    from fdbook.geometry import loop
+
+    update, state, data = _training()
+    chunk, counts = 2, []  # no other measurement has compiled a chunk of this size
+    for steps in (chunk, 2 * chunk + 1):
+        with _compilations() as found:
+            loop.run(update, state, data, key=jr.key(1), steps=steps, chunk=chunk, progress=False)
+        counts.append(len(found))
+    return [
+        Row("programs compiled in the first chunk of a training", counts[0], ""),
+        Row("programs compiled after it, a shorter last chunk included", counts[1], "", "0"),
+    ]
+
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+    "import": measure_import,
+    "flow": measure_flow,
+    "compile": measure_compile,
+}
+
+
+def _about() -> dict:
+    import jax
+
+    versions = {package: importlib.metadata.version(package) for package in ("fdbook", "jax", "jaxlib")}
+    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return {"versions": versions, "system": system, "cores": os.cpu_count(), "device": jax.devices()[0].device_kind}
+
+
+def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[str, list[Row]]:
+    """Runs the named benchmarks (all by default), prints a table, and writes it to `json` if that is given.
+
+    Raises ValueError for an unknown name, and OSError, before anything is measured, for a file that cannot be written.
+    """
+    names = list(dict.fromkeys(names)) or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            raise ValueError(unknown("measurement", name, BENCHMARKS))
+    if json is not None:
+        numbers.check_writable(Path(json).parent)
+    measured = {}
+    for name in names:
+        measured[name] = BENCHMARKS[name]()
+        for row in measured[name]:
+            bound = f"  ({row.bound})" if row.bound else ""
+            print(f"{name:<8} {row.what:<62} {row.value:>9.4g} {row.unit}{bound}".rstrip(), flush=True)
+    if json is not None:
+        tree = {"about": _about(), **{name: [asdict(row) for row in rows] for name, rows in measured.items()}}
+        numbers.write_whole({Path(json): (numbers.layout(numbers.encode(tree)) + "\n").encode()})
+    return measured

@@ -1,0 +1,236 @@
+"""The command line: `fdbook figures`, `fdbook data` and `fdbook bench`.
+
+Each command has one function that describes it (`add_...`) and one that runs it, and imports what it needs when it runs,
+so that help comes at once. A wrong name or argument ends with exit code 2 and one sentence, a failure with 1, Ctrl-C
+with 130.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+__all__ = ["main"]
+
+
+class _Misuse(Exception):
+    """What was typed is wrong; the message is the sentence to say."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, names the nearest choice, and keeps the layout of an epilog."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise _Misuse(f"{message} (see `{self.prog} --help`)")
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            raise _Misuse(_unknown("command", value, action.choices))
+
+
+def _unknown(kind, name, names):
+    from fdbook.checks import unknown
+
+    return unknown(kind, name, names)
+
+
+def _whole(low: int):
+    """An argparse type: a whole number of at least `low`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {low}, got {text!r}")
+        return value
+
+    return convert
+
+
+def _check_names(kind, names, known):
+    for name in names:
+        if name not in known:
+            raise _Misuse(_unknown(kind, name, known))
+
+
+def _bars(arguments) -> bool:
+    """Whether to show progress bars: not when told so, and not into a file or a log."""
+    return not arguments.no_progress and sys.stderr.isatty()
+
+
+def _add(commands, name, run, *, summary, examples, **options):
+    """A command with its help and the function that runs it."""
+    epilog = "examples:\n" + "\n".join(f"  {example}" for example in examples)
+    parser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog, **options
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_figures(commands) -> None:
+    """`fdbook figures [NAME ...]`: compute and draw the figures of the book."""
+    parser = _add(
+        commands,
+        "figures",
+        _figures,
+        summary="compute and draw the figures of the book",
+        examples=(
+            "fdbook figures                      every figure, into figures/",
+            "fdbook figures --list               what there is",
+            "fdbook figures kl gap --out /tmp/f  two of them, elsewhere",
+            "fdbook figures robot --episodes 200 with more recorded robot data",
+        ),
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a figure (default: all of them)")
+    parser.add_argument("--list", action="store_true", help="print the names and what each figure shows, and stop")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="folder (default: figures)")
+    parser.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument(
+        "--episodes",
+        metavar="N",
+        type=_whole(1),
+        default=20,
+        help="episodes of each data set, recorded at first use (default: 20)",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--fresh", action="store_true", help="compute anew what is already there and up to date")
+    again.add_argument("--redraw", action="store_true", help="compute nothing: draw the numbers in DIR/data again")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+
+
+def _figures(arguments):
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    from fdbook.report import figures
+
+    _check_names("figure", arguments.names, figures.REGISTRY)
+    names = arguments.names or list(figures.REGISTRY)
+    if arguments.list:
+        for name in names:
+            print(f"{name:<10} {figures.describe(name)}")
+        return
+    settings = {"seed": arguments.seed, "episodes": arguments.episodes, "progress": _bars(arguments)}
+
+    def recordings(name):
+        from fdbook.data import ogbench
+
+        return ogbench.load_or_record(name, **settings)
+
+    redo = {"fresh": arguments.fresh, "redraw": arguments.redraw}
+    figures.run(names, out=arguments.out, recordings=recordings, **settings, **redo)
+
+
+def add_data(commands) -> None:
+    """`fdbook data record NAME` and `fdbook data list`: the recorded data sets."""
+    parser = commands.add_parser("data", help="record the robot data that the book uses, or list it")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add(
+        actions,
+        "list",
+        _list_data,
+        summary="list the data sets that can be recorded, and where recordings are kept",
+        examples=("fdbook data list",),
+    )
+    record = _add(
+        actions,
+        "record",
+        _record,
+        summary="record a data set with the scripted controller that comes with its environment",
+        examples=(
+            "fdbook data record ogbench/cube-single-play                the standard size, 1000 episodes",
+            "fdbook data record ogbench/cube-single-play --episodes 20  a small one, in a minute",
+        ),
+    )
+    record.add_argument("name", metavar="NAME", help="a data set, as `fdbook data list` names it")
+    record.add_argument("--episodes", metavar="N", type=_whole(1), default=1000, help="episodes (default: 1000)")
+    record.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="seed of all randomness (default: 0)")
+    record.add_argument(
+        "--folder", metavar="DIR", type=Path, help="folder of all recordings (default: as `fdbook data list` says)"
+    )
+    record.add_argument("--no-progress", action="store_true", help="show no progress bar")
+
+
+def _list_data(arguments):
+    from fdbook.data import ogbench, tasks
+
+    for name, description in tasks.recordable().items():
+        print(f"{name:<34} {description}")
+    print(f"Recordings are kept in {ogbench.root()} (set FDBOOK_DATA to keep them elsewhere).")
+
+
+def _record(arguments):
+    from fdbook.data import tasks
+    from fdbook.data.record import record
+
+    _check_names("data set", [arguments.name], tasks.recordable())
+    settings = {"episodes": arguments.episodes, "seed": arguments.seed, "folder": arguments.folder}
+    print(record(arguments.name, progress=_bars(arguments), **settings))
+
+
+def add_bench(commands) -> None:
+    """`fdbook bench [NAME ...]`: how fast this machine runs the book."""
+    parser = _add(
+        commands,
+        "bench",
+        _bench,
+        summary="measure how fast this machine runs the book",
+        examples=("fdbook bench                  everything", "fdbook bench import           one measurement"),
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a measurement (default: all of them)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was measured to a file")
+
+
+def _bench(arguments):
+    from fdbook import bench
+
+    _check_names("measurement", arguments.names, bench.BENCHMARKS)
+    bench.run(arguments.names, json=arguments.json)
+
+
+def _parser():
+    parser = _Parser(
+        prog="fdbook",
+        description="A book that runs: flow policies, their Fisher geometry, and how to improve them.",
+        epilog="examples:\n  fdbook figures\n  fdbook data list\n  fdbook COMMAND --help",
+    )
+    version = importlib.metadata.version("fdbook")
+    parser.add_argument("--version", action="version", version=f"fdbook {version}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for add in (add_figures, add_data, add_bench):
+        add(commands)
+    return parser
+
+
+def _sentence(error) -> str:
+    """What an error says; for one from the system, what happened to which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 (failed), 2 (misuse) or 130 (Ctrl-C)."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except _Misuse as error:
+        message, code = _sentence(error), 2
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "Interrupted.", 130
+    except (ValueError, OSError, ArithmeticError) as error:
+        message, code = _sentence(error), 1
+    print(f"fdbook: {message}", file=sys.stderr)
+    return code

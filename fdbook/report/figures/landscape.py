@@ -1,0 +1,130 @@
+"""Where the mass goes as the KL grows, under an L2 and under four Fisher metrics, on two moons with a value landscape.
+
+Every map is trained by `transport.fit` against the same value; only the metric differs. The scores that the metrics see are
+read off a flow that is trained here on samples of the moons. A ladder of falling multipliers traces a frontier of value
+against KL; maps of equal KL are drawn side by side. The KL is E9 by quadrature while the map is one-to-one; where it folds
+E9 does not hold, and the KL of binned samples stands in for it, marked as such.
+"""
+
+import jax.numpy as jnp
+import jax.random as jr
+import matplotlib.pyplot as plt
+import numpy as np
+
+from fdbook.geometry import densities, flow, frontier, metrics, transport
+from fdbook.report import style
+
+
+__all__ = ["GRID", "PEAK", "TARGETS", "compute", "draw", "value"]
+
+PEAK = np.array([1.25, 0.75], np.float32)
+TARGETS = (0.03, 0.15, 0.6)
+LADDER = tuple(np.geomspace(300.0, 6.0, 8))
+GRID = frontier.Grid((-1.7, 1.7), (-1.15, 1.15), (136, 92))
+
+
+def value(observation, action):
+    """A smooth cone around a peak that lies off the manifold: minus the distance to it, rounded at the tip."""
+    return -jnp.sqrt(jnp.sum((action - PEAK.astype(action.dtype)) ** 2) + 0.05)
+
+
+def compute(context, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=300, crowd=400_000) -> dict:
+    """Frontiers and panels of every metric. Densities are per squared action unit, gains in action units (a distance)."""
+    context.progress(0.0, "training the flow")
+    data_key, init_key, fit_key, yard_key, score_key, map_key = jr.split(jr.key(context.seed), 6)
+    density = densities.make("moons")
+    actions = density.sample(samples, key=data_key)
+    field, _ = flow.fit(
+        flow.VelocityField(0, 2, 128, 3, key=init_key),
+        actions,
+        key=fit_key,
+        steps=fit_steps,
+        batch_size=512,
+        learning_rate=2e-3,
+        progress=False,
+    )
+    yardstick = frontier.Yardstick(density, value, GRID, key=yard_key, order=12, crowd=crowd)
+    none = transport.LocalTransport(lambda observation, action: jnp.zeros_like(action))
+    numbers = {"targets": list(TARGETS), "behaviour": yardstick.mass / GRID.area, "metrics": {}}
+    numbers["behaviour_off"] = yardstick.measure(none).off
+    for place, name in enumerate(metrics.NAMES):
+
+        def progress(message, place=place, name=name):
+            context.progress(0.15 + 0.85 * place / len(metrics.NAMES), f"{name}, {message}")
+
+        metric = metrics.make(name)
+        scores = metric.scores(field, flow.EMPTY, actions, key=score_key)
+        base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], scores[None])
+        rungs, met = frontier.trace(
+            yardstick, metric, base, key=map_key, ladder=ladder, targets=TARGETS, steps=steps, progress=progress
+        )
+        entry = {key: [float(getattr(rung, key)) for rung in rungs] for key in frontier.Measured._fields}
+        entry["panels"] = [found._asdict() for _, found in met]
+        entry["densities"] = np.stack([yardstick.density_of(moved) for moved, _ in met])
+        numbers["metrics"][name] = entry
+    return numbers
+
+
+def _panel(ax, numbers, density, vmax):
+    """A density over the value's level lines and its peak, with an outline of the behaviour."""
+    xs, ys = GRID.centres
+    grid = np.stack(np.meshgrid(xs, ys), -1)
+    image = style.density_panel(ax, xs, ys, np.asarray(density).T, vmax)
+    levels = -np.sqrt(np.sum((grid - PEAK) ** 2, -1) + 0.05)
+    ax.contour(xs, ys, levels, levels=np.arange(-3.2, 0, 0.4), colors=style.GREY, linewidths=0.4, alpha=0.55)
+    ax.contour(xs, ys, np.asarray(numbers["behaviour"]).T, levels=[0.1], colors=style.INK, linewidths=0.6, alpha=0.7)
+    ax.plot(*PEAK, marker="*", color="#e69f00", markersize=9, markeredgecolor=style.INK, markeredgewidth=0.5)
+    ax.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlim=GRID.x, ylim=GRID.y)
+    return image
+
+
+def draw(numbers):
+    """Rows: maps of equal KL; columns: metrics; below: the behaviour, value against KL, and mass off the manifold."""
+    rows = len(numbers["targets"])
+    fig = plt.figure(figsize=(1.75 * style.WIDTH, 1.3 * style.WIDTH))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[2.0, 1.2])
+    axes = top.subplots(rows, len(metrics.NAMES), sharex=True, sharey=True)
+    vmax = 1.25 * float(np.max(np.asarray(numbers["behaviour"])))
+    for column, name in enumerate(metrics.NAMES):
+        entry = numbers["metrics"][name]
+        for ax, density, found in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
+            image = _panel(ax, numbers, density, vmax)
+            text = f"KL {found['kl']:.2g}{'' if found['one_to_one'] else ' (folds)'}\n"
+            text += f"gain {found['gain']:+.2f}\noff {100 * found['off']:.0f}%"
+            ax.text(0.02, 0.03, text, transform=ax.transAxes, fontsize=8, va="bottom", linespacing=1.15)
+        axes[-1, column].set_xlabel("action $a_1$ (action units)")
+        axes[0, column].set_title(style.METRIC_LABELS[name], color=style.METRIC_COLOURS[name], fontweight="bold")
+    for ax, target in zip(axes[:, 0], numbers["targets"], strict=True):
+        ax.set_ylabel(f"KL ≈ {target:g} nats\n\naction $a_2$")
+    style.shared_colourbar(top, image, axes.ravel(), "density (per squared action unit)")
+    style.panel_label(axes[0, 0], "a")
+    _draw_frontiers(bottom.subplots(1, 3, width_ratios=[1.05, 1, 1]), numbers, vmax)
+    return fig
+
+
+def _draw_frontiers(axes, numbers, vmax):
+    _panel(axes[0], numbers, numbers["behaviour"], vmax)
+    axes[0].set(title="the behaviour, the value's level lines and its peak", xlabel="action $a_1$ (action units)")
+    axes[0].set_ylabel("action $a_2$ (action units)")
+    for name in metrics.NAMES:
+        entry = numbers["metrics"][name]
+        kl, gain, off = (np.asarray(entry[key], float) for key in ("kl", "gain", "off"))
+        whole = np.asarray(entry["one_to_one"]).astype(bool)
+        for ax, x, y in ((axes[1], kl, gain), (axes[2], gain, 100 * off)):
+            ax.plot(x, y, **style.look(name, marker=""))
+            look = style.look(name, linestyle="", label="_")
+            ax.plot(x[whole], y[whole], **look)
+            ax.plot(x[~whole], y[~whole], **look | {"markerfacecolor": "white", "markeredgecolor": look["color"]})
+    for target in numbers["targets"]:
+        axes[1].axvline(target, color=style.PALE, linewidth=0.8, zorder=0)
+    axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.3), title="open markers: the map folds")
+    axes[1].set(xlabel="KL to the behaviour (nats)", ylabel="value gained (action units)")
+    axes[2].axhline(100 * numbers["behaviour_off"], color=style.GREY, linewidth=0.8, zorder=0)
+    axes[2].text(
+        0.295, 100 * numbers["behaviour_off"] + 0.4, "the behaviour's own", ha="right", color=style.GREY, fontsize=8
+    )
+    axes[2].set(xlim=(0, 0.3), ylim=(0, 30), title="what the same gain costs")
+    axes[2].set(xlabel="value gained (action units)", ylabel="mass off the manifold (%)")
+    axes[1].legend(loc="upper left")
+    for ax, letter in zip(axes, "bcd", strict=True):
+        style.panel_label(ax, letter)

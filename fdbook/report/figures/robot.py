@@ -1,0 +1,378 @@
+"""Real robot actions: how anisotropic the behaviour is in each state, what that is worth at most, and what E7 makes of it.
+
+A flow is fitted to the recorded actions of cube-single. In each of many held-out states it draws actions, and E5 and E7 read
+their scores off it at several perturbed times (E6). The matrices of these scores (E20, E21) are what the metrics charge.
+
+Two controls say how far to trust them. Gaussians whose velocity is known exactly, with the means and covariances of the
+drawn actions, pass through the same estimator. And the same network is trained, for as long, on actions whose law is a known
+Gaussian in every state. Beside them stands Stein's identity, -E[score (x - E x)^T] = I, which any true score obeys.
+
+Densities and scores are those of the flow before clipping. Recorded actions that sit at the bounds make the flow thin there.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from matplotlib.figure import Figure
+
+from fdbook.checks import Array
+from fdbook.geometry import flow, loop, metrics, paths, trust_region
+from fdbook.geometry.densities import gaussian
+from fdbook.report import style
+from fdbook.report.figures import Context
+
+
+__all__ = ["AXES", "Readings", "compute", "draw", "efficiency", "fit_held_out", "moments", "readings", "standardiser"]
+
+NAME = "ogbench/cube-single-play"
+AXES = ("delta x", "delta y", "delta z", "delta yaw", "gripper")
+TIMES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
+HEADLINE = TIMES.index(0.9)
+STATES, ACTIONS, DRAWS, GRADIENTS = 200, 512, 4, 64
+STEPS, CHECKS = 16_000, 16
+WIDTH, DEPTH, BATCH, RATE, DECAY = 256, 3, 256, 2e-3, 0.998
+LEAST_SPREAD = 0.05
+QUANTILES = (0.1, 0.5, 0.9)
+NEAR = 0.95
+SAMPLERS = {"accurate": (diffrax.Heun(), 20), "reference": (diffrax.Euler(), 10)}
+
+
+def standardiser(observations: Float[Array, "n m"]) -> Callable:
+    """A function that shifts and scales observations by the mean and the standard deviation of these.
+
+    A component that hardly moves is divided by 0.05 instead, so that its noise is not blown up.
+    """
+    mean, spread = observations.mean(axis=0), np.maximum(observations.std(axis=0), LEAST_SPREAD)
+    return lambda others: ((others - mean[None]) / spread[None]).astype(np.float32)
+
+
+@eqx.filter_jit
+def _loss(field, observations, actions, keys):
+    """E2 on all rows, with one time and one noise a row for each key, in float32."""
+    return jnp.mean(jax.lax.map(lambda key: flow.flow_matching_loss(field, observations, actions, key=key), keys))
+
+
+def fit_held_out(
+    train: tuple[Float[Array, "n m"], Float[Array, "n d"]],
+    held_out: tuple[Float[Array, "k m"], Float[Array, "k d"]],
+    *,
+    key: PRNGKeyArray,
+    steps: int = STEPS,
+    checks: int = CHECKS,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[flow.VelocityField, dict]:
+    """Fits a flow to (observations, actions), and keeps the weights whose loss E2 on held-out rows was the lowest.
+
+    The losses on both are taken `checks` times, the training loss on as many rows as are held out. Returns the field and
+    a dict of `step`, `train` and `held_out` (checks,) and `chosen`, the step that was kept.
+    """
+    field_key, loss_key, train_key = jr.split(key, 3)
+    field = flow.VelocityField(train[0].shape[1], train[1].shape[1], WIDTH, DEPTH, key=field_key)
+    update, state = flow.training(field, steps=steps, batch_size=BATCH, learning_rate=RATE, decay=DECAY)
+    rows = np.linspace(0, len(train[0]) - 1, min(len(held_out[0]), len(train[0]))).astype(int)
+    some, loss_keys = tuple(array[rows] for array in train), jr.split(loss_key, 8)
+    data, count = tuple(map(jnp.asarray, train)), steps // checks
+    curve, best = {"step": [], "train": [], "held_out": []}, (np.inf, field, 0)
+    for check in range(checks):
+        state, _ = loop.run(
+            update, state, data, key=jr.fold_in(train_key, check), steps=count, chunk=count, progress=False
+        )
+        losses = [float(_loss(state.average, *rows, loss_keys)) for rows in (some, held_out)]
+        for name, value in zip(curve, ((check + 1) * count, *losses), strict=True):
+            curve[name].append(value)
+        if losses[1] < best[0]:
+            best = (losses[1], state.average, (check + 1) * count)
+        progress((check + 1) / checks)
+    return best[1], curve | {"chosen": best[2]}
+
+
+class GaussianPolicy(eqx.Module):
+    """A policy that is a Gaussian in every state, with its exact velocity: the observation is its mean and its covariance."""
+
+    action_dim: int = eqx.field(static=True)
+
+    @property
+    def observation_dim(self) -> int:
+        return self.action_dim * (self.action_dim + 1)
+
+    def __call__(self, t, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The velocity at one point x (d,) and time t of N(mean, covariance), for the observation (mean, covariance's rows)."""
+        mean, rows = jnp.split(observation, [self.action_dim])
+        mixture = gaussian(mean, rows.reshape(self.action_dim, self.action_dim))
+        return flow.ExactVelocity(mixture)(t, observation, x)
+
+
+def moments(actions: Float[Array, "s k d"]) -> tuple[np.ndarray, np.ndarray]:
+    """The means (s, d) and the covariances (s, d, d) of the actions drawn in each of s states."""
+    actions = np.asarray(actions)
+    means = actions.mean(axis=1)
+    centred = actions - means[:, None]
+    return means, np.einsum("ski,skj->sij", centred, centred) / actions.shape[1]
+
+
+@eqx.filter_jit
+def _sample(field, observations, solver, steps, *, key):
+    """ACTIONS actions in each state before clipping (s, k, d), from the same noise whatever the solver."""
+    noises = jr.normal(key, (observations.shape[0], ACTIONS, field.action_dim), jnp.float32)
+    draw = jax.vmap(lambda s, z: flow.sample(field, s, z, solver=solver, steps=steps), in_axes=(None, 0))
+    return jax.lax.map(lambda one: draw(*one), (observations, noises))
+
+
+class Readings(NamedTuple):
+    """What the scores at one state's noised actions say: the matrices (d, d) of E5 and of E7, and Stein's number ()."""
+
+    exact: Float[Array, "*b d d"]
+    released: Float[Array, "*b d d"]
+    stein: Float[Array, "*b"]
+
+
+def readings(
+    field, observation: Float[Array, " n"], actions: Float[Array, "k d"], t: Float[Array, ""] | float, *, key: PRNGKeyArray
+) -> Readings:
+    """Reads E5 and E7 off a field at perturbed time t in (0, 1), at one state's actions (k, d), each noised once (E1).
+
+    Stein's number is -E[score . (x - E x)] / d for the score of E5: 1 when that is the score of the law of x, smaller
+    when the actions come from a narrower law than the score belongs to.
+    """
+    points = paths.interpolate(t, jr.normal(key, actions.shape, actions.dtype), actions)
+    velocities = jax.vmap(field, in_axes=(None, None, 0))(t, observation, points)
+    exact, released = paths.score_from_velocity(t, points, velocities), paths.released_score(t, velocities)
+    stein = -jnp.mean(exact * (points - jnp.mean(points, axis=0)[None]))
+    return Readings(metrics.fisher_matrix(exact), metrics.fisher_matrix(released), stein)
+
+
+@eqx.filter_jit
+def _survey(field, observations, actions, *, key):
+    """Readings at every time and in every state, (times, states, ...), each action noised DRAWS times."""
+    actions, keys = jnp.tile(actions, (1, DRAWS, 1)), jr.split(key, observations.shape[0])
+
+    def at(t):
+        return jax.lax.map(lambda one: readings(field, one[0], one[1], t, key=one[2]), (observations, actions, keys))
+
+    return jax.lax.map(at, jnp.asarray(TIMES, actions.dtype))
+
+
+def blurred(covariance: Float[Array, "*b d d"], t: float) -> Float[Array, "*b d d"]:
+    """The covariance of x_t (E1) when that of the actions is given: t^2 covariance + (1 - t)^2 I."""
+    return t**2 * covariance + (1 - t) ** 2 * np.broadcast_to(np.eye(covariance.shape[-1]), covariance.shape)
+
+
+def efficiency(
+    gradient: Float[Array, "*b d"], metric: Float[Array, "*b d d"], guess: Float[Array, "*b d d"]
+) -> Float[Array, "*b"]:
+    """The gain of the step that a guessed metric G takes, G^-1 g, over that of E13, both at the same cost in F; in [0, 1].
+
+    It is 1 for G = F up to scale, and the gap of E15 for G = I.
+    """
+    step, best = (np.linalg.solve(matrix, gradient[..., None])[..., 0] for matrix in (guess, metric))
+    cost = np.einsum("...i,...ij,...j->...", step, metric, step)
+    return np.sum(gradient * step, axis=-1) / np.sqrt(cost * np.sum(gradient * best, axis=-1))
+
+
+def _reversed(exact, released):
+    """Where E7 charges the softest axis of E5 more than its stiffest."""
+    axes = np.linalg.eigh(exact)[1]
+    charge = np.einsum("...ji,...jk,...ki->...i", axes, released, axes)
+    return charge[..., 0] > charge[..., -1]
+
+
+def _efficiencies(found, rng):
+    """The mean over random directions of the gradient: for steps along L2 and E7, at every time and in every state."""
+    directions = rng.normal(size=(*found.stein.shape, GRADIENTS, found.exact.shape[-1]))
+    exact, released = (np.asarray(matrix, float)[:, :, None] for matrix in (found.exact, found.released))
+    exact, released = (np.repeat(matrix, GRADIENTS, axis=2) for matrix in (exact, released))
+    flat = np.broadcast_to(np.eye(exact.shape[-1]), exact.shape)
+    l2, e7 = (efficiency(directions, exact, guess) for guess in (flat, released))
+    return {"l2": l2.mean(axis=2), "e7": e7.mean(axis=2), "e7_below_l2": (e7 < l2).mean(axis=2)}
+
+
+def _draw_gaussians(means, covariances, key):
+    """ACTIONS draws (s, k, d) from a Gaussian in each state, in float32."""
+    factors = np.linalg.cholesky(np.broadcast_to(covariances, (*means.shape, means.shape[-1])))
+    noises = np.asarray(jr.normal(key, (len(means), ACTIONS, means.shape[-1]), jnp.float32))
+    return jnp.asarray(means[:, None] + np.einsum("sij,skj->ski", factors, noises), jnp.float32)
+
+
+def _exact_control(means, covariances, key):
+    """The readings of Gaussians with known velocity, and the condition number that E5 should have at each time."""
+    sample_key, read_key = jr.split(key)
+    observations = np.concatenate([means, covariances.reshape(len(means), -1)], axis=1)
+    actions = _draw_gaussians(means, covariances, sample_key)
+    found = _survey(GaussianPolicy(means.shape[1]), jnp.asarray(observations, jnp.float32), actions, key=read_key)
+    return {"condition": np.linalg.cond(found.exact), "truth": _blurred_conditions(covariances)}
+
+
+def _blurred_conditions(covariances):
+    return np.stack([np.linalg.cond(blurred(covariances, t)) for t in TIMES])
+
+
+def _learned_control(field, train, held_out, rows, covariance, steps, progress, key):
+    """The readings of a network trained like `field`, on actions that are Gaussian with a known covariance in every state.
+
+    The mean of each state is what `field` takes for the mean action: its velocity at t = 0 and z = 0 (E1).
+    """
+    noise_key, fit_key, sample_key, read_key = jr.split(key, 4)
+    factor = np.linalg.cholesky(covariance).astype(np.float32)
+    centre = eqx.filter_jit(jax.vmap(lambda s: field(0.0, s, jnp.zeros(field.action_dim, jnp.float32))))
+    pairs, means = [], []
+    for (observations, actions), one in zip((train, held_out), jr.split(noise_key), strict=True):
+        means.append(np.asarray(centre(observations)))
+        noises = np.asarray(jr.normal(one, actions.shape, jnp.float32))
+        pairs.append((observations, means[-1] + noises @ factor.T))
+    control, curve = fit_held_out(*pairs, key=fit_key, steps=steps, checks=1, progress=progress)
+    drawn = _draw_gaussians(means[1][rows], covariance[None], sample_key)
+    found = _survey(control, held_out[0][rows], drawn, key=read_key)
+    return {
+        "condition": np.linalg.cond(found.exact),
+        "truth": _blurred_conditions(covariance),
+        "stein": found.stein,
+        "loss": curve["held_out"][-1],
+    }
+
+
+def _spectra(matrices):
+    """Eigenvalues, softest first, each state's divided by their mean (E24)."""
+    values = np.linalg.eigvalsh(np.asarray(matrices, float))
+    return values / values.mean(axis=-1, keepdims=True)
+
+
+def compute(context: Context) -> dict:
+    """The numbers: conditions, spectra, ceilings, agreement of E5 and E7, controls, and a few states to draw."""
+    recording, keys = context.recordings(NAME), jr.split(jr.key(context.seed), 6)
+    scale = standardiser(recording.train.observations)
+    train, held_out = ((scale(part.observations), part.actions) for part in (recording.train, recording.validation))
+    context.progress(0.02, "training the flow on robot actions")
+    field, curve = fit_held_out(
+        train, held_out, key=keys[0], progress=lambda share: context.progress(0.02 + 0.38 * share, "training the flow")
+    )
+    rows = np.linspace(0, len(held_out[0]) - 1, STATES).astype(int)
+    states = jnp.asarray(held_out[0][rows])
+    context.progress(0.4, "drawing actions")
+    drawn = {
+        name: np.asarray(_sample(field, states, solver, steps, key=keys[1]))
+        for name, (solver, steps) in SAMPLERS.items()
+    }
+    means, covariances = moments(drawn["accurate"])
+    context.progress(0.6, "reading scores")
+    found = {name: _survey(field, states, jnp.asarray(actions), key=keys[2]) for name, actions in drawn.items()}
+    context.progress(0.75, "control with exact velocity")
+    exact_control = _exact_control(means, covariances, keys[3])
+    context.progress(0.8, "control with learned velocity")
+    learned_control = _learned_control(
+        field,
+        train,
+        held_out,
+        rows,
+        covariances.mean(axis=0),
+        curve["chosen"],
+        lambda share: context.progress(0.8 + 0.18 * share, "control with learned velocity"),
+        keys[4],
+    )
+    numbers = {
+        "recording": {
+            "name": NAME,
+            "train_rows": len(train[0]),
+            "held_out_rows": len(held_out[0]),
+            "at_bounds": np.mean(np.abs(recording.train.actions) >= 1, axis=0),
+        },
+        "training": curve,
+        "times": TIMES,
+        "exact_control": exact_control,
+        "learned_control": learned_control,
+        **_anisotropy(found["accurate"], covariances, np.random.default_rng(context.seed)),
+        **_bounds(drawn["accurate"], found["accurate"]),
+        "reference": _reference(drawn["reference"], found["reference"], covariances),
+    }
+    return numbers | {"examples": _examples(numbers, found["accurate"], drawn["accurate"]), "summary": _summary(numbers)}
+
+
+def _anisotropy(found, covariances, rng):
+    """The spectra of E5, E7 and the sampled actions, what they are worth (E15), and how well E7 agrees with E5."""
+    exact, released = np.asarray(found.exact, float), np.asarray(found.released, float)
+    condition = {"condition_e5": np.linalg.cond(exact), "condition_e7": np.linalg.cond(released)}
+    condition |= {"condition_covariance": np.linalg.cond(covariances), "condition_blurred": _blurred_conditions(covariances)}
+    return condition | {
+        "spectrum_e5": _spectra(exact[HEADLINE]),
+        "spectrum_e7": _spectra(released[HEADLINE]),
+        "spectrum_precision": _spectra(np.linalg.inv(covariances)),
+        "spread": np.sqrt(np.linalg.eigvalsh(covariances)),
+        "stein": found.stein,
+        "alignment": metrics.alignment(exact, released),
+        "reversed": _reversed(exact, released),
+        "efficiency": _efficiencies(found, rng),
+    }
+
+
+def _bounds(actions, found):
+    """For each state and action axis: the share of drawn actions near the bounds or beyond, and E5's relative stiffness."""
+    diagonal = np.diagonal(np.asarray(found.exact[HEADLINE], float), axis1=-2, axis2=-1)
+    return {
+        "near_bounds": np.mean(np.abs(actions) > NEAR, axis=1),
+        "stiffness": diagonal / diagonal.mean(axis=-1, keepdims=True),
+    }
+
+
+def _reference(actions, found, covariances):
+    """The same with the sampler of the reference setting (E3, 10 Euler steps): how much narrower its actions are."""
+    own = moments(actions)[1]
+    widths = [np.linalg.eigvalsh(matrix)[:, 0] for matrix in (own, covariances)]
+    return {
+        "condition_covariance": np.linalg.cond(own),
+        "condition_e5": np.linalg.cond(found.exact),
+        "stein": found.stein,
+        "thinnest_variance_ratio": widths[0] / widths[1],
+    }
+
+
+def _examples(numbers, found, actions):
+    """States at the quantiles of E5's condition number, and one in which E7's step is worth least: what is drawn of them."""
+    condition = numbers["condition_e5"][HEADLINE]
+    chosen = [int(np.argmin(np.abs(condition - np.quantile(condition, level)))) for level in QUANTILES]
+    chosen.append(int(np.argmin(numbers["efficiency"]["e7"][HEADLINE])))
+    return {
+        "state": chosen,
+        "actions": actions[chosen],
+        "e5": found.exact[HEADLINE, chosen],
+        "e7": found.released[HEADLINE, chosen],
+        "condition": condition[chosen],
+    }
+
+
+def _quantiles(values):
+    return np.quantile(np.asarray(values, float), QUANTILES, axis=-1)
+
+
+def ceiling(condition: Float[Array, "*b"]) -> np.ndarray:
+    """E15: the largest share of the gain that the L2 step can miss, 1 - 2 sqrt(k) / (1 + k)."""
+    return 1 - np.asarray(trust_region.kantorovich_bound(np.asarray(condition, float)))
+
+
+def _summary(numbers):
+    """The numbers that a sentence quotes: quantiles over states (10, 50, 90%) or shares of states, at t = 0.9 where one time."""
+    at = {name: numbers[name][HEADLINE] for name in ("condition_e5", "condition_e7", "alignment", "reversed", "stein")}
+    efficiency = {name: values[HEADLINE] for name, values in numbers["efficiency"].items()}
+    return {
+        "time": TIMES[HEADLINE],
+        "condition_e5": _quantiles(at["condition_e5"]),
+        "condition_e7": _quantiles(at["condition_e7"]),
+        "condition_covariance": _quantiles(numbers["condition_covariance"]),
+        "condition_blurred": _quantiles(numbers["condition_blurred"][HEADLINE]),
+        "ceiling_e5": _quantiles(ceiling(at["condition_e5"])),
+        "ceiling_covariance": _quantiles(ceiling(numbers["condition_covariance"])),
+        "alignment": _quantiles(at["alignment"]),
+        "reversed": np.mean(at["reversed"]),
+        "stein": _quantiles(at["stein"]),
+        "efficiency_l2": _quantiles(efficiency["l2"]),
+        "efficiency_e7": _quantiles(efficiency["e7"]),
+        "e7_below_l2": np.mean(efficiency["e7_below_l2"]),
+        "reference_stein": _quantiles(numbers["reference"]["stein"][HEADLINE]),
+        "reference_thinnest_variance_ratio": _quantiles(numbers["reference"]["thinnest_variance_ratio"]),
+    }

@@ -1,0 +1,211 @@
+"""Reading recordings back, and refusing what is not one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import ogbench  # noqa: F401 (registers the environments)
+import pytest
+
+from fdbook.data.ogbench import Place, load, load_or_record, maze_layout, root
+
+
+CUBE, MAZE = "ogbench/cube-single-play", "ogbench/pointmaze-medium-navigate"
+STEPS = 1001
+
+
+@pytest.fixture
+def copy(recorded, tmp_path):
+    """The cube recording in a folder of its own, to be damaged."""
+    place = Place(CUBE, recorded[CUBE].episodes, 0, tmp_path)
+    place.folder.mkdir(parents=True)
+    for split, path in recorded[CUBE].files.items():
+        place.files[split].write_bytes(path.read_bytes())
+    return place
+
+
+def read(place):
+    return load(place.name, episodes=place.episodes, seed=place.seed, folder=place.base)
+
+
+def test_a_recording_as_arrays(recorded):
+    place = recorded[CUBE]
+    recording = read(place)
+    assert (recording.name, recording.folder) == (CUBE, place.folder)
+    for split, episodes in ((recording.train, 2), (recording.validation, 1)):
+        assert split.observations.shape == (episodes * STEPS, 28)
+        assert split.actions.shape == (episodes * STEPS, 5)
+        assert split.observations.dtype == split.actions.dtype == np.float32
+        assert split.terminals.dtype == bool
+        assert split.starts.tolist() == [STEPS * k for k in range(episodes)]
+        assert split.ends.tolist() == [STEPS * k + STEPS - 1 for k in range(episodes)]
+    with np.load(place.files["train"]) as file:
+        assert np.array_equal(recording.train.observations, file["observations"])
+    with pytest.raises(ValueError, match="read-only"):
+        recording.train.actions[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ({"episodes": 20}, "`fdbook data record ogbench/cube-single-play --episodes 20`"),
+        ({"episodes": 3, "seed": 4}, "`fdbook data record ogbench/cube-single-play --episodes 3 --seed 4`"),
+    ],
+)
+def test_a_missing_recording_names_the_command(arguments, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("FDBOOK_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError) as refusal:
+        load(CUBE, **arguments)
+    sentence = f"There is no recording of {CUBE} with {arguments['episodes']} episodes and seed "
+    assert str(refusal.value).startswith(sentence)
+    assert str(refusal.value).endswith(f"{command} records it.")
+
+
+def test_the_command_carries_the_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"--episodes 2 --folder '{tmp_path}/a b'` records it"):
+        load(CUBE, episodes=2, folder=tmp_path / "a b")
+    with pytest.raises(FileNotFoundError, match="--folder /dev/null` records it"):
+        load(CUBE, episodes=2, folder="/dev/null")
+
+
+def rewrite(path, **changes):
+    """Changes arrays of a file; None takes one away."""
+    with np.load(path) as file:
+        arrays = dict(file) | changes
+    np.savez(path, **{key: values for key, values in arrays.items() if values is not None})
+
+
+def changed(path, key, where, value):
+    with np.load(path) as file:
+        values = file[key]
+    values[where] = value
+    rewrite(path, **{key: values})
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def array(path, key, change):
+    with np.load(path) as file:
+        values = file[key]
+    rewrite(path, **{key: change(values)})
+
+
+def npy(path):
+    np.save(path.with_suffix(".npy"), np.zeros(3))
+    path.with_suffix(".npy").rename(path)
+
+
+DAMAGE = {
+    "truncated": (lambda path: os.truncate(path, 100_000), "is damaged or is not an npz file"),
+    "empty": (lambda path: path.write_bytes(b""), "is damaged or is not an npz file"),
+    "text": (lambda path: path.write_text("hello"), "is damaged or is not an npz file"),
+    "one flipped bit": (flip, "is damaged or is not an npz file"),
+    "an npy file": (npy, "is damaged or is not an npz file"),
+    "objects": (
+        lambda path: rewrite(path, actions=np.array([{}, None], dtype=object)),
+        "is damaged or is not an npz file",
+    ),
+    "no actions": (
+        lambda path: rewrite(path, actions=None),
+        "has no array 'actions' (expected observations, actions, qpos, qvel, terminals)",
+    ),
+    "no qpos": (lambda path: rewrite(path, qpos=None), "has no array 'qpos' (expected"),
+    "NaN": (
+        lambda path: changed(path, "observations", (5, 3), np.nan),
+        "has NaN or infinite observations in 1 of 2002 rows, first in row 5",
+    ),
+    "infinite": (
+        lambda path: changed(path, "qvel", slice(7, 9), np.inf),
+        "has NaN or infinite qvel in 2 of 2002 rows, first in row 7",
+    ),
+    "narrow": (
+        lambda path: array(path, "observations", lambda values: values[:, :-1]),
+        "has observations of shape (2002, 27) and float32 (expected (2002, 28) and float32)",
+    ),
+    "short": (
+        lambda path: array(path, "actions", lambda values: values[:-1]),
+        "has actions of shape (2001, 5) and float32 (expected (2002, 5) and float32)",
+    ),
+    "float64": (
+        lambda path: array(path, "actions", lambda values: values.astype(np.float64)),
+        "has actions of shape (2002, 5) and float64 (expected (2002, 5) and float32)",
+    ),
+    "too large": (
+        lambda path: changed(path, "actions", (9, 2), -1.5),
+        "has an action of magnitude 1.5 (expected actions within [-1, 1])",
+    ),
+    "open end": (
+        lambda path: changed(path, "terminals", -1, False),
+        "has terminals that do not close 2 episodes of 1001 rows each",
+    ),
+    "early end": (
+        lambda path: changed(path, "terminals", 500, True),
+        "has terminals that do not close 2 episodes of 1001 rows each",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_refused_in_one_sentence(copy, kind):
+    damage, sentence = DAMAGE[kind]
+    path = copy.files["train"]
+    damage(path)
+    with pytest.raises(ValueError) as refusal:
+        read(copy)
+    said = str(refusal.value)
+    assert said.startswith(f"{path} {sentence}")
+    assert said.endswith(f"; `{copy.command}` records it anew.")
+    assert "\n" not in said
+
+
+def test_what_is_missing_or_damaged_is_recorded_anew(recorded, same, tmp_path):
+    place = Place(MAZE, 2, 0, tmp_path)
+    first = load_or_record(MAZE, episodes=2, folder=tmp_path, progress=False)
+    assert np.array_equal(first.train.actions, read(recorded[MAZE]).train.actions[: 2 * STEPS])
+    place.files["validation"].unlink()
+    flip(place.files["train"])
+    again = load_or_record(MAZE, episodes=2, folder=tmp_path, progress=False)
+    assert np.array_equal(first.train.observations, again.train.observations)
+    assert np.array_equal(first.validation.observations, again.validation.observations)
+    assert sorted(path.name for path in place.folder.parent.iterdir()) == ["2-episodes-seed-0"]
+
+
+def test_where_recordings_live(monkeypatch):
+    monkeypatch.setenv("FDBOOK_DATA", "~/elsewhere")
+    assert root() == Path.home() / "elsewhere"
+    assert Place(CUBE, 20, 3).folder == Path.home() / "elsewhere/ogbench/cube-single-play/20-episodes-seed-3"
+    monkeypatch.setenv("FDBOOK_DATA", "")
+    monkeypatch.setenv("XDG_DATA_HOME", "/some/where")
+    assert root().name == "fdbook"
+    assert Place(CUBE, 25).sizes == {"train": 25, "validation": 2}
+
+
+def test_the_layout_of_the_maze_is_that_of_the_simulated_walls():
+    maze = maze_layout(MAZE)
+    model = gymnasium.make("pointmaze-medium-v0").unwrapped.model
+    walls = [model.geom(index) for index in range(model.ngeom) if model.geom(index).name.startswith("block")]
+    assert len(walls) == maze.walls.sum()
+    for wall in walls:
+        i, j = map(int, wall.name.split("_")[1:])
+        assert maze.walls[i, j]
+        assert np.allclose(wall.pos[:2], np.array(maze.origin) + maze.cell * np.array([j, i]))
+        assert np.allclose(2 * wall.size[:2], maze.cell)
+    low, high = (function([wall.pos[:2] for wall in walls], axis=0) for function in (np.min, np.max))
+    assert np.allclose(maze.extent, (low[0] - 2, high[0] + 2, low[1] - 2, high[1] + 2))
+
+
+def test_a_cube_has_no_maze():
+    with pytest.raises(ValueError, match=f"^The data set {CUBE} has no maze; these have one: {MAZE}.$"):
+        maze_layout(CUBE)
+
+
+def test_importing_the_data_room_imports_no_simulator():
+    look = "import sys, fdbook.data; print([m for m in ('mujoco', 'gymnasium', 'ogbench') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "[]\n"

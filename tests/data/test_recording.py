@@ -1,0 +1,280 @@
+"""Recording on the real environments: OGBench reads the files, the physics agrees, and no interruption changes them."""
+
+import fcntl
+import os
+import random
+import shutil
+import signal
+import subprocess
+
+import gymnasium
+import mujoco
+import numpy as np
+import ogbench
+import pytest
+
+from fdbook.data.ogbench import Place, load, maze_layout
+from fdbook.data.record import record
+from fdbook.data.tasks import DATASETS
+
+
+CUBE, MAZE = "ogbench/cube-single-play", "ogbench/pointmaze-medium-navigate"
+STEPS = 1001
+
+# gymnasium says so of OGBench's own action space
+pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32")
+
+
+def unfinished(place):
+    return place.folder.with_name(f".{place.folder.name}.unfinished")
+
+
+def shards(place):
+    return sorted(unfinished(place).glob("*.npz"))
+
+
+def raw(place):
+    with np.load(place.files["train"]) as file:
+        return dict(file)
+
+
+def rerecord(place):
+    record(place.name, episodes=place.episodes, seed=place.seed, folder=place.base, progress=False)
+    assert not unfinished(place).exists()
+    return place
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_ogbench_reads_the_files(recorded, name):
+    place, widths = recorded[name], DATASETS[name].widths
+    task = place.dataset.stem.replace("-v0", "-singletask-v0")
+    environment, *splits = ogbench.make_env_and_datasets(task, dataset_dir=str(place.folder), add_info=True)
+    assert environment.observation_space.shape == (widths["observations"],)
+    assert environment.action_space.shape == (widths["actions"],)
+    for episodes, data in zip(place.sizes.values(), splits, strict=True):
+        rows = episodes * (STEPS - 1)
+        matrices = widths | {"next_observations": widths["observations"]}
+        assert {key: data[key].shape for key in matrices} == {key: (rows, width) for key, width in matrices.items()}
+        assert all(data[key].shape == (rows,) for key in ("terminals", "rewards", "masks"))
+        assert {values.dtype for values in data.values()} == {np.dtype(np.float32)}
+        assert set(np.unique(data["rewards"])) <= {-1.0, 0.0}
+        assert np.array_equal(data["masks"], -data["rewards"])
+        assert np.array_equal(np.flatnonzero(data["terminals"]), np.arange(1, episodes + 1) * (STEPS - 1) - 1)
+
+
+def test_ogbench_reads_the_goal_conditioned_and_the_compact_form(recorded):
+    place = recorded[CUBE]
+    _, data, _ = ogbench.make_env_and_datasets(place.dataset.stem, dataset_dir=str(place.folder), compact_dataset=True)
+    assert data["observations"].shape == (place.episodes * STEPS, 28)
+    assert np.array_equal(np.flatnonzero(data["valids"] == 0), load(CUBE, episodes=2, folder=place.base).train.ends)
+
+
+def test_cube_states_lead_to_each_other(recorded, budget):
+    """A fresh environment put into row i and stepped with action i arrives in row i + 1; with action i + 1 it does not."""
+    environment = gymnasium.make("cube-single-v0", mode="data_collection", terminate_at_goal=False).unwrapped
+    environment.reset(seed=1)
+
+    def step(data, row, action):
+        mujoco.mj_resetData(environment._model, environment._data)
+        environment._data.qpos[:], environment._data.qvel[:] = data["qpos"][row], data["qvel"][row]
+        mujoco.mj_forward(environment._model, environment._data)
+        environment.step(data["actions"][action])
+        return np.abs(environment._data.qpos - data["qpos"][row + 1]).max()
+
+    data, rows = raw(recorded[CUBE]), range(0, STEPS - 2, 20)
+    assert np.median([step(data, row, row) for row in rows]) < budget("recorded_cube_step")
+    assert np.median([step(data, row, row + 1) for row in rows]) > 4 * budget("recorded_cube_step")
+
+
+def test_maze_states_lead_to_each_other(recorded, budget):
+    environment = gymnasium.make("pointmaze-medium-v0", terminate_at_goal=False).unwrapped
+    environment.reset(seed=1)
+    data = raw(recorded[MAZE])
+    for row in range(0, STEPS - 1, 20):
+        environment.set_state(data["qpos"][row], data["qvel"][row])
+        after, *_ = environment.step(data["actions"][row])
+        assert after == pytest.approx(data["observations"][row + 1], abs=budget("recorded_maze_step"))
+
+
+def test_cube_observations_show_the_states(recorded, budget):
+    """OGBench's own layout of an observation: joints, their speeds, the cube's place at 10 times the scale, its turn."""
+    data = raw(recorded[CUBE])
+    seen, tolerance = data["observations"], budget("recorded_observation")
+    assert np.array_equal(seen[:, :6], data["qpos"][:, :6])
+    assert np.array_equal(seen[:, 6:12], data["qvel"][:, :6])
+    assert seen[:, 19:22] == pytest.approx(10 * (data["qpos"][:, 14:17] - [0.425, 0, 0]), abs=tolerance)
+    assert seen[:, 22:26] == pytest.approx(data["qpos"][:, 17:21], abs=tolerance)
+
+
+def test_the_arm_carries_the_cube_as_often_as_published(recorded):
+    """OGBench's play data hold about 11 carries in an episode of 1001 steps: the plans last 4.4 s, a step 0.05 s."""
+    height = raw(recorded[CUBE])["qpos"][:, 16].reshape(-1, STEPS)
+    up = height > 0.06
+    lifts = (up[:, 1:] & ~up[:, :-1]).sum(axis=1)
+    assert np.all((lifts >= 9) & (lifts <= 13))
+
+
+def test_the_point_walks_through_the_free_cells_towards_goals(recorded):
+    data, maze = raw(recorded[MAZE]), maze_layout(MAZE)
+    j, i = np.rint((data["observations"] - maze.origin) / maze.cell).astype(int).T
+    assert not maze.walls[i, j].any()
+    cells = np.unique((i * 8 + j).reshape(-1, STEPS) + 64 * np.arange(12)[:, None]) // 64
+    assert np.all(np.bincount(cells) >= 8)
+    assert len(np.unique(i * 8 + j)) == np.sum(~maze.walls)
+
+
+def test_the_noise_of_the_maze_controller(recorded, budget):
+    """Noise of standard deviation 0.5 on each coordinate, independent from step to step.
+
+    While the point moves straight along x the way's y is small and changes slowly: two successive actions differ in y by
+    sqrt(2) times the noise, nearly. The median shrugs off the clipping at 2 standard deviations.
+    """
+    data = raw(recorded[MAZE])
+    place, steering = (data[key].reshape(-1, STEPS, 2) for key in ("observations", "actions"))
+    moved = np.abs(place[:, 10:] - place[:, :-10])
+    straight = (moved[..., 0] > 1.2) & (moved[..., 1] < 0.3)
+    change = (steering[:, 5:-5] - steering[:, 4:-6])[straight][:, 1]
+    assert len(change) > 500
+    assert np.median(np.abs(change)) / (0.6745 * 2**0.5) == pytest.approx(0.5, rel=budget("maze_noise"))
+
+
+def test_the_seed_decides(recorded, same, tmp_path):
+    reference = recorded[MAZE]
+    np.random.seed(99)  # noqa: NPY002
+    again = rerecord(Place(MAZE, reference.episodes, 0, tmp_path))
+    assert same(reference, again)
+    other = load(MAZE, episodes=2, folder=rerecord(Place(MAZE, 2, 1, tmp_path)).base, seed=1)
+    first = load(MAZE, episodes=reference.episodes, folder=reference.base)
+    assert not np.array_equal(first.train.actions[:STEPS], other.train.actions[:STEPS])
+    assert not np.array_equal(first.train.actions[:STEPS], first.train.actions[STEPS : 2 * STEPS])
+    assert not np.array_equal(first.train.actions[:STEPS], first.validation.actions)
+
+
+def test_an_episode_does_not_depend_on_those_before_it(recorded, tmp_path, start, until):
+    """The second cube episode is the same whether it follows the first or starts a process that carries on."""
+    place = Place(CUBE, 2, 0, tmp_path)
+    process = start(place)
+    until(lambda: len(shards(place)) >= 1)
+    process.kill()
+    process.wait()
+    assert len(shards(place)) == 1
+    rerecord(place)
+    assert {key: values.tobytes() for key, values in raw(place).items()} == {
+        key: values.tobytes() for key, values in raw(recorded[CUBE]).items()
+    }
+
+
+def test_the_global_generator_is_left_as_it_was(tmp_path):
+    np.random.seed(3)  # noqa: NPY002
+    expected = np.random.uniform()  # noqa: NPY002
+    np.random.seed(3)  # noqa: NPY002
+    rerecord(Place(MAZE, 1, 0, tmp_path))
+    assert np.random.uniform() == expected  # noqa: NPY002
+
+
+def test_a_finished_recording_is_not_touched(recorded):
+    before = [path.stat() for path in recorded[MAZE].files.values()]
+    rerecord(recorded[MAZE])
+    assert [path.stat() for path in recorded[MAZE].files.values()] == before
+
+
+def test_kill_at_random_moments(recorded, same, tmp_path, start, until):
+    reference, moment = recorded[MAZE], random.Random(0)
+    place = Place(MAZE, reference.episodes, 0, tmp_path)
+    for _ in range(3):
+        saved, process = len(shards(place)), start(place)
+        until(lambda saved=saved: len(shards(place)) > saved)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(moment.uniform(0, 0.25))
+        process.kill()
+        process.wait()
+        assert not place.folder.exists()
+        assert len(shards(place)) > saved
+    assert same(reference, rerecord(place))
+
+
+def test_ctrl_c_says_one_sentence_and_leaves_nothing_half_written(recorded, same, tmp_path, start, until):
+    place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
+    process = start(place)
+    until(lambda: len(shards(place)) >= 2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    saved = len(shards(place))
+    assert said == (
+        f"fdbook: The recording of {MAZE} stopped after {saved} of 13 episodes; run the same command to carry on.\n"
+    )
+    assert process.returncode == 130
+    assert not place.folder.exists()
+    assert not list(unfinished(place).glob("*.part"))
+    assert same(recorded[MAZE], rerecord(place))
+
+
+def test_damaged_and_foreign_episodes_are_recorded_anew(recorded, same, half):
+    first, second, third, *_ = shards(half)
+    first.write_bytes(first.read_bytes()[:-100])
+    flipped = bytearray(second.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    second.write_bytes(flipped)
+    third.write_text("not an npz file")
+    assert same(recorded[MAZE], rerecord(half))
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_episodes_of_other_versions_are_not_reused(recorded, same, half, stale):
+    """Told by an episode that was swapped for another sound one: it is taken over only when the label fits."""
+    first, second, *_ = shards(half)
+    shutil.copy(second, first)
+    label = unfinished(half) / "recording.json"
+    if stale:
+        label.write_text(label.read_text().replace('"layout": 1', '"layout": 0'))
+    assert same(recorded[MAZE], rerecord(half)) == stale
+
+
+def test_two_recordings_of_one_set_do_not_mix(half):
+    handle = os.open(unfinished(half), os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"^Another process is recording .* now; wait until it is done.$"):
+            rerecord(half)
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize("folder", ["/dev/null", "/dev/null/data", "/proc/data"])
+def test_a_folder_that_cannot_be_written_to(folder, monkeypatch):
+    sentence = rf"^Cannot write into the folder {folder}/ogbench/pointmaze-medium-navigate: [^.]*\.$"
+    with pytest.raises(OSError, match=sentence):
+        record(MAZE, episodes=1, folder=folder, progress=False)
+    monkeypatch.setenv("FDBOOK_DATA", folder)
+    with pytest.raises(OSError, match=sentence):
+        record(MAZE, episodes=1, progress=False)
+
+
+def test_a_disk_that_is_full(recorded, same, tmp_path, start):
+    """The kernel refuses files above 100 kB: each episode fits, the recording does not; nothing of it is left in sight."""
+    place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    process = start(place, first=limit)
+    _, said = process.communicate(timeout=60)
+    assert said == (
+        f"fdbook: The recording of {MAZE} stopped after 13 of 13 episodes (File too large); "
+        "run the same command to carry on.\n"
+    )
+    assert process.returncode == 1
+    assert list(place.folder.iterdir()) == []
+    assert same(recorded[MAZE], rerecord(place))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"name": "ogbench/cube-singel-play"}, "no data set called .* Did you mean 'ogbench/cube-single-play'?"),
+        ({"name": "cube-single-play"}, "Did you mean 'ogbench/cube-single-play'?"),
+        ({"name": CUBE, "episodes": 0}, "number of episodes that is a whole number of at least 1; got 0."),
+        ({"name": CUBE, "seed": -1}, "seed that is a whole number of at least 0; got -1."),
+    ],
+)
+def test_names_and_numbers_that_make_no_sense(arguments, sentence, tmp_path):
+    with pytest.raises(ValueError, match=sentence.replace("?", r"\?")):
+        record(**arguments, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []

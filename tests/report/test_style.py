@@ -1,0 +1,133 @@
+"""The style: what is drawn lies where the mathematics says, and colours can be told apart."""
+
+import io
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from fdbook.report import style
+
+
+@pytest.fixture
+def ax():
+    with style.applied():
+        fig, ax = plt.subplots()
+        yield ax
+        plt.close(fig)
+
+
+@pytest.mark.parametrize("matrix", [[[4.0, 0.0], [0.0, 1.0]], [[2.0, -1.2], [-1.2, 3.0]], [[1.0, 0.0], [0.0, 1.0]]])
+def test_an_ellipse_is_the_level_set(ax, matrix, budget):
+    centre, level = np.array([0.3, -0.7]), 0.05
+    patch = style.ellipse(ax, centre, matrix, level)
+    path = patch.get_path().transformed(patch.get_patch_transform())
+    offsets = path.interpolated(1).vertices[::3] - centre  # the ends of the Bezier pieces lie on the curve
+    values = np.einsum("ni,ij,nj->n", offsets, np.asarray(matrix), offsets)
+    np.testing.assert_allclose(values, level, rtol=budget("drawn_ellipse"))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "level"),
+    [([[1.0, 0.0], [0.0, 0.0]], 1.0), ([[1.0, 0.0], [0.0, 1.0]], 0.0), ([[1.0, 0.5], [0.0, 1.0]], 1.0), ([[1.0]], 1.0)],
+)
+def test_an_ellipse_without_end_is_refused(ax, matrix, level):
+    with pytest.raises(ValueError, match="ellipse takes a"):
+        style.ellipse(ax, (0, 0), matrix, level)
+
+
+def test_a_density_panel_puts_values_where_they_belong(ax):
+    xs, ys = np.linspace(-1, 1, 21), np.linspace(0, 3, 31)
+    values = np.exp(-((xs[None] - 0.5) ** 2 + (ys[:, None] - 2.5) ** 2) / 0.01)
+    image = style.density_panel(ax, xs, ys, values, 1.0)
+    ax.figure.canvas.draw()
+    x, y = ax.transData.transform((0.5, 2.5))
+    canvas = np.asarray(ax.figure.canvas.buffer_rgba())
+    row = canvas.shape[0] - round(y)
+    assert canvas[row, round(x), :3].sum() < 260
+    assert canvas[row + 40, round(x), :3].sum() == 3 * 255
+    assert image.get_clim() == (0.0, 1.0)
+
+
+def test_a_density_panel_refuses_values_that_lie_crosswise(ax):
+    with pytest.raises(ValueError, match=r"\(31, 21\); got \(21, 31\)"):
+        style.density_panel(ax, np.linspace(-1, 1, 21), np.linspace(0, 3, 31), np.zeros((21, 31)), 1.0)
+
+
+def test_every_metric_has_all_of_its_looks():
+    looks = (style.METRIC_COLOURS, style.METRIC_MARKERS, style.METRIC_LINES, style.METRIC_LABELS)
+    assert all(set(each) == set(style.METRIC_COLOURS) for each in looks)
+    assert len(set(style.METRIC_MARKERS.values())) == len(style.METRIC_MARKERS)
+
+
+def _linear(colour):
+    return np.where(
+        np.asarray(colour) <= 0.04045, np.asarray(colour) / 12.92, ((np.asarray(colour) + 0.055) / 1.055) ** 2.4
+    )
+
+
+def _lab(linear):
+    """CIE L*a*b* (D65) of linear sRGB."""
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    ratio = to_xyz @ np.clip(linear, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    f = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+SIGHT = {  # full dichromacy, Machado, Oliveira and Fernandes (2009)
+    "all cones": np.eye(3),
+    "no red cones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green cones": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_can_be_told_apart(sight, budget):
+    seen = {name: _lab(np.asarray(SIGHT[sight]) @ _linear(to_rgb(c))) for name, c in style.METRIC_COLOURS.items()}
+    near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
+    pair = min(near, key=near.get)
+    assert near[pair] > budget("distance_of_colours"), pair
+
+
+def test_density_darkens_evenly(budget):
+    lightness = np.array([_lab(_linear(colour[:3]))[0] for colour in style.DENSITY(np.linspace(0, 1, 41))])
+    steps = -np.diff(lightness)
+    assert lightness[0] == pytest.approx(100, abs=0.1)
+    assert steps.max() / steps.min() < budget("evenness_of_density_colours")
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    def drawn():
+        with style.applied():
+            fig, ax = plt.subplots()
+            ax.plot([0, 1], [0, 1], **style.look("l2"))
+            style.panel_label(ax, "a")
+            return style.pictures(fig)
+
+    first, second = drawn(), drawn()
+    assert first == second
+    assert first[".pdf"].startswith(b"%PDF")
+
+
+def test_a_large_picture_keeps_its_size_in_inches_when_it_loses_colours(monkeypatch):
+    fig = plt.figure(figsize=(3, 2))
+    monkeypatch.setattr(style, "LARGEST_PNG", 0)
+    picture = Image.open(io.BytesIO(style.render(fig, "png")))
+    plt.close(fig)
+    assert picture.size == (600, 400)
+    assert picture.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+
+
+def test_save_writes_both_files(tmp_path):
+    style.save(plt.figure(), tmp_path / "figure")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png"]
+
+
+def test_the_style_ends_with_its_block():
+    before = plt.rcParams["axes.linewidth"]
+    with style.applied():
+        assert plt.rcParams["axes.linewidth"] != before
+    assert plt.rcParams["axes.linewidth"] == before

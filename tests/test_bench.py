@@ -1,0 +1,107 @@
+"""`fdbook bench`: what is counted is right, and what is measured is printed and kept. No speed is tested here."""
+
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fdbook import bench
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Two measurements that take no time."""
+    rows = {"one": [bench.Row("first", 1.23456789, "s", "at most 2")], "two": [bench.Row("second", 7, "")]}
+    monkeypatch.setattr(bench, "BENCHMARKS", {name: lambda name=name: rows[name] for name in rows})
+    return rows
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A training that takes no time."""
+    for name, value in {"WIDTH": 48, "DEPTH": 2, "BATCH": 64, "UPDATES": 3, "ROUNDS": 2}.items():
+        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(bench, "PRODUCTS", ((32, 16, 8), (64, 16, 8)))
+
+
+def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):
+    bench.run(json=tmp_path / "bench.json")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split() == ["one", "first", "1.235", "s", "(at", "most", "2)"]
+    assert second.split() == ["two", "second", "7"]
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert kept["one"] == [{"what": "first", "value": 1.23457, "unit": "s", "bound": "at most 2"}]
+    assert kept["about"]["cores"] == os.cpu_count()
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_only_what_was_asked_for_is_measured(toys):
+    assert bench.run(["two"]) == {"two": toys["two"]}
+
+
+def test_an_unknown_measurement_is_refused(toys):
+    with pytest.raises(ValueError, match=r"no measurement called 'twoo'\. Did you mean 'two'"):
+        bench.run(["one", "twoo"])
+
+
+def test_an_unwritable_file_is_refused_before_anything_is_measured(toys, tmp_path, monkeypatch):
+    monkeypatch.setitem(bench.BENCHMARKS, "one", lambda: pytest.fail("it was measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Nothing can be written to .*file"):
+        bench.run(json=tmp_path / "file" / "bench.json")
+
+
+def test_import_compares_medians(monkeypatch):
+    times = iter([9.0, 9.0, 1.0, 1.2, 5.0, 5.1, 2.0, 2.6, 3.0, 3.4, 1.5, 1.6])  # the first two warm up
+    monkeypatch.setattr(bench, "_import_time", lambda modules: next(times))
+    values = [row.value for row in bench.measure_import()]
+    assert values == pytest.approx([2.0, 2.6, 0.6])
+
+
+def test_import_measures_every_module_of_the_mathematics(monkeypatch):
+    asked = []
+    monkeypatch.setattr(bench, "_import_time", lambda modules: asked.append(modules) or 1.0)
+    bench.measure_import()
+    assert {"fdbook", "fdbook.geometry.flow", "fdbook.geometry.densities"} <= set(asked[1].split(", "))
+    assert "fdbook" not in asked[0]
+
+
+def test_an_import_takes_time():
+    assert 0 < bench._import_time("json") < 60
+
+
+def test_flops_are_those_of_the_matrix_products(small, budget):
+    inputs = bench.OBSERVATION_DIM + bench.ACTION_DIM + 1
+    layers = [(inputs, 48), (48, 48), (48, bench.ACTION_DIM)]
+    forward = sum(2 * 64 * rows * columns for rows, columns in layers)
+    by_hand = 3 * forward - 2 * 64 * inputs * 48  # twice as much backward, but no gradient of the inputs
+    counted = bench._update_flops(*bench._training())
+    assert 1 <= counted / by_hand < 1 + budget("update_flops")
+
+
+def test_flow_reports_a_ratio_of_rates(small):
+    *products, trained, update, ratio = bench.measure_flow()
+    assert ratio.value == pytest.approx(trained.value / max(row.value for row in products))
+    flops = bench._update_flops(*bench._training())
+    assert flops / (update.value * 1e-3) / 1e9 == pytest.approx(trained.value)
+
+
+def test_compilations_are_counted():
+    double = jax.jit(lambda x: 2 * x)
+    with bench._compilations() as first:
+        double(jnp.ones(3))
+    with bench._compilations() as second:
+        double(jnp.ones(3))
+    with bench._compilations() as third:
+        double(jnp.ones(4))
+    assert len(first) >= 1
+    assert len(second) == 0
+    assert len(third) >= 1
+
+
+def test_training_compiles_in_its_first_chunk_only(small):
+    first, later = bench.measure_compile()
+    assert first.value >= 1
+    assert later.value == 0

@@ -1,0 +1,192 @@
+"""The command line as a person meets it: help, one sentence for every mistake, and exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fdbook import cli
+from fdbook.report import figures
+
+
+@pytest.fixture
+def say(capsys):
+    """Runs a command; returns its exit code, what it printed, and what it complained of."""
+
+    def run(*words):
+        code = cli.main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Registers a figure called "toy" from the source of its `compute`."""
+
+    def register(body):
+        source = f'"""A toy."""\nimport matplotlib.pyplot as plt\ndef compute(context):\n    {body}\n'
+        (tmp_path / "toy_figure.py").write_text(source + "def draw(numbers):\n    return plt.figure()\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(figures.REGISTRY, "toy", "toy_figure")
+        sys.modules.pop("toy_figure", None)
+
+    return register
+
+
+def one_sentence(complaint):
+    """The complaint, if it is one line of the form `fdbook: ...`."""
+    assert complaint.startswith("fdbook: ")
+    assert complaint.count("\n") == 1
+    return complaint.removeprefix("fdbook: ").strip()
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["figures", "--help"], ["data", "record", "--help"], ["bench", "--help"]]
+)
+def test_help_has_an_example(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, fdbook; before = set(sys.modules)\n"
+        "from fdbook import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', *set(sys.modules) - before)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert {"jax", "equinox", "numpy", "matplotlib", "ogbench"} & set(out.split("LOADED")[1].split()) == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["figurs"], "Did you mean 'figures'"),
+        (["data", "recrd"], "Did you mean 'record'"),
+        (["data", "record", "ogbench/cube-singel-play"], "Did you mean 'ogbench/cube-single-play'"),
+        (["figures", "landscap"], "Did you mean 'landscape'"),
+        (["figures", "kl", "landscap", "--list"], "Did you mean 'landscape'"),
+        (["bench", "flo"], "Did you mean 'flow'"),
+        (["figures", "--seed", "-1"], "at least 0, got '-1'"),
+        (["figures", "--episodes", "0"], "at least 1, got '0'"),
+        (["data", "record", "ogbench/cube-single-play", "--episodes", "many"], "at least 1, got 'many'"),
+        (["figures", "--fresh", "--redraw"], "not allowed with"),
+        (["figures", "--sed", "1"], "unrecognized arguments: --sed"),
+        (["data"], "COMMAND"),
+        ([], "COMMAND"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_code_2(say, words, expected):
+    code, printed, complaint = say(*words)
+    assert code == 2
+    assert printed == ""
+    assert expected in one_sentence(complaint)
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("raise ValueError('The toy is broken.')", "The toy is broken."),
+        ("raise FloatingPointError('The loss became nan.')", "The loss became nan."),
+        ("open('/nowhere/at/all')", "No such file or directory: /nowhere/at/all"),
+    ],
+)
+def test_a_failure_gets_one_sentence_and_code_1(say, toy, tmp_path, body, sentence):
+    toy(body)
+    code, _, complaint = say("figures", "toy", "--out", tmp_path / "out")
+    assert code == 1
+    assert one_sentence(complaint) == sentence
+
+
+def test_a_bug_is_not_hidden(toy, tmp_path):
+    toy("return undefined")
+    with pytest.raises(NameError):
+        cli.main(["figures", "toy", "--out", str(tmp_path / "out")])
+
+
+def test_an_unwritable_folder_is_refused_before_anything_is_computed(say, toy, tmp_path):
+    toy(f"open({str(tmp_path / 'computed')!r}, 'w')")
+    (tmp_path / "file").write_text("")
+    code, _, complaint = say("figures", "toy", "--out", tmp_path / "file" / "out")
+    assert code == 1
+    assert str(tmp_path / "file" / "out") in one_sentence(complaint)
+    assert not (tmp_path / "computed").exists()
+
+
+def test_ctrl_c_gets_one_sentence_and_code_130(say, toy, tmp_path):
+    toy("raise KeyboardInterrupt")
+    code, _, complaint = say("figures", "toy", "--out", tmp_path / "out")
+    assert code == 130
+    assert "Interrupted in figure toy; finished and kept: none." in one_sentence(complaint)
+
+
+def test_figures_hands_on_what_was_asked_for(say, toy, tmp_path, monkeypatch):
+    from fdbook.data import ogbench
+
+    asked = []
+    monkeypatch.setattr(ogbench, "load_or_record", lambda name, **settings: asked.append((name, settings)))
+    toy("context.recordings('some/data'); return {'seed': context.seed}")
+    code, printed, _ = say("figures", "toy", "--out", tmp_path, "--seed", 3, "--episodes", 7, "--no-progress")
+    assert code == 0
+    assert printed.startswith("toy ")
+    assert asked == [("some/data", {"seed": 3, "episodes": 7, "progress": False})]
+    assert figures.load_numbers("toy", tmp_path) == {"seed": 3}
+
+
+def test_list_says_what_each_figure_shows(say, toy):
+    toy("raise AssertionError")
+    assert say("figures", "--list", "toy") == (0, "toy        A toy.\n", "")
+    printed = say("figures", "--list")[1]
+    assert [line.split()[0] for line in printed.splitlines()] == list(figures.REGISTRY)
+
+
+def test_data_list_names_what_can_be_recorded_and_where(say, tmp_path, monkeypatch):
+    monkeypatch.setenv("FDBOOK_DATA", str(tmp_path))
+    code, printed, _ = say("data", "list")
+    assert code == 0
+    assert "ogbench/cube-single-play" in printed
+    assert str(tmp_path) in printed
+
+
+def test_record_hands_on_what_was_asked_for(say, tmp_path, monkeypatch):
+    from fdbook.data import record
+
+    asked = []
+    monkeypatch.setattr(record, "record", lambda name, **settings: asked.append((name, settings)) or tmp_path)
+    name = "ogbench/cube-single-play"
+    assert say("data", "record", name, "--episodes", 3, "--seed", 4, "--folder", tmp_path)[:2] == (0, f"{tmp_path}\n")
+    assert asked == [(name, {"episodes": 3, "seed": 4, "folder": Path(tmp_path), "progress": False})]
+
+
+def test_a_recording_that_was_stopped_says_so(say, monkeypatch):
+    from fdbook.data import record
+
+    def stopped(name, **settings):
+        raise record.RecordingStopped("3 of 22 episodes are saved; run the same command to carry on.")
+
+    monkeypatch.setattr(record, "record", stopped)
+    code, _, complaint = say("data", "record", "ogbench/cube-single-play")
+    assert code == 130
+    assert one_sentence(complaint).startswith("3 of 22 episodes are saved")
+
+
+def test_a_reader_who_has_seen_enough_is_no_failure():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", "import sys; from fdbook.cli import main; sys.exit(main(['data', 'list']))"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version_is_the_package_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("fdbook ")

@@ -1,0 +1,167 @@
+"""What the design promises about the shape of the code: who imports whom, what is public, how long a file is."""
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import fdbook
+
+
+PACKAGE = Path(fdbook.__file__).parent
+TESTS = Path(__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {".".join(("fdbook", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+
+LEAVES = {"checks", "references"}
+MAY_IMPORT = {
+    "checks": set(),
+    "references": {"checks"},
+    "geometry": {"geometry"},
+    "rl": {"rl", "geometry"},
+    "data": {"data", "rl", "geometry"},
+    "report": {"report", "rl.records", "geometry"},
+    "experiment": {"experiment", "data", "rl", "geometry"},
+    "exercises": {"exercises", "data", "rl", "geometry"},
+}
+SIMULATORS = {"gymnasium", "gymnasium_robotics", "ogbench", "mujoco", "minari", "dm_control"}
+PLOTTING = {"matplotlib", "seaborn"}
+MAY_NOT_IMPORT = {
+    "geometry": SIMULATORS | PLOTTING,
+    "rl": SIMULATORS | PLOTTING,
+    "data": PLOTTING,
+    "report": SIMULATORS,
+}
+
+
+def imported(module, source, is_package=False):
+    """The full names of all that a module's source imports, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".")
+            here = parts if is_package else parts[:-1]
+            base = ".".join([*here[: len(here) - node.level + 1], node.module or ""]).strip(".")
+            base = base if node.level else node.module
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def violations(module, source, is_package=False):
+    """What a module imports and should not."""
+    room = module.split(".")[1] if "." in module else ""
+    allowed = MAY_IMPORT.get(room)
+    for name in imported(module, source, is_package):
+        top, _, inside = name.partition(".")
+        if top in MAY_NOT_IMPORT.get(room, set()):
+            yield name
+        if top == "fdbook" and allowed is not None:
+            fine = allowed | (LEAVES if room not in LEAVES else set())
+            if not any(inside == other or inside.startswith(f"{other}.") for other in fine):
+                yield name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module):
+    path = MODULES[module]
+    assert list(violations(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "bad"),
+    [
+        ("fdbook.geometry.flow", "from fdbook.report import style", ["fdbook.report.style"]),
+        ("fdbook.geometry.flow", "from fdbook import data", ["fdbook.data"]),
+        ("fdbook.geometry.flow", "from ..data import tasks", ["fdbook.data.tasks"]),
+        ("fdbook.geometry.flow", "def f():\n    import matplotlib.pyplot as plt", ["matplotlib.pyplot"]),
+        ("fdbook.geometry.flow", "from fdbook.checks import unknown\nfrom fdbook.geometry import paths", []),
+        ("fdbook.report.style", "import fdbook.data.ogbench", ["fdbook.data.ogbench"]),
+        ("fdbook.report.tables", "from fdbook.rl import agents", ["fdbook.rl.agents"]),
+        ("fdbook.report.tables", "from fdbook.rl.records import read", []),
+        ("fdbook.rl.train", "from fdbook.data import tasks", ["fdbook.data.tasks"]),
+        ("fdbook.checks", "from fdbook.references import cite", ["fdbook.references.cite"]),
+        ("fdbook.cli", "from fdbook.report import figures\nfrom fdbook.data import tasks", []),
+    ],
+)
+def test_a_wrong_import_is_found(module, source, bad):
+    assert list(violations(module, source)) == bad
+
+
+def test_every_room_has_its_rule():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
+    assert rooms - set(MAY_IMPORT) == {"__init__", "cli", "bench"}
+
+
+def _defines_something(path):
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return any(not isinstance(node, ast.Expr) for node in body)
+
+
+PUBLIC = [
+    name
+    for name, path in MODULES.items()
+    if _defines_something(path) and not any(part.startswith("_") for part in name.split("."))
+]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_names_are_listed_and_documented(module):
+    loaded = importlib.import_module(module)
+    assert inspect.getdoc(loaded), f"{module} has no docstring."
+    assert len(loaded.__all__) == len(set(loaded.__all__)), f"{module}.__all__ lists a name twice."
+    missing = [name for name in loaded.__all__ if not hasattr(loaded, name)]
+    assert missing == [], f"{module}.__all__ lists names that are not there."
+    assert [name for name in loaded.__all__ for name in _undocumented(name, getattr(loaded, name))] == []
+
+
+def _undocumented(name, value):
+    """The name, and those of its public methods, that have no docstring of their own or from a base class."""
+    if inspect.isfunction(value) and not inspect.getdoc(value):
+        yield name
+    if not inspect.isclass(value):
+        return
+    if not value.__dict__.get("__doc__"):
+        yield name
+    for each, member in vars(value).items():
+        method = inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod)
+        documented = any(inspect.getdoc(getattr(base, each, None)) for base in value.__mro__)
+        if method and not each.startswith("_") and not documented:
+            yield f"{name}.{each}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
+def test_files_can_be_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_console_script_is_the_command_line():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="fdbook")
+    from fdbook import cli
+
+    assert script.load() is cli.main
+
+
+@pytest.mark.parametrize("modules", ["fdbook", ", ".join(name for name in MODULES if ".geometry" in name)])
+def test_importing_the_mathematics_loads_no_plotting_and_no_simulator(modules):
+    code = f"import sys; import {modules}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert set(loaded) & (SIMULATORS | PLOTTING) == set()
+
+
+def test_every_budget_has_a_reason_and_a_reader():
+    budgets = tomllib.loads((TESTS / "budgets.toml").read_text(encoding="utf-8"))
+    incomplete = [name for name, entry in budgets.items() if set(entry) != {"tolerance", "reason"}]
+    assert incomplete + [name for name, entry in budgets.items() if not entry.get("reason")] == []
+    texts = [
+        path.read_text("utf-8") for path in (*TESTS.rglob("*.py"), *(PACKAGE.parent / "notebooks").rglob("*.ipynb"))
+    ]
+    read = {name for text in texts for name in re.findall(r'budget\(\\?"([^"\\]+)', text)}
+    assert set(budgets) - read == set()
