@@ -56,13 +56,14 @@ def check_range(
     x, what: str, where: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False, open_high: bool = False
 ):
     """Returns x, refusing values outside the interval from `low` to `high` (ends excluded where they are open), and NaN."""
-    above = x > low if open_low else x >= low
-    below = x < high if open_high else x <= high
-    good = jnp.logical_and(above, below)
+    values = np.asarray(x) if known(x) else x  # NumPy, because inside jax.jit even constants would be traced
+    above = values > low if open_low else values >= low
+    below = values < high if open_high else values <= high
+    good = above & below
     message = f"{where} takes {what} in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
-    if known(good):
+    if known(x):
         if not np.all(good):
-            raise ValueError(f"{message}; got {np.asarray(x)[~np.asarray(good)].flat[0]:g}.")
+            raise ValueError(f"{message}; got {values[~good].flat[0]:g}.")
         return x
     return eqx.error_if(x, ~good, f"{message}; a value outside it (or NaN) came.")
 
@@ -74,10 +75,9 @@ def check_time(t, where: str, *, open_low: bool = False, open_high: bool = False
 
 def check_finite(x, what: str, where: str):
     """Returns x, refusing NaN and infinite values."""
-    good = jnp.all(jnp.isfinite(x))
-    if known(good):
-        if not good:
-            bad = int(np.size(x) - np.sum(np.isfinite(x)))
+    if known(x):
+        bad = np.size(x) - np.sum(np.isfinite(x))
+        if bad:
             raise ValueError(f"{where} takes finite {what}; {bad} of {np.size(x)} values are NaN or infinite.")
         return x
-    return eqx.error_if(x, ~good, f"{where} takes finite {what}; a NaN or infinite value came.")
+    return eqx.error_if(x, ~jnp.all(jnp.isfinite(x)), f"{where} takes finite {what}; a NaN or infinite value came.")

@@ -70,7 +70,9 @@ def _check_velocity(answer):
         if _close(values, wrong):
             raise Wrong(hint)
     at_start = _close(values[:2], [a - z for a, z in means[:2]])
-    raise Wrong("right at t = 0, wrong later." if at_start else "it is off already at t = 0, where x is the noise itself.")
+    raise Wrong(
+        "right at t = 0, wrong later." if at_start else "it is off already at t = 0, where x is the noise itself."
+    )
 
 
 @exercise("01.3")

@@ -20,7 +20,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float, PRNGKeyArray
 
-from fdbook.checks import Array, check_point, check_time, known, unknown
+from fdbook.checks import Array, check_finite, check_point, check_shape, check_time, known, unknown
 
 
 __all__ = [
@@ -88,7 +88,8 @@ class GaussianMixture(Density):
     """sum_k weights_k N(means_k, covariances_k) in any dimension, with its noised density and exact velocity under E1.
 
     Arguments: weights (k,), positive, summing to 1; means (k, d); covariances (k, d, d), symmetric positive definite.
-    Raises ValueError when shapes disagree, weights do not sum to 1, or a covariance is not positive definite.
+    Raises ValueError when shapes disagree, weights do not sum to 1, a mean is NaN or infinite, or a covariance is not
+    symmetric positive definite.
     """
 
     weights: Float[Array, " k"]
@@ -105,11 +106,16 @@ class GaussianMixture(Density):
                 "A GaussianMixture takes weights (k,), means (k, d) and covariances (k, d, d); got "
                 f"{self.weights.shape}, {self.means.shape} and {self.covariances.shape}."
             )
-        if not known(self.weights, self.covariances):
+        if not known(self.weights, self.means, self.covariances):
             return
-        if not np.isclose(np.sum(self.weights), 1.0, atol=1e-5) or np.any(np.asarray(self.weights) <= 0):
+        for part in ("weights", "means", "covariances"):
+            check_finite(getattr(self, part), part, "GaussianMixture")
+        if not np.isclose(np.sum(np.asarray(self.weights)), 1.0, atol=1e-5) or np.any(np.asarray(self.weights) <= 0):
             raise ValueError(f"The weights of a GaussianMixture are positive and sum to 1; got {self.weights}.")
-        if not np.all(np.linalg.eigvalsh(np.asarray(self.covariances)) > 0):
+        covariances = np.asarray(self.covariances)
+        if not np.allclose(covariances, np.swapaxes(covariances, -1, -2), atol=1e-5 * np.max(np.abs(covariances))):
+            raise ValueError("Every covariance of a GaussianMixture must be symmetric; one of these is not.")
+        if not np.all(np.linalg.eigvalsh(covariances) > 0):
             raise ValueError("Every covariance of a GaussianMixture must be positive definite; one of these is not.")
 
     @property
@@ -148,6 +154,7 @@ class GaussianMixture(Density):
 
     def noised(self, t: Float[Array, ""] | float) -> "GaussianMixture":
         """p_t, the law of x_t = (1 - t) z + t a (E1), again a mixture; t in [0, 1]."""
+        check_shape(t, (), "a time", "GaussianMixture.noised")
         return self._noised(check_time(t, "GaussianMixture.noised"))
 
     def _noised(self, t):
@@ -162,6 +169,7 @@ class GaussianMixture(Density):
         written in the eigenbases of the covariances, which all times share, so that a solver factorises nothing.
         """
         check_point(x, self.dim, "GaussianMixture.velocity")
+        check_shape(t, (), "a time", "GaussianMixture.velocity")
         return self._velocity(check_time(t, "GaussianMixture.velocity"), x)
 
     def _velocity(self, t, x):

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
 
-from fdbook.checks import Array, check_finite, check_point, check_shape
+from fdbook.checks import Array, check_finite, check_point, check_shape, check_time
 from fdbook.geometry import loop, paths
 from fdbook.geometry.densities import GaussianMixture
 
@@ -29,6 +29,7 @@ __all__ = [
     "log_prob",
     "noise",
     "sample",
+    "training",
     "trajectory",
 ]
 
@@ -56,6 +57,7 @@ class VelocityField(eqx.Module):
         """The velocity at one point x (d,), at time t (), for one observation (n,); computed in the weights' precision."""
         check_point(observation, self.observation_dim, "VelocityField (observation)")
         check_point(x, self.action_dim, "VelocityField (x)")
+        check_shape(t, (), "a time", "VelocityField")
         dtype = self.mlp.layers[0].weight.dtype
         parts = [jnp.asarray(part, dtype) for part in (observation, x, jnp.reshape(t, (1,)))]
         return self.mlp(jnp.concatenate(parts)).astype(x.dtype)
@@ -68,10 +70,12 @@ class ExactVelocity(eqx.Module):
 
     @property
     def observation_dim(self) -> int:
+        """0: a mixture has no observation."""
         return 0
 
     @property
     def action_dim(self) -> int:
+        """The dimension of the mixture."""
         return self.mixture.dim
 
     def __call__(self, t, observation, x: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -157,14 +161,14 @@ def fit(
     trained ones with the given `decay` in [0, 1). Without observations the policy has the empty one. Raises ValueError on
     wrong shapes, NaN or infinite data, FloatingPointError if the loss stops being finite.
     """
+    check_shape(actions, (None, field.action_dim), "actions", "flow.fit")
     if observations is None:
         observations = np.zeros((np.shape(actions)[0], 0), np.float32)
-    check_shape(actions, (None, field.action_dim), "actions", "flow.fit")
     check_shape(observations, (np.shape(actions)[0], field.observation_dim), "observations", "flow.fit")
-    if not (0 <= decay < 1 and learning_rate > 0 and batch_size >= 1):
+    if not (0 <= decay < 1 and learning_rate > 0 and min(batch_size, steps, np.shape(actions)[0]) >= 1):
         raise ValueError(
-            "flow.fit takes decay in [0, 1), a positive learning rate and a batch of at least one; got "
-            f"{decay}, {learning_rate}, {batch_size}."
+            "flow.fit takes decay in [0, 1), a positive learning rate, and at least one in a batch, one step and one action; "
+            f"got {decay}, {learning_rate}, {batch_size}, {steps} and {np.shape(actions)[0]}."
         )
     data = tuple(
         jnp.asarray(check_finite(array, what, "flow.fit"), jnp.float32)
@@ -202,6 +206,13 @@ def _solve(terms, y, args, t0, t1, solver, steps, stepsize_controller, adjoint, 
     )
 
 
+def _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint):
+    """The flow from t = 0 to t = 1, saved as `saveat` says."""
+    terms, solver = diffrax.ODETerm(_vector_field), diffrax.Euler() if solver is None else solver
+    args = (field, observation)
+    return _solve(terms, noise, args, 0.0, 1.0, solver, steps, stepsize_controller, adjoint, saveat).ys
+
+
 def sample(
     field,
     observation: Float[Array, " n"],
@@ -219,17 +230,8 @@ def sample(
     solver, step-size controller (then `steps` only sets the first step) and adjoint can be given.
     """
     check_point(noise, field.action_dim, "flow.sample (noise)")
-    path = trajectory(
-        field,
-        observation,
-        noise,
-        jnp.ones(1, noise.dtype),
-        solver=solver,
-        steps=steps,
-        stepsize_controller=stepsize_controller,
-        adjoint=adjoint,
-    )
-    return jnp.clip(path[0], -1, 1) if clip else path[0]
+    action = _carry(field, observation, noise, diffrax.SaveAt(t1=True), solver, steps, stepsize_controller, adjoint)[0]
+    return jnp.clip(action, -1, 1) if clip else action
 
 
 def trajectory(
@@ -245,19 +247,9 @@ def trajectory(
 ) -> Float[Array, "k d"]:
     """E3 on the way: where the flow has carried one noise (d,) at increasing times (k,) in [0, 1]; arguments as in `sample`."""
     check_point(noise, field.action_dim, "flow.trajectory (noise)")
-    solution = _solve(
-        diffrax.ODETerm(_vector_field),
-        noise,
-        (field, observation),
-        0.0,
-        1.0,
-        diffrax.Euler() if solver is None else solver,
-        steps,
-        stepsize_controller,
-        adjoint,
-        diffrax.SaveAt(ts=times),
-    )
-    return solution.ys
+    check_shape(times, (None,), "times", "flow.trajectory")
+    saveat = diffrax.SaveAt(ts=check_time(times, "flow.trajectory"))
+    return _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint)
 
 
 def log_prob(

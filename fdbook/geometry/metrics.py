@@ -14,6 +14,7 @@ neither damping nor normalisation, is what the metric takes the KL divergence to
 """
 
 import abc
+import numbers
 from typing import ClassVar
 
 import equinox as eqx
@@ -48,8 +49,8 @@ __all__ = [
 def _check_score(kind, t, where):
     if kind not in ("exact", "released"):
         raise ValueError(unknown("score", kind, ("exact", "released")))
-    low, high = t if isinstance(t, tuple) else (t, t)
-    if not 0 < low <= high < 1:
+    ends = t if isinstance(t, tuple) else (t, t)
+    if len(ends) != 2 or not all(isinstance(end, numbers.Real) for end in ends) or not 0 < ends[0] <= ends[1] < 1:
         raise ValueError(f"{where} takes a perturbed time in (0, 1), or an interval of such times; got {t}.")
 
 
@@ -146,6 +147,10 @@ class L2(Metric):
         """Zeros (k, d): no network is evaluated."""
         return jnp.zeros_like(actions)
 
+    def scale(self, scores):
+        """L2's own matrix is the identity, whatever the scores: 1 plus the damping, or 1 when not normalised."""
+        return jnp.asarray(1 + self.damping if self.trace_normalised else 1.0, scores.dtype)
+
     def raw_cost(self, delta, divergence, scores):
         return jnp.sum(delta**2, axis=-1)
 
@@ -238,9 +243,10 @@ def spectrum(matrix: Float[Array, "*b d d"]) -> tuple[Float[Array, "*b d"], Floa
 
 
 def condition_number(matrix: Float[Array, "*b d d"]) -> Float[Array, "*b"]:
-    """The stiffest over the softest eigenvalue, at least 1; infinite for a singular metric."""
-    values = jnp.maximum(spectrum(matrix)[0], 0.0)
-    return jnp.where(values[..., 0] > 0, values[..., -1] / jnp.where(values[..., 0] > 0, values[..., 0], 1.0), jnp.inf)
+    """The stiffest over the softest eigenvalue, at least 1; infinite for a metric that is singular up to rounding."""
+    values = spectrum(matrix)[0]
+    charged = values[..., 0] > jnp.finfo(values.dtype).eps * values.shape[-1] * values[..., -1]
+    return jnp.where(charged, values[..., -1] / jnp.where(charged, values[..., 0], 1.0), jnp.inf)
 
 
 def alignment(first: Float[Array, "*b d d"], second: Float[Array, "*b d d"]) -> Float[Array, "*b"]:
@@ -250,6 +256,7 @@ def alignment(first: Float[Array, "*b d d"], second: Float[Array, "*b d d"]) -> 
 
 def ellipse(matrix: Float[Array, "2 2"], cost: float | Float[Array, ""], n: int = 100) -> Float[Array, "n 2"]:
     """n points of the curve delta^T F delta = cost for a positive definite 2 x 2 metric, closed, shape (n, 2)."""
+    check_shape(matrix, (2, 2), "a metric", "ellipse")
     values, axes = spectrum(matrix)
     if known(values) and not (values[0] > 0 and cost > 0):
         raise ValueError(f"ellipse takes a positive definite metric and a positive cost; got {values} and {cost}.")

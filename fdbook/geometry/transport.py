@@ -21,7 +21,7 @@ import optax
 import optimistix as optx
 from jaxtyping import Float, PRNGKeyArray
 
-from fdbook.checks import Array, check_finite, check_point, check_range, known
+from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, known
 from fdbook.geometry import flow, loop
 from fdbook.geometry.densities import Density, Nodes
 from fdbook.geometry.metrics import Metric
@@ -113,15 +113,21 @@ class LocalTransport(eqx.Module):
     ) -> Float[Array, " d"]:
         """The action a (d,) with T(a) = target, by Newton's method from several starts around it.
 
-        Refuses (ValueError, or a runtime error inside jit) when the iteration does not converge, when the determinant at the
-        solution is not positive, or when two starts lead to two different actions: then T folds and has no inverse.
+        Refuses (ValueError, or a runtime error inside jit) when the iteration does not converge, when two starts lead to two
+        different actions, or when the determinant is not positive at a solution or at a probe within reach of the target, reach
+        being the longest displacement seen around it: then T folds there and the target may come from several actions.
         """
         check_point(target, target.shape[-1] if target.ndim else 1, "LocalTransport.inverse")
         tolerance = max(tolerance, 10 * float(jnp.finfo(target.dtype).eps))
-        reach = jnp.linalg.norm(self.delta(observation, target)) + tolerance
         axes = jnp.eye(target.shape[0], dtype=target.dtype)
-        offsets = jnp.concatenate([jnp.zeros_like(axes[:1]), axes, -axes])
-        starts = target[None] + 2 * reach * offsets
+        offsets = jnp.concatenate([axes, -axes])
+        around = jnp.concatenate([target[None], target[None] + 0.5 * offsets])
+        moves = jax.vmap(self.delta, in_axes=(None, 0))(observation, around)
+        reach = jnp.max(jnp.linalg.norm(moves, axis=-1)) + tolerance
+        probes = jnp.concatenate(
+            [target[None], *(target[None] + share * reach * offsets for share in (1.0, 0.5, 0.25))]
+        )
+        starts = probes[: 1 + offsets.shape[0]]
         solver = optx.Newton(rtol=tolerance, atol=tolerance)
 
         def solve(start):
@@ -134,9 +140,13 @@ class LocalTransport(eqx.Module):
         slack = 1e3 * tolerance * (1 + jnp.linalg.norm(target))
         good = missed < slack
         best = found[jnp.argmin(jnp.where(jnp.isfinite(missed), missed, jnp.inf))]
-        apart = jnp.linalg.norm(found - best[None], axis=-1) > 1e2 * jnp.sqrt(slack)
-        refused = ~jnp.any(good) | jnp.any(good & apart) | ~(self.determinant(observation, best) > 0)
-        message = "This transport map has no inverse at the target: it folds there, or Newton's method found no action."
+        apart = jnp.linalg.norm(found - best[None], axis=-1) > 10 * slack
+        upright = jax.vmap(self.determinant, in_axes=(None, 0))(observation, jnp.concatenate([found, probes])) > 0
+        folds = jnp.any(~upright & jnp.concatenate([good, jnp.ones(probes.shape[0], bool)]))
+        refused = ~jnp.any(good) | jnp.any(good & apart) | folds
+        message = (
+            "This transport map has no inverse at the target: it folds near it, or Newton's method found no action."
+        )
         if known(refused):
             if refused:
                 raise ValueError(message)
@@ -250,6 +260,7 @@ def actor_loss(
         divergence = jax.vmap(over_actions(transport.divergence))(observations, actions)
     penalty = jnp.mean(jax.vmap(metric.penalty)(delta, divergence, scores))
     values = jax.vmap(over_actions(value))(observations, actions + delta)
+    check_shape(values, actions.shape[:2], "one value for each action, all", "actor_loss")
     scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalise_value else 1.0
     return multiplier * penalty - scale * jnp.mean(values), {"penalty": penalty, "value": jnp.mean(values)}
 
@@ -332,11 +343,15 @@ def fit(
 
     Without a `budget` the multiplier stays as given; with one it starts there and dual ascent (E23) holds the penalty, the
     metric's mean cost over d, at the budget. Batches are `batch_size` of the base actions of every state. Raises ValueError
-    for a multiplier or budget that is not positive and for NaN in the base actions.
+    for a multiplier or budget that is not positive, for wrong shapes and for NaN among the base actions.
     """
     check_range(multiplier, "a multiplier", "transport.fit", open_low=True)
     if budget is not None:
         check_range(budget, "a budget", "transport.fit", open_low=True)
+    check_shape(base.actions, (None, None, None), "base actions", "transport.fit")
+    check_shape(base.scores, np.shape(base.actions), "scores", "transport.fit")
+    check_shape(base.observations, (np.shape(base.actions)[0], None), "observations", "transport.fit")
+    check_finite(base.observations, "observations", "transport.fit")
     check_finite(base.actions, "base actions", "transport.fit")
     check_finite(base.scores, "scores", "transport.fit")
     dtype = base.actions.dtype

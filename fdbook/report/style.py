@@ -51,9 +51,9 @@ INK, GREY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
 
 METRIC_COLOURS = {
     "l2": "#d55e00",
-    "fisher-paper": "#56b4e9",
+    "fisher-paper": "#0072b2",
     "fisher-released": "#cc79a7",
-    "fisher-exact": "#0072b2",
+    "fisher-exact": "#56b4e9",
     "fisher-rao": "#009e73",
     "exact": INK,
     "behaviour": "#606060",
@@ -69,9 +69,9 @@ METRIC_MARKERS = {
 }
 METRIC_LINES = {
     "l2": (0, (6, 2)),
-    "fisher-paper": (0, (1, 1.2)),
+    "fisher-paper": "-",
     "fisher-released": (0, (5, 1.5, 1, 1.5)),
-    "fisher-exact": "-",
+    "fisher-exact": (0, (1, 1.2)),
     "fisher-rao": (0, (3, 1, 1, 1, 1, 1)),
     "exact": "-",
     "behaviour": "-",

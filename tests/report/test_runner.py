@@ -195,7 +195,7 @@ def test_a_figure_can_use_the_numbers_of_another(workshop):
 
 def test_each_figure_is_made_once(workshop):
     workshop.write("two", body="context.numbers('one'); context.numbers('one')")
-    assert workshop.run("one", "two", "one") == ["one", "two"]
+    assert workshop.run("one", "two", "one", fresh=True) == ["one", "two"]
 
 
 def test_a_figure_that_uses_an_unknown_one_says_so(workshop):

@@ -19,9 +19,10 @@ __all__ = ["compute", "draw", "local_fisher", "value"]
 
 PEAK = np.array([1.65, 1.65], np.float32)
 TARGET_KL = 0.25
-COST = 0.5  # nats, on the curves of panel b
+COST = 0.2  # nats, on the curves of panel b
 TIME = 0.9
 GRID = frontier.Grid((-1.95, 2.05), (-0.85, 2.05), (160, 116))
+STRETCH = 2  # arrows are drawn this many times as long as the displacement
 SHOWN = ("l2", "fisher-paper")
 
 
@@ -51,11 +52,11 @@ def compute(context, *, samples=20_000, fit_steps=8_000, steps=300, crowd=400_00
         learning_rate=2e-3,
         progress=False,
     )
-    noises = flow.noise(field, 1_500, key=noise_key)
+    noises = flow.noise(field, 800, key=noise_key)
     drawn = jax.jit(jax.vmap(lambda z: flow.sample(field, flow.EMPTY, z, steps=50)))(noises)
     # E5 gives the gradient with respect to x_t, close to t a: times t it is per action unit.
     scores = TIME * metrics.perturbed_scores(field, flow.EMPTY, actions, key=score_key, t=TIME)
-    along = jnp.linspace(-1.15, 1.15, 7)
+    along = jnp.linspace(-1.14, 1.14, 7)
     centres = jax.vmap(density.warp.forward)(jnp.stack([along, jnp.zeros(7)], 1))
     matrices = jax.vmap(lambda centre: local_fisher(scores, actions, centre))(centres)
     numbers = {"behaviour": None, "samples": np.asarray(drawn), "centres": np.asarray(centres)}
@@ -63,7 +64,7 @@ def compute(context, *, samples=20_000, fit_steps=8_000, steps=300, crowd=400_00
     numbers |= {"ball": float(jnp.mean(jax.vmap(jnp.trace)(matrices)) / 2), "loss": float(np.mean(losses[-500:]))}
     yardstick = frontier.Yardstick(density, value, GRID, key=yard_key, crowd=crowd)
     numbers["behaviour"] = yardstick.mass / GRID.area
-    starts = jax.vmap(density.warp.forward)(jnp.stack([jnp.linspace(-1.35, 1.35, 19), jnp.zeros(19)], 1))
+    starts = jax.vmap(density.warp.forward)(jnp.stack([jnp.linspace(-1.3, 1.3, 11), jnp.zeros(11)], 1))
     numbers["starts"] = np.asarray(starts)
     for place, name in enumerate(SHOWN):
 
@@ -98,7 +99,7 @@ def draw(numbers):
     (samples, costs), maps = axes
     image = _axes(samples, numbers, numbers["behaviour"], vmax)
     samples.plot(
-        *np.asarray(numbers["samples"]).T, ".", color="#d55e00", markersize=1.6, alpha=0.6, label="actions of the flow"
+        *np.asarray(numbers["samples"]).T, ".", color="#d55e00", markersize=2.2, alpha=0.7, label="actions of the flow"
     )
     samples.legend(loc="upper center", markerscale=5)
     samples.set_title("the behaviour: thin, bent")
@@ -107,6 +108,7 @@ def draw(numbers):
     for ax, name in zip(maps, SHOWN, strict=True):
         _map(ax, numbers, name, vmax)
         ax.set_xlabel("action $a_1$ (action units)")
+    maps[0].text(0.5, 0.93, f"arrows: displacement × {STRETCH}", transform=maps[0].transAxes, ha="center", fontsize=8)
     for ax in axes[:, 0]:
         ax.set_ylabel("action $a_2$ (action units)")
     style.shared_colourbar(fig, image, axes.ravel(), "density (per squared action unit)")
@@ -120,8 +122,8 @@ def _costs(ax, numbers):
         style.ellipse(
             ax, centre, np.eye(2) * numbers["ball"], 2 * COST, edgecolor=style.METRIC_COLOURS["l2"], linestyle="--"
         )
-        style.ellipse(ax, centre, matrix, 2 * COST, edgecolor=style.METRIC_COLOURS["fisher-exact"], linewidth=1.6)
-    for name, label in (("fisher-exact", "Fisher: cheap along, dear across"), ("l2", "L2: the same everywhere")):
+        style.ellipse(ax, centre, matrix, 2 * COST, edgecolor=style.METRIC_COLOURS["fisher-paper"], linewidth=1.6)
+    for name, label in (("fisher-paper", "Fisher: cheap along, dear across"), ("l2", "L2: the same everywhere")):
         ax.plot([], [], color=style.METRIC_COLOURS[name], linestyle="-" if name != "l2" else "--", label=label)
     ax.legend(loc="upper center")
     ax.set_title("displacements of equal cost")
@@ -131,17 +133,17 @@ def _map(ax, numbers, name, vmax):
     entry, starts = numbers[name], np.asarray(numbers["starts"])
     _axes(ax, numbers, entry["density"], vmax)
     _outline(ax, numbers)
-    arrows = np.asarray(entry["ends"]) - starts
+    arrows = STRETCH * (np.asarray(entry["ends"]) - starts)
     ax.quiver(
         *starts.T,
         *arrows.T,
         angles="xy",
         scale_units="xy",
         scale=1,
-        width=0.006,
+        width=0.009,
         color=style.METRIC_COLOURS[name],
         edgecolor="white",
-        linewidth=0.4,
+        linewidth=0.6,
         zorder=3,
     )
     ax.plot(*PEAK, marker="*", color="#e69f00", markersize=12, markeredgecolor=style.INK, markeredgewidth=0.5)

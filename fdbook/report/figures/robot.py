@@ -22,6 +22,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MultipleLocator
 
 from fdbook.checks import Array
 from fdbook.geometry import flow, loop, metrics, paths, trust_region
@@ -36,12 +39,17 @@ NAME = "ogbench/cube-single-play"
 AXES = ("delta x", "delta y", "delta z", "delta yaw", "gripper")
 TIMES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
 HEADLINE = TIMES.index(0.9)
-STATES, ACTIONS, DRAWS, GRADIENTS = 200, 512, 4, 64
+STATES, ACTIONS, DRAWS, GRADIENTS = 200, 512, 8, 64
 STEPS, CHECKS = 16_000, 16
 WIDTH, DEPTH, BATCH, RATE, DECAY = 256, 3, 256, 2e-3, 0.998
 LEAST_SPREAD = 0.05
 QUANTILES = (0.1, 0.5, 0.9)
 NEAR = 0.95
+PLANES = ((1, 2), (3, 4))
+COST, WINDOW = 0.04, 1.5
+STATE_LEVELS = (0.5, 0.9, 1.0)
+STATE_TITLES = ("half are rounder", "90% are rounder", "the least round", "E7 at its worst")
+READ = {"fisher-exact": "E5", "fisher-released": "E7", "l2": "L2"}
 SAMPLERS = {"accurate": (diffrax.Heun(), 20), "reference": (diffrax.Euler(), 10)}
 
 
@@ -135,7 +143,12 @@ class Readings(NamedTuple):
 
 
 def readings(
-    field, observation: Float[Array, " n"], actions: Float[Array, "k d"], t: Float[Array, ""] | float, *, key: PRNGKeyArray
+    field,
+    observation: Float[Array, " n"],
+    actions: Float[Array, "k d"],
+    t: Float[Array, ""] | float,
+    *,
+    key: PRNGKeyArray,
 ) -> Readings:
     """Reads E5 and E7 off a field at perturbed time t in (0, 1), at one state's actions (k, d), each noised once (E1).
 
@@ -150,14 +163,18 @@ def readings(
 
 
 @eqx.filter_jit
-def _survey(field, observations, actions, *, key):
+def _survey(field, observations, actions, times, *, key):
     """Readings at every time and in every state, (times, states, ...), each action noised DRAWS times."""
     actions, keys = jnp.tile(actions, (1, DRAWS, 1)), jr.split(key, observations.shape[0])
 
     def at(t):
         return jax.lax.map(lambda one: readings(field, one[0], one[1], t, key=one[2]), (observations, actions, keys))
 
-    return jax.lax.map(at, jnp.asarray(TIMES, actions.dtype))
+    return jax.lax.map(at, times)
+
+
+def _times(times):
+    return jnp.asarray(times, jnp.float32)
 
 
 def blurred(covariance: Float[Array, "*b d d"], t: float) -> Float[Array, "*b d d"]:
@@ -184,6 +201,12 @@ def _reversed(exact, released):
     return charge[..., 0] > charge[..., -1]
 
 
+def _towards(matrices, directions):
+    """|cos| of the angle between the stiffest axes and directions (states, d), one for each state."""
+    units = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    return np.abs(np.einsum("...i,...i->...", np.linalg.eigh(matrices)[1][..., -1], units))
+
+
 def _efficiencies(found, rng):
     """The mean over random directions of the gradient: for steps along L2 and E7, at every time and in every state."""
     directions = rng.normal(size=(*found.stein.shape, GRADIENTS, found.exact.shape[-1]))
@@ -206,7 +229,8 @@ def _exact_control(means, covariances, key):
     sample_key, read_key = jr.split(key)
     observations = np.concatenate([means, covariances.reshape(len(means), -1)], axis=1)
     actions = _draw_gaussians(means, covariances, sample_key)
-    found = _survey(GaussianPolicy(means.shape[1]), jnp.asarray(observations, jnp.float32), actions, key=read_key)
+    policy, observations = GaussianPolicy(means.shape[1]), jnp.asarray(observations, jnp.float32)
+    found = _survey(policy, observations, actions, _times(TIMES), key=read_key)
     return {"condition": np.linalg.cond(found.exact), "truth": _blurred_conditions(covariances)}
 
 
@@ -214,22 +238,26 @@ def _blurred_conditions(covariances):
     return np.stack([np.linalg.cond(blurred(covariances, t)) for t in TIMES])
 
 
-def _learned_control(field, train, held_out, rows, covariance, steps, progress, key):
-    """The readings of a network trained like `field`, on actions that are Gaussian with a known covariance in every state.
+@eqx.filter_jit
+def _centres(field, observations):
+    """What a field takes for the mean action of each state: its velocity at t = 0 and z = 0 (E1)."""
+    start = jnp.zeros(field.action_dim, jnp.float32)
+    return jax.vmap(lambda s: field(0.0, s, start))(observations)
 
-    The mean of each state is what `field` takes for the mean action: its velocity at t = 0 and z = 0 (E1).
-    """
+
+def _learned_control(field, train, held_out, rows, covariance, steps, progress, key):
+    """The readings of a network trained like `field`, on actions that are Gaussian with a known covariance in every state,
+    and whose means are those that `field` finds."""
     noise_key, fit_key, sample_key, read_key = jr.split(key, 4)
     factor = np.linalg.cholesky(covariance).astype(np.float32)
-    centre = eqx.filter_jit(jax.vmap(lambda s: field(0.0, s, jnp.zeros(field.action_dim, jnp.float32))))
     pairs, means = [], []
     for (observations, actions), one in zip((train, held_out), jr.split(noise_key), strict=True):
-        means.append(np.asarray(centre(observations)))
+        means.append(np.asarray(_centres(field, observations)))
         noises = np.asarray(jr.normal(one, actions.shape, jnp.float32))
         pairs.append((observations, means[-1] + noises @ factor.T))
     control, curve = fit_held_out(*pairs, key=fit_key, steps=steps, checks=1, progress=progress)
     drawn = _draw_gaussians(means[1][rows], covariance[None], sample_key)
-    found = _survey(control, held_out[0][rows], drawn, key=read_key)
+    found = _survey(control, jnp.asarray(held_out[0][rows]), drawn, _times(TIMES), key=read_key)
     return {
         "condition": np.linalg.cond(found.exact),
         "truth": _blurred_conditions(covariance),
@@ -262,7 +290,10 @@ def compute(context: Context) -> dict:
     }
     means, covariances = moments(drawn["accurate"])
     context.progress(0.6, "reading scores")
-    found = {name: _survey(field, states, jnp.asarray(actions), key=keys[2]) for name, actions in drawn.items()}
+    found = _survey(field, states, jnp.asarray(drawn["accurate"]), _times(TIMES), key=keys[2])
+    narrow = _survey(
+        field, states, jnp.asarray(drawn["reference"]), _times(TIMES[HEADLINE : HEADLINE + 1]), key=keys[2]
+    )
     context.progress(0.75, "control with exact velocity")
     exact_control = _exact_control(means, covariances, keys[3])
     context.progress(0.8, "control with learned velocity")
@@ -287,18 +318,21 @@ def compute(context: Context) -> dict:
         "times": TIMES,
         "exact_control": exact_control,
         "learned_control": learned_control,
-        **_anisotropy(found["accurate"], covariances, np.random.default_rng(context.seed)),
-        **_bounds(drawn["accurate"], found["accurate"]),
-        "reference": _reference(drawn["reference"], found["reference"], covariances),
+        **_anisotropy(found, means, covariances, np.random.default_rng(context.seed)),
+        **_bounds(drawn["accurate"], found),
+        "reference": _reference(drawn["reference"], narrow, covariances),
     }
-    return numbers | {"examples": _examples(numbers, found["accurate"], drawn["accurate"]), "summary": _summary(numbers)}
+    return numbers | {"examples": _examples(numbers, found, drawn["accurate"]), "summary": _summary(numbers)}
 
 
-def _anisotropy(found, covariances, rng):
+def _anisotropy(found, means, covariances, rng):
     """The spectra of E5, E7 and the sampled actions, what they are worth (E15), and how well E7 agrees with E5."""
     exact, released = np.asarray(found.exact, float), np.asarray(found.released, float)
     condition = {"condition_e5": np.linalg.cond(exact), "condition_e7": np.linalg.cond(released)}
-    condition |= {"condition_covariance": np.linalg.cond(covariances), "condition_blurred": _blurred_conditions(covariances)}
+    condition |= {
+        "condition_covariance": np.linalg.cond(covariances),
+        "condition_blurred": _blurred_conditions(covariances),
+    }
     return condition | {
         "spectrum_e5": _spectra(exact[HEADLINE]),
         "spectrum_e7": _spectra(released[HEADLINE]),
@@ -306,6 +340,7 @@ def _anisotropy(found, covariances, rng):
         "spread": np.sqrt(np.linalg.eigvalsh(covariances)),
         "stein": found.stein,
         "alignment": metrics.alignment(exact, released),
+        "towards_mean": {"e5": _towards(exact, means), "e7": _towards(released, means)},
         "reversed": _reversed(exact, released),
         "efficiency": _efficiencies(found, rng),
     }
@@ -326,8 +361,8 @@ def _reference(actions, found, covariances):
     widths = [np.linalg.eigvalsh(matrix)[:, 0] for matrix in (own, covariances)]
     return {
         "condition_covariance": np.linalg.cond(own),
-        "condition_e5": np.linalg.cond(found.exact),
-        "stein": found.stein,
+        "condition_e5": np.linalg.cond(found.exact[0]),
+        "stein": found.stein[0],
         "thinnest_variance_ratio": widths[0] / widths[1],
     }
 
@@ -335,8 +370,10 @@ def _reference(actions, found, covariances):
 def _examples(numbers, found, actions):
     """States at the quantiles of E5's condition number, and one in which E7's step is worth least: what is drawn of them."""
     condition = numbers["condition_e5"][HEADLINE]
-    chosen = [int(np.argmin(np.abs(condition - np.quantile(condition, level)))) for level in QUANTILES]
-    chosen.append(int(np.argmin(numbers["efficiency"]["e7"][HEADLINE])))
+    chosen = [int(np.argmin(np.abs(condition - np.quantile(condition, level)))) for level in STATE_LEVELS]
+    worth = np.array(numbers["efficiency"]["e7"][HEADLINE])
+    worth[chosen] = np.inf
+    chosen.append(int(np.argmin(worth)))
     return {
         "state": chosen,
         "actions": actions[chosen],
@@ -370,9 +407,149 @@ def _summary(numbers):
         "alignment": _quantiles(at["alignment"]),
         "reversed": np.mean(at["reversed"]),
         "stein": _quantiles(at["stein"]),
+        "towards_mean_e5": _quantiles(numbers["towards_mean"]["e5"][HEADLINE]),
+        "towards_mean_e7": _quantiles(numbers["towards_mean"]["e7"][HEADLINE]),
         "efficiency_l2": _quantiles(efficiency["l2"]),
         "efficiency_e7": _quantiles(efficiency["e7"]),
         "e7_below_l2": np.mean(efficiency["e7_below_l2"]),
-        "reference_stein": _quantiles(numbers["reference"]["stein"][HEADLINE]),
+        "reference_stein": _quantiles(numbers["reference"]["stein"]),
         "reference_thinnest_variance_ratio": _quantiles(numbers["reference"]["thinnest_variance_ratio"]),
     }
+
+
+def draw(numbers: dict) -> Figure:
+    """Four states in two planes of the action box; conditions, ceilings and steps over time; spectra, bounds and checks."""
+    fig = plt.figure(figsize=(style.WIDTH, 1.4 * style.WIDTH))
+    pictures, panels = fig.subfigures(2, 1, height_ratios=(0.47, 0.53))
+    axes = pictures.subplots(len(PLANES), len(STATE_TITLES))
+    for row, plane in zip(axes, PLANES, strict=True):
+        for i, ax in enumerate(row):
+            _draw_state(ax, numbers["examples"], i, plane)
+        row[0].set_ylabel(f"{AXES[plane[1]]} (action units)")
+    for i, title in enumerate(STATE_TITLES):
+        axes[0, i].set_title(f"{title}\ncondition {numbers['examples']['condition'][i]:.1f}")
+    style.panel_label(axes[0, 0], "a")
+    handles = [Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items()]
+    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLOURS["behaviour"], label="actions drawn")
+    pictures.legend(handles=[dots, *handles], loc="outside lower center", ncols=4)
+    grid = panels.subplots(2, 3).ravel()
+    painters = (_draw_conditions, _draw_ceilings, _draw_steps, _draw_spectra, _draw_bounds, _draw_checks)
+    for ax, paint, letter in zip(grid, painters, "bcdefg", strict=True):
+        paint(ax, numbers)
+        style.panel_label(ax, letter)
+    return fig
+
+
+def _draw_state(ax, examples, i, plane):
+    """One state's actions in one plane, and around their mean the displacements that cost the same under each metric."""
+    actions = np.asarray(examples["actions"][i], float)[:, plane]
+    centre = actions.mean(axis=0)
+    ax.plot(*actions.T, ".", color=style.METRIC_COLOURS["behaviour"], markersize=2, alpha=0.45, markeredgewidth=0)
+    for kind, name in (("l2", "l2"), ("e7", "fisher-released"), ("e5", "fisher-exact")):
+        matrix = np.asarray(examples[kind][i], float) if kind in examples else np.eye(len(AXES))
+        part = matrix[np.ix_(plane, plane)] * len(matrix) / np.trace(matrix)
+        look = {"edgecolor": style.METRIC_COLOURS[name], "linestyle": style.METRIC_LINES[name]}
+        style.ellipse(ax, centre, part, COST, **look)
+    ax.add_patch(Rectangle((-1, -1), 2, 2, facecolor="white", edgecolor=style.GREY, linewidth=0.8, zorder=-1))
+    low, high = centre - WINDOW / 2, centre + WINDOW / 2
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", facecolor=style.PALE)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MultipleLocator(0.5))
+        axis.set_major_formatter("{x:g}")
+    ax.set_xlabel(AXES[plane[0]])
+
+
+def _band(ax, x, values, name, label):
+    """The median over states and the band from 10% to 90%; values are (x, states)."""
+    low, middle, high = _quantiles(values)
+    ax.fill_between(x, low, high, color=style.METRIC_COLOURS[name], alpha=0.22, linewidth=0)
+    ax.plot(x, middle, **style.look(name, label=label, markersize=4.5))
+
+
+def _logarithmic(axis, ticks):
+    axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def _draw_conditions(ax, numbers):
+    for kind, name in (("e7", "fisher-released"), ("e5", "fisher-exact")):
+        _band(ax, TIMES, numbers[f"condition_{kind}"], name, READ[name])
+    gaussian_like = _quantiles(numbers["condition_blurred"])[1]
+    ax.plot(TIMES, gaussian_like, color=style.INK, linewidth=1, label="a Gaussian as wide")
+    low, middle, high = _quantiles(numbers["condition_covariance"])
+    bar = {"color": style.METRIC_COLOURS["behaviour"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
+    ax.errorbar([1.0], [middle], [[middle - low], [high - middle]], **bar)
+    ax.annotate("covariance\nof actions", (0.985, high), ha="right", va="top", fontsize=8)
+    ax.set(yscale="log", xlabel="perturbed time t", title="condition number", ylim=(0.95, None))
+    _logarithmic(ax.yaxis, (1, 2, 5, 10, 20))
+    ax.legend(loc="upper left")
+
+
+def _draw_ceilings(ax, numbers):
+    shares, own = np.linspace(0, 100, numbers["condition_e5"].shape[1]), style.look("fisher-exact", marker=None)
+    for i, width in ((TIMES.index(0.8), 1.0), (HEADLINE, 2.0)):
+        values = 100 * np.sort(ceiling(numbers["condition_e5"][i]))
+        ax.plot(values, shares, **own | {"linestyle": "-", "linewidth": width, "label": f"E5, t = {TIMES[i]}"})
+    values = 100 * np.sort(ceiling(numbers["condition_covariance"]))
+    ax.plot(values, shares, **style.look("behaviour", marker=None, label="covariance"))
+    ax.set(xlim=(0, 60), ylim=(0, 102), xlabel="most that L2 can lose (% of gain)", ylabel="states below (%)")
+    ax.set_title("ceiling on the gain (E15)")
+    ax.legend(loc="lower right")
+
+
+def _draw_steps(ax, numbers):
+    for kind, name, label in (("e7", "fisher-released", "step by E7"), ("l2", "l2", "step by L2")):
+        _band(ax, TIMES, 100 * np.asarray(numbers["efficiency"][kind]), name, label)
+    ax.axhline(100, **style.look("fisher-exact", marker=None, label="step by E5"))
+    ax.set(xlabel="perturbed time t", ylabel="gain (% of best step)", title="steps of equal cost")
+    ax.legend(loc="lower left")
+
+
+def _draw_spectra(ax, numbers):
+    ranks = np.arange(1, len(AXES) + 1)
+    looks = {
+        "precision": ("behaviour", "1 / covariance"),
+        "e7": ("fisher-released", "E7"),
+        "e5": ("fisher-exact", "E5"),
+    }
+    for kind, (name, label) in looks.items():
+        _band(ax, ranks, numbers[f"spectrum_{kind}"].T, name, label)
+    ax.set(yscale="log", xticks=ranks, xlabel="axis, softest to stiffest", ylabel="relative eigenvalue")
+    ax.set_title(f"spectra at t = {TIMES[HEADLINE]}")
+    _logarithmic(ax.yaxis, (0.1, 0.2, 0.5, 1, 2))
+    ax.legend(loc="lower right")
+
+
+def _draw_bounds(ax, numbers):
+    look = {"markersize": 4, "alpha": 0.5, "markeredgewidth": 0, "color": style.METRIC_COLOURS["fisher-exact"]}
+    share, stiffness = 100 * numbers["near_bounds"].ravel(), numbers["stiffness"].ravel()
+    ax.plot(share, stiffness, ".", **look)
+    edges = np.array([0, 1, 10, 30, 60, 100.001])
+    groups = [(share >= low) & (share < high) for low, high in zip(edges, edges[1:], strict=False)]
+    middles = [(share[group].mean(), np.median(stiffness[group])) for group in groups if group.any()]
+    ax.plot(*np.array(middles).T, color=style.INK, marker="o", label="median")
+    ax.axhline(1, color=style.GREY, linewidth=0.7, zorder=0)
+    ax.set(xlabel=f"actions beyond ±{NEAR} (%)", ylabel="relative stiffness of the axis", title="E5 and the bounds")
+    ax.legend(loc="lower right")
+
+
+def _draw_checks(ax, numbers):
+    """Three ratios that are 1 when E5 can be trusted, and one that is not."""
+    exact, learned = (numbers[name] for name in ("exact_control", "learned_control"))
+    truth = np.broadcast_to(np.reshape(learned["truth"], (-1, 1)), np.shape(learned["condition"]))
+    _band(ax, TIMES, exact["condition"] / exact["truth"], "exact", "condition, exact flow")
+    _band(ax, TIMES, learned["condition"] / truth, "fisher-rao", "condition, learned flow")
+    _band(ax, TIMES, numbers["stein"], "fisher-exact", "Stein, robot")
+    low, middle, high = _quantiles(numbers["reference"]["stein"])
+    ax.errorbar(
+        [TIMES[HEADLINE]],
+        [middle],
+        [[middle - low], [high - middle]],
+        color=style.METRIC_COLOURS["l2"],
+        marker="s",
+        markersize=4,
+    )
+    ax.annotate("Stein,\n10 Euler steps", (TIMES[HEADLINE] - 0.012, middle), ha="right", va="center", fontsize=8)
+    ax.axhline(1, color=style.GREY, linewidth=0.7, zorder=0)
+    ax.set(xlabel="perturbed time t", ylabel="found / expected", title="checks: 1 is right", ylim=(0.6, None))
+    ax.legend(loc="upper left")

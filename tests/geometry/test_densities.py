@@ -1,0 +1,277 @@
+"""Densities against grids, finite differences, SciPy and their own samples; exact velocities against Monte Carlo (E1, E5)."""
+
+import functools
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import random_mixture
+
+from fdbook.geometry import densities
+from fdbook.geometry.densities import GaussianMixture, Ring, Shear, Twist, gaussian, make
+
+
+STEP = 0.02  # at most half of the smallest standard deviation: midpoint sums of smooth peaks are then exact to rounding
+X = np.arange(-4, 4, STEP) + STEP / 2
+Y = np.arange(-4, 9, STEP) + STEP / 2  # the banana's arms rise to 6
+
+
+@functools.cache
+def on_grid(name):
+    """Points (n, 2) of a fine grid and the probabilities (n,) of their cells."""
+    points = np.stack(np.meshgrid(X, Y, indexing="ij"), axis=-1).reshape(-1, 2)
+    return points, np.exp(np.asarray(jax.jit(jax.vmap(make(name).log_prob))(points))) * STEP**2
+
+
+def moments(x):
+    """Functions (n, 7) whose means tell densities apart."""
+    a, b = x[:, 0], x[:, 1]
+    return np.stack([a, b, a**2, b**2, a * b, np.cos(2 * a - b), np.sin(a + 2 * b)], axis=-1)
+
+
+def differences(function, x, h=1e-5):
+    """Central differences (n, d) of a batched function of points (n, d)."""
+    steps = h * np.eye(x.shape[1])
+    return np.stack([(function(x + step) - function(x - step)) / (2 * h) for step in steps], axis=-1)
+
+
+def sampled(density, n, seed=0):
+    return np.asarray(density.sample(n, key=jr.key(seed)))
+
+
+@pytest.mark.parametrize("name", densities.NAMES)
+def test_mass_is_one(name, budget):
+    points, mass = on_grid(name)
+    assert abs(mass.sum() - 1) < budget("mass_on_a_grid")
+    assert mass[np.max(np.abs(points), axis=-1) < 2].sum() > 0.96
+
+
+@pytest.mark.parametrize("name", densities.NAMES)
+def test_score_is_the_gradient(name, budget):
+    density = make(name)
+    x = sampled(density, 200)
+    score, log_prob = jax.jit(jax.vmap(density.score))(x), jax.jit(jax.vmap(density.log_prob))
+    by_differences = differences(lambda x: np.asarray(log_prob(x)), x)
+    assert np.max(np.abs(score - by_differences)) < budget("score_by_differences") * np.max(np.abs(score))
+
+
+@pytest.mark.parametrize("name", densities.NAMES)
+def test_samples_follow_the_density(name, budget):
+    """A chi-square test of 20000 samples in cells of side 0.2, with the grid's probabilities."""
+    points, mass = on_grid(name)
+    edges = [np.append(axis[::10] - STEP / 2, axis[-1] + STEP / 2) for axis in (X, Y)]
+    seen = np.histogram2d(*sampled(make(name), 20_000).T, edges)[0].ravel()
+    expected = 20_000 * np.histogram2d(*points.T, edges, weights=mass)[0].ravel()
+    full = expected >= 5
+    seen, expected = (np.append(counts[full], 20_000 - counts[full].sum()) for counts in (seen, expected))
+    assert scipy.stats.chi2.sf(np.sum((seen - expected) ** 2 / expected), full.sum()) > budget("chi_square_level")
+
+
+@pytest.mark.parametrize("name", densities.NAMES)
+def test_quadrature_is_the_grid(name, budget):
+    points, mass = on_grid(name)
+    nodes = make(name).quadrature(40)
+    assert np.isclose(np.sum(nodes.weights), 1.0)
+    by_nodes = np.asarray(nodes.weights) @ moments(np.asarray(nodes.points))
+    np.testing.assert_allclose(by_nodes, mass @ moments(points), atol=budget("quadrature_against_grid"))
+    assert nodes.mean(nodes.points[:, 0]) == pytest.approx(by_nodes[0])
+
+
+@pytest.mark.parametrize("name", densities.NAMES)
+def test_samples_have_the_moments_of_the_quadrature(name, budget):
+    nodes, drawn = make(name).quadrature(40), moments(sampled(make(name), 20_000, seed=1))
+    exact = np.asarray(nodes.weights) @ moments(np.asarray(nodes.points))
+    errors = (drawn.mean(0) - exact) / (drawn.std(0) / np.sqrt(20_000))
+    assert np.max(np.abs(errors)) < budget("standard_errors")
+
+
+def test_banana_and_ridge_by_scipy():
+    norm = scipy.stats.norm
+    x, y = np.random.default_rng(0).uniform(-1, 1, (2, 50))
+    banana = norm.logpdf(x, 0, 0.6) + norm.logpdf(y, 0.9 * (x**2 - 0.36), 0.06)
+    np.testing.assert_allclose(jax.vmap(make("banana").log_prob)(np.stack([x, y], -1)), banana, rtol=1e-10)
+    parts = [
+        weight * norm.pdf(x, mean, 0.22) * norm.pdf(y, 0.45 * np.sin(3 * x), width)
+        for weight, mean, width in ((0.3, -0.9, 0.05), (0.4, 0, 0.09), (0.3, 0.9, 0.05))
+    ]
+    ridge = np.exp(jax.vmap(make("ridge").log_prob)(np.stack([x, y], -1)))
+    np.testing.assert_allclose(ridge, np.sum(parts, 0), rtol=1e-10)
+
+
+def test_ring_by_scipy(budget):
+    """Its radius is log-normal: P(|x| < r) on the grid against SciPy's distribution function."""
+    density = Ring(radius=0.7, width=0.2)
+    radii = np.linspace(1e-3, 2.5, 20_000)
+    along = np.exp(jax.vmap(density.log_prob)(np.stack([radii, 0 * radii], -1))) * 2 * np.pi * radii
+    law = scipy.stats.lognorm(0.2 / 0.7, scale=0.7)
+    np.testing.assert_allclose(along, law.pdf(radii), atol=budget("closed_form"))
+    assert scipy.stats.kstest(np.linalg.norm(sampled(density, 5000), axis=-1), law.cdf).pvalue > 1e-4
+    assert np.all(np.isfinite(density.score(jnp.zeros(2))))
+    assert np.exp(density.log_prob(jnp.zeros(2))) == 0
+
+
+@pytest.mark.parametrize("warp", [Shear(lambda u: 0.9 * (u**2 - 0.36)), Twist(0.7)])
+def test_warps_are_area_preserving_bijections(warp):
+    u = np.random.default_rng(0).normal(size=(50, 2))
+    np.testing.assert_allclose(jax.vmap(warp.inverse)(jax.vmap(warp.forward)(u)), u, atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(jax.vmap(jax.jacfwd(warp.forward))(u)), 1, atol=1e-12)
+
+
+def test_there_are_six_of_different_anisotropy():
+    """The condition numbers of their Fisher matrices E[score score^T] run from an isotropic ring to a thin banana."""
+
+    def condition(name):
+        nodes = make(name).quadrature(40)
+        scores = np.asarray(jax.vmap(make(name).score)(nodes.points))
+        return np.linalg.cond(np.einsum("n,ni,nj->ij", nodes.weights, scores, scores))
+
+    conditions = {name: condition(name) for name in densities.NAMES}
+    assert len(conditions) >= 6
+    assert conditions["ring"] == pytest.approx(1)
+    assert conditions["banana"] > 2.5
+
+
+@pytest.mark.parametrize(("dim", "components"), [(1, 2), (2, 3), (5, 4)])
+def test_mixtures_by_scipy(dim, components, budget):
+    plain = random_mixture(dim, components, dim)
+    built, x = plain.built(), plain.sample(100, np.random.default_rng(1))
+    close = functools.partial(np.testing.assert_allclose, rtol=budget("closed_form"), atol=budget("closed_form"))
+    close(jax.vmap(built.log_prob)(x), plain.log_prob(x))
+    parts = [np.log(w) + scipy.stats.multivariate_normal(m, c).logpdf(x) for w, m, c in zip(*vars(plain).values())]
+    close(jax.vmap(built.responsibilities)(x).T, np.exp(np.stack(parts) - plain.log_prob(x)))
+    for t in (0.0, 0.3, 0.9, 1.0):
+        close(jax.vmap(built.noised(t).log_prob)(x), plain.noised(t).log_prob(x))
+    slopes = differences(plain.log_prob, x)
+    assert np.max(np.abs(jax.vmap(built.score)(x) - slopes)) < budget("score_by_differences") * np.max(np.abs(slopes))
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_mixture_quadrature_is_exact_for_polynomials(dim, budget):
+    plain = random_mixture(dim, 3, 20 + dim)
+    nodes = plain.built().quadrature(2)
+    second = np.einsum("k,kij->ij", plain.weights, plain.covariances)
+    second += np.einsum("k,ki,kj->ij", plain.weights, plain.means, plain.means)
+    by_nodes = np.einsum("n,ni,nj->ij", nodes.weights, nodes.points, nodes.points)
+    np.testing.assert_allclose(by_nodes, second, atol=budget("closed_form"))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_mixture_samples_have_its_moments(dim, budget):
+    plain = random_mixture(dim, 3, 30 + dim)
+    drawn = sampled(plain.built(), 50_000)
+    errors = (drawn.mean(0) - plain.weights @ plain.means) / (drawn.std(0) / np.sqrt(50_000))
+    assert np.max(np.abs(errors)) < budget("standard_errors")
+    # the two-sample test has no closed form in its way: projections on three directions
+    other = plain.sample(50_000, np.random.default_rng(2))
+    for axis in np.random.default_rng(3).normal(size=(3, dim)):
+        assert scipy.stats.ks_2samp(drawn @ axis, other @ axis).pvalue > budget("chi_square_level")
+
+
+@pytest.mark.parametrize("t", [0.1, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_velocity_is_a_conditional_mean(dim, t, budget):
+    """E1: E[a - z | x_t = x] by self-normalised importance sampling, a from the mixture with weights N(x; t a, (1 - t)^2 I)."""
+    plain, rng = random_mixture(dim, 3, 40 + dim), np.random.default_rng(4)
+    actions = plain.sample(200_000, rng)
+    points = t * plain.sample(8, rng) + (1 - t) * rng.normal(size=(8, dim))
+    for x, exact in zip(points, jax.vmap(plain.built().velocity, in_axes=(None, 0))(t, points), strict=True):
+        z = (x - t * actions) / (1 - t)
+        weights = np.exp(-0.5 * np.sum(z**2, axis=-1))
+        weights /= weights.sum()
+        mean = weights @ (actions - z)
+        error = np.sqrt(weights**2 @ (actions - z - mean) ** 2)
+        assert np.max(error) < 0.2
+        assert np.max(np.abs(exact - mean) / error) < budget("standard_errors")
+
+
+def test_velocity_at_the_ends(plain, mixture):
+    """At t = 0 nothing is known of a, at t = 1 nothing of z: v = E[a] - x and v = x."""
+    x = plain.sample(10, np.random.default_rng(5))
+    velocity = jax.vmap(mixture.velocity, in_axes=(None, 0))
+    np.testing.assert_allclose(velocity(0.0, x), plain.weights @ plain.means - x, atol=1e-12)
+    np.testing.assert_allclose(velocity(1.0, x), x, atol=1e-12)
+
+
+def test_monte_carlo_nodes(mixture):
+    nodes = densities.monte_carlo(mixture, 50, key=jr.key(0))
+    assert nodes.points.shape == (50, 2)
+    assert nodes.mean(nodes.points[:, 1]) == pytest.approx(float(np.mean(nodes.points[:, 1])))
+
+
+def test_off_manifold(budget):
+    density = make("banana")
+    share = functools.partial(densities.off_manifold, density, key=jr.key(1))
+    own, away = density.sample(20_000, key=jr.key(2)), jnp.array([[0.0, 1.0], [3.0, 0.0]])
+    expected, error = 0.05, np.sqrt(0.05 * 0.95 * (1 / 20_000 + 1 / 8192))
+    assert abs(share(own, level=0.05) - expected) < budget("standard_errors") * error
+    assert share(away) == 1.0
+    assert share(jnp.concatenate([away, own[:2] * 0 + jnp.array([0.0, -0.324])])) == 0.5
+
+
+def test_a_density_can_be_made_inside_jit(mixture):
+    x = jnp.array([0.1, -0.2])
+    inside = eqx.filter_jit(lambda x: make("crossing").log_prob(x) + gaussian(x, jnp.eye(2)).log_prob(x))(x)
+    assert inside == pytest.approx(float(make("crossing").log_prob(x)) - np.log(2 * np.pi))
+    assert eqx.filter_jit(lambda x: mixture.velocity(0.5, x))(x) == pytest.approx(mixture.velocity(0.5, x))
+
+
+EYES = np.stack([np.eye(2)] * 2)
+BAD_MIXTURES = [
+    (([0.5, 0.6], np.zeros((2, 2)), EYES), "positive and sum to 1; got"),
+    (([1.5, -0.5], np.zeros((2, 2)), EYES), "positive and sum to 1; got"),
+    (([0.5, 0.5], np.zeros((2, 2)), -EYES), "must be positive definite"),
+    (([0.5, 0.5], np.zeros((2, 2)), EYES * [[[1.0, 0.0], [0.0, 0.0]]]), "must be positive definite"),
+    (([0.5, 0.5], np.zeros((2, 2)), EYES + [[0.0, 0.5], [0.0, 0.0]]), "must be symmetric"),
+    (([0.5, 0.5], np.full((2, 2), np.nan), EYES), "takes finite means; 4 of 4"),
+    (([0.5, 0.5], np.zeros((2, 2)), EYES * np.nan), "takes finite covariances"),
+    (([0.5, np.nan], np.zeros((2, 2)), EYES), "takes finite weights"),
+    (([0.5, 0.5], np.zeros((2, 3)), EYES), r"takes weights \(k,\), means .* got \(2,\), \(2, 3\) and \(2, 2, 2\)"),
+    (([1.0], np.zeros((2, 2)), EYES), r"got \(1,\), \(2, 2\) and \(2, 2, 2\)"),
+    (([1.0], np.zeros(2), EYES), r"got \(1,\), \(2,\) and \(2, 2, 2\)"),
+]
+
+
+@pytest.mark.parametrize(("parts", "match"), BAD_MIXTURES)
+def test_bad_mixtures(parts, match, refused, unhooked):
+    refused(lambda: GaussianMixture(*map(np.asarray, parts)), match=match)
+
+
+@pytest.mark.parametrize("method", ["log_prob", "score", "responsibilities"])
+@pytest.mark.parametrize("shape", [(), (3,), (5, 2)])
+def test_wrong_shapes(method, shape, mixture, refused, unhooked):
+    if method == "responsibilities" and shape != (3,):
+        pytest.skip("a helper of the mixture, not of every density")
+    for density in (mixture, make("banana"), make("ring")) if method != "responsibilities" else ():
+        where = re.escape(f"{type(density).__name__}.{method} takes one point of shape (2,); got shape {shape}.")
+        refused(getattr(density, method), np.zeros(shape), match=where)
+
+
+@pytest.mark.parametrize("t", [-0.1, 1.1, np.nan])
+def test_times_out_of_range(t, mixture, refused):
+    sentence = r"velocity takes a time t in \[0, 1\]"
+    refused(mixture.velocity, t, jnp.zeros(2), match=sentence)
+    refused(mixture.velocity, jnp.asarray(t), jnp.zeros(2), match=sentence, jit=True)
+    refused(lambda t: mixture.noised(t).log_prob(jnp.zeros(2)), t, match="noised takes a time")
+    refused(lambda t: mixture.noised(t).log_prob(jnp.zeros(2)), jnp.asarray(t), match="noised takes", jit=True)
+
+
+def test_many_times_at_once_are_not_one_time(mixture, refused, unhooked):
+    """Two times and two coordinates would broadcast to a wrong answer."""
+    refused(mixture.velocity, np.array([0.1, 0.2]), np.zeros(2), match=r"takes a time of shape \(\); got shape \(2,\)")
+    refused(mixture.noised, np.array([0.1, 0.2]), match=r"takes a time of shape \(\); got shape \(2,\)")
+
+
+def test_bad_names_and_numbers(mixture, refused):
+    refused(make, "bananna", match="no density called 'bananna'. Did you mean 'banana'")
+    refused(lambda: Ring(width=-1.0), match="positive radius and width; got 1.0 and -1.0")
+    far = jnp.zeros((1, 2))
+    for level in (0.0, 1.0, np.nan):
+        refused(
+            lambda level=level: densities.off_manifold(mixture, far, key=jr.key(0), level=level),
+            match="level strictly between 0 and 1",
+        )
