@@ -83,15 +83,18 @@ def test_flops_are_those_of_the_matrix_products(small, budget):
     assert 1 <= counted / by_hand < 1 + budget("update_flops")
 
 
-def test_a_product_does_the_work_that_is_counted(small):
-    work, flops = bench._product((32, 16, 8))
-    assert np.array_equal(work(), np.full((32, 8), 16.0))
-    assert flops == 32 * 8 * (2 * 16)
+def test_products_do_the_work_that_is_counted(small):
+    each = 32 * 8 * (2 * 16)
+    work, flops = bench._products((32, 16, 8), 4.9 * each)
+    done = work()
+    assert all(np.array_equal(product, np.full((32, 8), 16.0)) for product in done)
+    assert (len(done), flops) == (5, 5 * each)
 
 
 def test_flow_reports_a_ratio_of_rates(small):
-    *products, trained, update, ratio = bench.measure_flow()
+    *products, trained, update, ratio, cores = bench.measure_flow()
     assert ratio.value == pytest.approx(trained.value / max(row.value for row in products))
+    assert cores.value > 0
     flops = bench._update_flops(*bench._training())
     assert flops / (update.value * 1e-3) / 1e9 == pytest.approx(trained.value)
 

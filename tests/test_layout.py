@@ -172,3 +172,11 @@ def test_every_budget_has_a_reason_and_a_reader():
     ]
     read = {name for text in texts for name in re.findall(r'budget\(\\?"([^"\\]+)', text)}
     assert set(budgets) - read == set()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_and_files_that_are_named_exist(name):
+    root = PACKAGE.parent
+    text = (root / name).read_text(encoding="utf-8")
+    named = re.findall(r"\]\((?!http)([^)#]+)\)", text) + re.findall(r"`((?:fdbook|tests|notebooks)/[\w/.]+)`", text)
+    assert [path for path in named if not (root / path).exists() and "NAME" not in path] == []

@@ -283,7 +283,8 @@ class Ring(Density):
 
     def _log_prob(self, x):
         squared = jnp.sum(x**2)
-        log_r = 0.5 * jnp.log(jnp.maximum(squared, jnp.finfo(x.dtype).tiny))
+        tiny = jnp.finfo(x.dtype).tiny
+        log_r = 0.5 * jnp.log(jnp.where(squared > tiny, squared, tiny))  # `where` keeps the score finite at the origin
         normal = -0.5 * ((log_r - np.log(self.radius).item()) / self._spread) ** 2
         return normal - np.log(self._spread * (2 * np.pi) ** 1.5).item() - 2 * log_r
 

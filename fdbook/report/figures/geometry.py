@@ -147,7 +147,7 @@ def _map(ax, numbers, name, vmax):
         zorder=3,
     )
     ax.plot(*PEAK, marker="*", color="#e69f00", markersize=12, markeredgecolor=style.INK, markeredgewidth=0.5)
-    ax.annotate("value peaks here", PEAK, (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
+    ax.annotate("value peaks here", PEAK, (-24, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
     found = entry["found"]
     title = {"l2": "T = id + δ under L2", "fisher-paper": "T = id + δ under Fisher"}[name]
     ax.set_title(f"{title}: KL {found['kl']:.2f} nats, gain {found['gain']:+.2f}", color=style.INK)

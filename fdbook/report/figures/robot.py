@@ -10,6 +10,7 @@ Gaussian in every state. Beside them stands Stein's identity, -E[score (x - E x)
 Densities and scores are those of the flow before clipping. Recorded actions that sit at the bounds make the flow thin there.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -33,14 +35,32 @@ from fdbook.report import style
 from fdbook.report.figures import Context
 
 
-__all__ = ["AXES", "Readings", "compute", "draw", "efficiency", "fit_held_out", "moments", "readings", "standardiser"]
+__all__ = [
+    "AXES",
+    "SAMPLERS",
+    "GaussianPolicy",
+    "Readings",
+    "blurred",
+    "ceiling",
+    "compute",
+    "draw",
+    "draw_state",
+    "efficiency",
+    "fit_held_out",
+    "mean_loss",
+    "metric_handles",
+    "moments",
+    "readings",
+    "sample_actions",
+    "standardiser",
+]
 
 NAME = "ogbench/cube-single-play"
 AXES = ("delta x", "delta y", "delta z", "delta yaw", "gripper")
 TIMES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
 HEADLINE = TIMES.index(0.9)
 STATES, ACTIONS, DRAWS, GRADIENTS = 200, 512, 8, 64
-STEPS, CHECKS = 16_000, 16
+STEPS, CHECKS, LOSS_ROWS = 16_000, 16, 4000
 WIDTH, DEPTH, BATCH, RATE, DECAY = 256, 3, 256, 2e-3, 0.998
 LEAST_SPREAD = 0.05
 QUANTILES = (0.1, 0.5, 0.9)
@@ -48,7 +68,7 @@ NEAR = 0.95
 PLANES = ((1, 2), (3, 4))
 COST, WINDOW = 0.04, 1.5
 STATE_LEVELS = (0.5, 0.9, 1.0)
-STATE_TITLES = ("half are rounder", "90% are rounder", "the least round", "E7 at its worst")
+STATE_TITLES = ("median state", "state at 90%", "least round state", "E7 at its worst")
 READ = {"fisher-exact": "E5", "fisher-released": "E7", "l2": "L2"}
 SAMPLERS = {"accurate": (diffrax.Heun(), 20), "reference": (diffrax.Euler(), 10)}
 
@@ -63,9 +83,15 @@ def standardiser(observations: Float[Array, "n m"]) -> Callable:
 
 
 @eqx.filter_jit
-def _loss(field, observations, actions, keys):
-    """E2 on all rows, with one time and one noise a row for each key, in float32."""
+def mean_loss(field, observations: Float[Array, "n m"], actions: Float[Array, "n d"], keys) -> Float[Array, ""]:
+    """E2 on all rows, with one time and one noise a row for each of several keys."""
     return jnp.mean(jax.lax.map(lambda key: flow.flow_matching_loss(field, observations, actions, key=key), keys))
+
+
+def _spaced(arrays):
+    """At most LOSS_ROWS rows of each array, spread evenly."""
+    n = len(arrays[0])
+    return tuple(array[np.linspace(0, n - 1, min(n, LOSS_ROWS)).astype(int)] for array in arrays)
 
 
 def fit_held_out(
@@ -79,21 +105,20 @@ def fit_held_out(
 ) -> tuple[flow.VelocityField, dict]:
     """Fits a flow to (observations, actions), and keeps the weights whose loss E2 on held-out rows was the lowest.
 
-    The losses on both are taken `checks` times, the training loss on as many rows as are held out. Returns the field and
+    The losses on both are taken `checks` times, on at most LOSS_ROWS rows that are spread evenly. Returns the field and
     a dict of `step`, `train` and `held_out` (checks,) and `chosen`, the step that was kept.
     """
     field_key, loss_key, train_key = jr.split(key, 3)
     field = flow.VelocityField(train[0].shape[1], train[1].shape[1], WIDTH, DEPTH, key=field_key)
     update, state = flow.training(field, steps=steps, batch_size=BATCH, learning_rate=RATE, decay=DECAY)
-    rows = np.linspace(0, len(train[0]) - 1, min(len(held_out[0]), len(train[0]))).astype(int)
-    some, loss_keys = tuple(array[rows] for array in train), jr.split(loss_key, 8)
+    some, loss_keys = (_spaced(train), _spaced(held_out)), jr.split(loss_key, 8)
     data, count = tuple(map(jnp.asarray, train)), steps // checks
     curve, best = {"step": [], "train": [], "held_out": []}, (np.inf, field, 0)
     for check in range(checks):
         state, _ = loop.run(
             update, state, data, key=jr.fold_in(train_key, check), steps=count, chunk=count, progress=False
         )
-        losses = [float(_loss(state.average, *rows, loss_keys)) for rows in (some, held_out)]
+        losses = [float(mean_loss(state.average, *rows, loss_keys)) for rows in some]
         for name, value in zip(curve, ((check + 1) * count, *losses), strict=True):
             curve[name].append(value)
         if losses[1] < best[0]:
@@ -127,11 +152,14 @@ def moments(actions: Float[Array, "s k d"]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @eqx.filter_jit
-def _sample(field, observations, solver, steps, *, key):
-    """ACTIONS actions in each state before clipping (s, k, d), from the same noise whatever the solver."""
-    noises = jr.normal(key, (observations.shape[0], ACTIONS, field.action_dim), jnp.float32)
-    draw = jax.vmap(lambda s, z: flow.sample(field, s, z, solver=solver, steps=steps), in_axes=(None, 0))
-    return jax.lax.map(lambda one: draw(*one), (observations, noises))
+def sample_actions(
+    field, states: Float[Array, "s n"], k: int, *, key: PRNGKeyArray, sampler: str = "accurate"
+) -> Float[Array, "s k d"]:
+    """k actions in each state before clipping (s, k, d), by a sampler of SAMPLERS; one key gives all of them the same noise."""
+    solver, steps = SAMPLERS[sampler]
+    noises = jr.normal(key, (states.shape[0], k, field.action_dim), jnp.float32)
+    one = jax.vmap(lambda s, z: flow.sample(field, s, z, solver=solver, steps=steps), in_axes=(None, 0))
+    return jax.lax.map(lambda row: one(*row), (states, noises)).astype(jnp.float32)
 
 
 class Readings(NamedTuple):
@@ -245,10 +273,11 @@ def _centres(field, observations):
     return jax.vmap(lambda s: field(0.0, s, start))(observations)
 
 
-def _learned_control(field, train, held_out, rows, covariance, steps, progress, key):
+def _learned_control(field, train, held_out, rows, covariances, steps, progress, key):
     """The readings of a network trained like `field`, on actions that are Gaussian with a known covariance in every state,
     and whose means are those that `field` finds."""
     noise_key, fit_key, sample_key, read_key = jr.split(key, 4)
+    covariance = covariances.mean(axis=0)
     factor = np.linalg.cholesky(covariance).astype(np.float32)
     pairs, means = [], []
     for (observations, actions), one in zip((train, held_out), jr.split(noise_key), strict=True):
@@ -274,55 +303,49 @@ def _spectra(matrices):
 
 def compute(context: Context) -> dict:
     """The numbers: conditions, spectra, ceilings, agreement of E5 and E7, controls, and a few states to draw."""
-    recording, keys = context.recordings(NAME), jr.split(jr.key(context.seed), 6)
+    recording = context.recordings(NAME)
+    fit_key, sample_key, *control_keys = jr.split(jr.key(context.seed), 4)
     scale = standardiser(recording.train.observations)
     train, held_out = ((scale(part.observations), part.actions) for part in (recording.train, recording.validation))
-    context.progress(0.02, "training the flow on robot actions")
-    field, curve = fit_held_out(
-        train, held_out, key=keys[0], progress=lambda share: context.progress(0.02 + 0.38 * share, "training the flow")
-    )
+    field, curve = fit_held_out(train, held_out, key=fit_key, progress=_share(context, "training the flow", 0.0, 0.4))
     rows = np.linspace(0, len(held_out[0]) - 1, STATES).astype(int)
-    states = jnp.asarray(held_out[0][rows])
-    context.progress(0.4, "drawing actions")
-    drawn = {
-        name: np.asarray(_sample(field, states, solver, steps, key=keys[1]))
-        for name, (solver, steps) in SAMPLERS.items()
-    }
-    means, covariances = moments(drawn["accurate"])
-    context.progress(0.6, "reading scores")
-    found = _survey(field, states, jnp.asarray(drawn["accurate"]), _times(TIMES), key=keys[2])
-    narrow = _survey(
-        field, states, jnp.asarray(drawn["reference"]), _times(TIMES[HEADLINE : HEADLINE + 1]), key=keys[2]
-    )
-    context.progress(0.75, "control with exact velocity")
-    exact_control = _exact_control(means, covariances, keys[3])
-    context.progress(0.8, "control with learned velocity")
-    learned_control = _learned_control(
-        field,
-        train,
-        held_out,
-        rows,
-        covariances.mean(axis=0),
-        curve["chosen"],
-        lambda share: context.progress(0.8 + 0.18 * share, "control with learned velocity"),
-        keys[4],
-    )
-    numbers = {
-        "recording": {
-            "name": NAME,
-            "train_rows": len(train[0]),
-            "held_out_rows": len(held_out[0]),
-            "at_bounds": np.mean(np.abs(recording.train.actions) >= 1, axis=0),
-        },
+    context.progress(0.4, "drawing actions and reading their scores")
+    numbers, covariances = _behaviour(field, jnp.asarray(held_out[0][rows]), context.seed, sample_key)
+    context.progress(0.75, "checking with known Gaussians")
+    progress, steps = _share(context, "checking with a second network", 0.8, 0.98), curve["chosen"]
+    return numbers | {
+        "recording": {"name": NAME, "train_rows": len(train[0]), "held_out_rows": len(held_out[0])},
+        "at_bounds": np.mean(np.abs(recording.train.actions) >= 1, axis=0),
         "training": curve,
+        "exact_control": _exact_control(numbers["means"], covariances, control_keys[0]),
+        "learned_control": _learned_control(
+            field, train, held_out, rows, covariances, steps, progress, control_keys[1]
+        ),
+    }
+
+
+def _share(context, message, start, stop):
+    """Reports a share of one part of the work as a share of all of it."""
+    context.progress(start, message)
+    return lambda share: context.progress(start + (stop - start) * share, message)
+
+
+def _behaviour(field, states, seed, key):
+    """What the flow's actions and scores in these states say, and the covariances of the actions (states, d, d)."""
+    draw_key, read_key = jr.split(key)
+    drawn = {name: sample_actions(field, states, ACTIONS, key=draw_key, sampler=name) for name in SAMPLERS}
+    means, covariances = moments(drawn["accurate"])
+    found = _survey(field, states, drawn["accurate"], _times(TIMES), key=read_key)
+    narrow = _survey(field, states, drawn["reference"], _times(TIMES[HEADLINE : HEADLINE + 1]), key=read_key)
+    numbers = {
         "times": TIMES,
-        "exact_control": exact_control,
-        "learned_control": learned_control,
-        **_anisotropy(found, means, covariances, np.random.default_rng(context.seed)),
+        "means": means,
+        **_anisotropy(found, means, covariances, np.random.default_rng(seed)),
         **_bounds(drawn["accurate"], found),
         "reference": _reference(drawn["reference"], narrow, covariances),
     }
-    return numbers | {"examples": _examples(numbers, found, drawn["accurate"]), "summary": _summary(numbers)}
+    numbers["examples"] = _examples(numbers, found, np.asarray(drawn["accurate"]))
+    return numbers | {"summary": _summary(numbers)}, covariances
 
 
 def _anisotropy(found, means, covariances, rng):
@@ -419,19 +442,18 @@ def _summary(numbers):
 
 def draw(numbers: dict) -> Figure:
     """Four states in two planes of the action box; conditions, ceilings and steps over time; spectra, bounds and checks."""
-    fig = plt.figure(figsize=(style.WIDTH, 1.4 * style.WIDTH))
-    pictures, panels = fig.subfigures(2, 1, height_ratios=(0.47, 0.53))
+    fig = plt.figure(figsize=(style.WIDTH, 1.36 * style.WIDTH))
+    pictures, panels = fig.subfigures(2, 1, height_ratios=(0.45, 0.55))
     axes = pictures.subplots(len(PLANES), len(STATE_TITLES))
+    examples = numbers["examples"]
     for row, plane in zip(axes, PLANES, strict=True):
-        for i, ax in enumerate(row):
-            _draw_state(ax, numbers["examples"], i, plane)
+        for ax, actions, e5, e7 in zip(row, examples["actions"], examples["e5"], examples["e7"], strict=True):
+            draw_state(ax, actions, {"l2": np.eye(len(e5)), "fisher-released": e7, "fisher-exact": e5}, plane)
         row[0].set_ylabel(f"{AXES[plane[1]]} (action units)")
     for i, title in enumerate(STATE_TITLES):
-        axes[0, i].set_title(f"{title}\ncondition {numbers['examples']['condition'][i]:.1f}")
+        axes[0, i].set_title(f"{title}\nE5 condition {examples['condition'][i]:.1f}")
     style.panel_label(axes[0, 0], "a")
-    handles = [Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items()]
-    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLOURS["behaviour"], label="actions drawn")
-    pictures.legend(handles=[dots, *handles], loc="outside lower center", ncols=4)
+    pictures.legend(handles=metric_handles(), loc="outside lower center", ncols=4)
     grid = panels.subplots(2, 3).ravel()
     painters = (_draw_conditions, _draw_ceilings, _draw_steps, _draw_spectra, _draw_bounds, _draw_checks)
     for ax, paint, letter in zip(grid, painters, "bcdefg", strict=True):
@@ -440,16 +462,19 @@ def draw(numbers: dict) -> Figure:
     return fig
 
 
-def _draw_state(ax, examples, i, plane):
-    """One state's actions in one plane, and around their mean the displacements that cost the same under each metric."""
-    actions = np.asarray(examples["actions"][i], float)[:, plane]
-    centre = actions.mean(axis=0)
-    ax.plot(*actions.T, ".", color=style.METRIC_COLOURS["behaviour"], markersize=2, alpha=0.45, markeredgewidth=0)
-    for kind, name in (("l2", "l2"), ("e7", "fisher-released"), ("e5", "fisher-exact")):
-        matrix = np.asarray(examples[kind][i], float) if kind in examples else np.eye(len(AXES))
-        part = matrix[np.ix_(plane, plane)] * len(matrix) / np.trace(matrix)
+def draw_state(ax: Axes, actions: Float[Array, "k d"], matrices: dict, plane: tuple[int, int]) -> None:
+    """One state's actions in the plane of two action axes, and the displacements that cost the same under each metric.
+
+    `matrices` maps names of metrics to their matrices (d, d), each of which is normalised (E24) and cut with the plane
+    through the mean action. The window is WINDOW wide; grey ground lies outside the action box.
+    """
+    points = np.asarray(actions, float)[:, plane]
+    centre = points.mean(axis=0)
+    ax.plot(*points.T, ".", color=style.METRIC_COLOURS["behaviour"], markersize=2, alpha=0.45, markeredgewidth=0)
+    for name, matrix in matrices.items():
+        part = np.asarray(matrix, float)[np.ix_(plane, plane)] * len(matrix) / np.trace(matrix)
         look = {"edgecolor": style.METRIC_COLOURS[name], "linestyle": style.METRIC_LINES[name]}
-        style.ellipse(ax, centre, part, COST, **look)
+        style.ellipse(ax, centre, part, COST, linewidth=1.8 if name == "fisher-exact" else 1.3, **look)
     ax.add_patch(Rectangle((-1, -1), 2, 2, facecolor="white", edgecolor=style.GREY, linewidth=0.8, zorder=-1))
     low, high = centre - WINDOW / 2, centre + WINDOW / 2
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", facecolor=style.PALE)
@@ -457,6 +482,12 @@ def _draw_state(ax, examples, i, plane):
         axis.set_major_locator(MultipleLocator(0.5))
         axis.set_major_formatter("{x:g}")
     ax.set_xlabel(AXES[plane[0]])
+
+
+def metric_handles() -> list[Line2D]:
+    """What a legend says about the panels of `draw_state`."""
+    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLOURS["behaviour"], label="actions drawn")
+    return [dots, *(Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items())]
 
 
 def _band(ax, x, values, name, label):
@@ -475,13 +506,13 @@ def _draw_conditions(ax, numbers):
     for kind, name in (("e7", "fisher-released"), ("e5", "fisher-exact")):
         _band(ax, TIMES, numbers[f"condition_{kind}"], name, READ[name])
     gaussian_like = _quantiles(numbers["condition_blurred"])[1]
-    ax.plot(TIMES, gaussian_like, color=style.INK, linewidth=1, label="a Gaussian as wide")
+    ax.plot(TIMES, gaussian_like, color=style.INK, linewidth=1, label="Gaussian as wide")
     low, middle, high = _quantiles(numbers["condition_covariance"])
     bar = {"color": style.METRIC_COLOURS["behaviour"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
     ax.errorbar([1.0], [middle], [[middle - low], [high - middle]], **bar)
     ax.annotate("covariance\nof actions", (0.985, high), ha="right", va="top", fontsize=8)
-    ax.set(yscale="log", xlabel="perturbed time t", title="condition number", ylim=(0.95, None))
-    _logarithmic(ax.yaxis, (1, 2, 5, 10, 20))
+    ax.set(yscale="log", xlabel="perturbed time t", title="condition number", ylim=(0.95, 90))
+    _logarithmic(ax.yaxis, (1, 2, 5, 10, 20, 50))
     ax.legend(loc="upper left")
 
 
@@ -525,7 +556,7 @@ def _draw_bounds(ax, numbers):
     share, stiffness = 100 * numbers["near_bounds"].ravel(), numbers["stiffness"].ravel()
     ax.plot(share, stiffness, ".", **look)
     edges = np.array([0, 1, 10, 30, 60, 100.001])
-    groups = [(share >= low) & (share < high) for low, high in zip(edges, edges[1:], strict=False)]
+    groups = [(share >= low) & (share < high) for low, high in itertools.pairwise(edges)]
     middles = [(share[group].mean(), np.median(stiffness[group])) for group in groups if group.any()]
     ax.plot(*np.array(middles).T, color=style.INK, marker="o", label="median")
     ax.axhline(1, color=style.GREY, linewidth=0.7, zorder=0)
@@ -541,15 +572,9 @@ def _draw_checks(ax, numbers):
     _band(ax, TIMES, learned["condition"] / truth, "fisher-rao", "condition, learned flow")
     _band(ax, TIMES, numbers["stein"], "fisher-exact", "Stein, robot")
     low, middle, high = _quantiles(numbers["reference"]["stein"])
-    ax.errorbar(
-        [TIMES[HEADLINE]],
-        [middle],
-        [[middle - low], [high - middle]],
-        color=style.METRIC_COLOURS["l2"],
-        marker="s",
-        markersize=4,
-    )
+    look = {"color": style.METRIC_COLOURS["l2"], "marker": "s", "markersize": 4}
+    ax.errorbar([TIMES[HEADLINE]], [middle], [[middle - low], [high - middle]], **look)
     ax.annotate("Stein,\n10 Euler steps", (TIMES[HEADLINE] - 0.012, middle), ha="right", va="center", fontsize=8)
     ax.axhline(1, color=style.GREY, linewidth=0.7, zorder=0)
-    ax.set(xlabel="perturbed time t", ylabel="found / expected", title="checks: 1 is right", ylim=(0.6, None))
+    ax.set(xlabel="perturbed time t", ylabel="found / expected", title="checks: 1 is right", ylim=(0.6, 1.75))
     ax.legend(loc="upper left")

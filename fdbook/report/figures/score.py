@@ -1,0 +1,154 @@
+"""How good is the score that is read from a velocity: E5, learned and exact, by perturbed time, and E7 beside it.
+
+On two mixtures, whose velocity and score are known: the error of the score at the actions, split into the blur of t (the
+error with the exact velocity) and the network's own; its direction; and the error of the trace-normalised Fisher matrix
+(E24) that a metric builds from noised actions. Then, in closed form, what E7 makes of Gaussians N(mu, Sigma).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from fdbook.checks import Array
+from fdbook.geometry import densities, flow, metrics, paths
+from fdbook.geometry.densities import GaussianMixture
+from fdbook.report import style
+
+
+__all__ = ["compute", "draw", "errors", "released_charges", "second_moments"]
+
+MANIFOLDS = ("moons", "crossing")
+TIMES = np.unique(np.concatenate([1 - np.geomspace(0.7, 0.01, 19), [0.9]]))
+PAPER, RELEASED = (0.7, 0.9), (0.85, 0.90)  # perturbed times of the paper and of the released scripts
+DATA, ACTIONS, DRAWS = 100_000, 4096, 8
+WIDTH, DEPTH, STEPS, BATCH, RATE = 128, 3, 6000, 512, 2e-3
+TIME = 0.9
+STIFF, SOFT = 0.1, 0.3  # standard deviations of the Gaussian whose mean is moved
+LENGTHS, ANGLES = np.linspace(0, 1, 101), np.linspace(0, 90, 91)
+SHOWN_ANGLES = (0, 30, 60, 90)
+WIDTHS = np.geomspace(0.02, 1, 200)
+
+
+def _directions(score, truth):
+    """The mean cosine between two fields at the same points."""
+    lengths = jnp.linalg.norm(score, axis=-1) * jnp.linalg.norm(truth, axis=-1)
+    return jnp.mean(jnp.sum(score * truth, axis=-1) / lengths)
+
+
+@eqx.filter_jit
+def _at_actions(density, field, t, actions):
+    """E5 and E7 in the units of actions, t times the field's score at x = t a: what they make of the score at a."""
+    points = t * actions
+    velocities = jax.vmap(lambda x: field(t, flow.EMPTY, x))(points)
+    return t * paths.score_from_velocity(t, points, velocities), t * paths.released_score(t, velocities)
+
+
+@eqx.filter_jit
+def _matrices(field, t, actions, key):
+    """The trace-normalised Fisher matrices of E5 and E7 at noised actions, DRAWS noises for each."""
+    actions = jnp.tile(actions, (DRAWS, 1))
+    points = paths.interpolate(t, jr.normal(key, actions.shape, actions.dtype), actions)
+    velocities = jax.vmap(lambda x: field(t, flow.EMPTY, x))(points)
+    scores = paths.score_from_velocity(t, points, velocities), paths.released_score(t, velocities)
+    return tuple(metrics.normalise_trace(metrics.fisher_matrix(score)) for score in scores)
+
+
+def errors(density: GaussianMixture, field, actions: Float[Array, "n d"], times, *, key) -> dict[str, np.ndarray]:
+    """What E5 and E7 miss at each time, against the density's own score and Fisher matrix at the actions.
+
+    `total` is the error of E5 from the field, `blur` from the exact velocity, `network` their difference, `released` that
+    of E7 from the exact velocity: root mean squares over that of the true score. `cosine_*` are mean cosines, and
+    `matrix_*` relative Frobenius errors, with the field, with the exact velocity, and of E7 with the exact velocity.
+    """
+    truth = jax.jit(jax.vmap(density.score))(actions)
+    own = metrics.normalise_trace(metrics.fisher_matrix(truth))
+    size, exact = jnp.sqrt(jnp.mean(truth**2)), flow.ExactVelocity(density)
+    rows = []
+    for t in times:
+        t = jnp.asarray(t, actions.dtype)
+        (learned, _), (ideal, released) = (_at_actions(density, f, t, actions) for f in (field, exact))
+        differences = {"total": learned - truth, "blur": ideal - truth, "network": learned - ideal}
+        differences |= {"released": released - truth}
+        row = {name: jnp.sqrt(jnp.mean(value**2)) / size for name, value in differences.items()}
+        scores = {"learned": learned, "exact": ideal, "released": released}
+        row |= {f"cosine_{name}": _directions(score, truth) for name, score in scores.items()}
+        found = {"learned": _matrices(field, t, actions, key)[0]}
+        found["exact"], found["released"] = _matrices(exact, t, actions, key)
+        row |= {f"matrix_{name}": jnp.linalg.norm(m - own) / jnp.linalg.norm(own) for name, m in found.items()}
+        rows.append(row)
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def second_moments(
+    mean: Float[Array, "*b d"], variances: Float[Array, "*b d"], t: float
+) -> tuple[Float[Array, "*b d d"], Float[Array, "*b d d"], Float[Array, "*b d d"]]:
+    """For N(mean, diag(variances)): its Fisher matrix, and the second moments of E5 and of E7 at time t in (0, 1).
+
+    With C = t^2 Sigma + (1 - t)^2 I they are Sigma^-1, C^-1 and ((t Sigma - (1 - t) I)^2 C^-1 + mean mean^T) / (1 - t)^2.
+    """
+    mean, variances = np.asarray(mean, float), np.asarray(variances, float)
+    eye = np.eye(variances.shape[-1])
+    noised = t**2 * variances + (1 - t) ** 2
+    pull = (t * variances - (1 - t)) ** 2 / noised
+    outer = mean[..., :, None] * mean[..., None, :]
+    released = (pull[..., None] * eye + outer) / (1 - t) ** 2
+    return eye / variances[..., None], eye / noised[..., None], released
+
+
+def _sweep():
+    """E7 on a Gaussian whose mean has each length, in action units, and each angle, in degrees, to the stiff axis."""
+    lengths, angles = np.meshgrid(LENGTHS, np.radians(ANGLES))
+    means = lengths[..., None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    truth, exact, released = second_moments(means, np.broadcast_to([STIFF**2, SOFT**2], means.shape), TIME)
+    stiffest = np.linalg.eigh(released)[1][..., -1]
+    rows = [int(np.argmin(np.abs(ANGLES - angle))) for angle in SHOWN_ANGLES]
+    ratio = {
+        "truth": truth[..., 0, 0] / truth[..., 1, 1],
+        "exact": exact[..., 0, 0] / exact[..., 1, 1],
+        "released": released[..., 0, 0] / released[..., 1, 1],
+    }
+    return {
+        "lengths": LENGTHS / SOFT,
+        "angles": ANGLES,
+        "ratio": ratio["released"],
+        "ratio_truth": float(ratio["truth"][0, 0]),
+        "ratio_exact": float(ratio["exact"][0, 0]),
+        "alignment": np.abs(stiffest[rows, :, 0]),
+    }
+
+
+def released_charges(widths: Float[Array, " n"], t: float) -> dict[str, np.ndarray]:
+    """What an axis of each standard deviation is charged at zero mean, per squared action unit: truly, by E5 and by E7."""
+    truth, exact, released = second_moments(np.zeros((len(widths), 1)), np.asarray(widths)[:, None] ** 2, t)
+    return {"truth": truth[:, 0, 0], "exact": exact[:, 0, 0], "released": released[:, 0, 0]}
+
+
+def _learn(density, key):
+    """A flow trained on samples of the density, and further samples."""
+    data_key, network_key, fit_key, test_key = jr.split(key, 4)
+    draw = eqx.filter_jit(lambda n, key: density.sample(n, key=key))
+    field = flow.VelocityField(0, density.dim, WIDTH, DEPTH, key=network_key)
+    options = {"steps": STEPS, "batch_size": BATCH, "learning_rate": RATE, "progress": False}
+    field, _ = flow.fit(field, draw(DATA, data_key), key=fit_key, **options)
+    return field, draw(ACTIONS, test_key)
+
+
+def compute(context) -> dict:
+    """The numbers, by manifold, and the closed forms of E7."""
+    found = {}
+    for i, name in enumerate(MANIFOLDS):
+        context.progress(i / len(MANIFOLDS), f"training on {name}")
+        density, key = densities.make(name), jr.fold_in(jr.key(context.seed), i)
+        field, actions = _learn(density, key)
+        context.progress((i + 0.7) / len(MANIFOLDS), f"reading scores on {name}")
+        found[name] = errors(density, field, actions, TIMES, key=key)
+        found[name]["best_time"] = float(TIMES[np.argmin(found[name]["total"])])
+    charges = {"widths": WIDTHS, **released_charges(WIDTHS, TIME), "turn": np.sqrt((1 - TIME) / TIME)}
+    return {"times": TIMES, "manifolds": found, "sweep": _sweep(), "charges": charges}
