@@ -36,6 +36,7 @@ def _check_loss(answer):
         (loss(there, a), "your target is the action; a particle that is under way has less far to go."),
         (loss(a, a - z), "your velocity never sees a point on the way."),
         (2 * truth, "it is too large by a constant factor: the mean runs over coordinates too."),
+        (8 * truth, "it is too large by a constant factor: it should not grow with the batch."),
         (16 * truth, "it is too large by a constant factor: it should not grow with the batch."),
     )
     for wrong, hint in mistakes:

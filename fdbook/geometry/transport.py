@@ -292,7 +292,12 @@ class _Update(eqx.Module):
 
     @property
     def optimisers(self):
-        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05)), optax.adam(1e-2)
+        """Adam for the map and for the dual, whose rates fall together: a dual that stays fast would outrun a slow map.
+
+        Within a tenth of the budget the dual's steps shrink with the violation; plain Adam blows small ones up and wanders off.
+        """
+        actor, dual = (optax.cosine_decay_schedule(rate, self.steps, 0.05) for rate in (self.learning_rate, 1e-2))
+        return optax.adam(actor), optax.adam(dual, b2=0.99, eps=1e-8 if self.budget is None else 0.1 * self.budget)
 
     def _batch(self, base, key):
         if self.batch_size >= base.actions.shape[1]:
@@ -348,6 +353,7 @@ def fit(
     check_range(multiplier, "a multiplier", "transport.fit", open_low=True)
     if budget is not None:
         check_range(budget, "a budget", "transport.fit", open_low=True)
+    check_range(min(steps, batch_size), "steps and a batch size", "transport.fit", low=1.0)
     check_shape(base.actions, (None, None, None), "base actions", "transport.fit")
     check_shape(base.scores, np.shape(base.actions), "scores", "transport.fit")
     check_shape(base.observations, (np.shape(base.actions)[0], None), "observations", "transport.fit")

@@ -15,7 +15,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -229,7 +229,7 @@ def ellipse(ax: Axes, centre, matrix, level: float, **keywords) -> Ellipse:
     return ax.add_patch(Ellipse(centre, long, short, angle=angle, **keywords))
 
 
-def shared_colourbar(fig: Figure, image, axes: Iterable[Axes], label: str):
+def shared_colourbar(fig: Figure | SubFigure, image, axes: Iterable[Axes], label: str):
     """One slim colour bar, with a label and its units, for all panels that share the image's scale."""
     bar = fig.colorbar(image, ax=list(np.ravel(list(axes))), shrink=0.8, aspect=28, pad=0.015)
     bar.outline.set_visible(False)

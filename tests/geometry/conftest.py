@@ -30,9 +30,7 @@ class PlainMixture:
     def sample(self, n, rng):
         """n draws (n, d)."""
         which = rng.choice(self.weights.size, n, p=self.weights)
-        draws = [
-            rng.multivariate_normal(m, c, n) for m, c in zip(self.means, self.covariances, strict=True)
-        ]
+        draws = [rng.multivariate_normal(m, c, n) for m, c in zip(self.means, self.covariances, strict=True)]
         return np.stack(draws)[which, np.arange(n)]
 
     def noised(self, t):
@@ -72,7 +70,7 @@ def fitted(mixture):
     field_key, data_key, fit_key = jr.split(jr.key(0), 3)
     field = flow.VelocityField(0, 2, 64, 2, key=field_key)
     actions = mixture.sample(20_000, key=data_key)
-    options = dict(steps=3000, batch_size=256, learning_rate=3e-3, decay=0.99, progress=False)
+    options = {"steps": 3000, "batch_size": 256, "learning_rate": 3e-3, "decay": 0.99, "progress": False}
     trained, losses = flow.fit(field, actions, key=fit_key, **options)
     return trained, losses, field
 

@@ -147,7 +147,10 @@ def test_mixtures_by_scipy(dim, components, budget):
     built, x = plain.built(), plain.sample(100, np.random.default_rng(1))
     close = functools.partial(np.testing.assert_allclose, rtol=budget("closed_form"), atol=budget("closed_form"))
     close(many(built.log_prob)(x), plain.log_prob(x))
-    parts = [np.log(w) + scipy.stats.multivariate_normal(m, c).logpdf(x) for w, m, c in zip(*vars(plain).values())]
+    parts = [
+        np.log(w) + scipy.stats.multivariate_normal(m, c).logpdf(x)
+        for w, m, c in zip(*vars(plain).values(), strict=True)
+    ]
     close(many(built.responsibilities)(x).T, np.exp(np.stack(parts) - plain.log_prob(x)))
     noised = many(lambda t, x: built.noised(t).log_prob(x), in_axes=(None, 0))
     for t in (0.0, 0.3, 0.9, 1.0):
@@ -211,6 +214,7 @@ def test_monte_carlo_nodes(mixture):
 
 def test_off_manifold(budget):
     density = make("banana")
+
     def share(points, level=0.01):
         return float(densities.off_manifold(density, points, key=jr.key(1), level=level))
 
@@ -234,7 +238,7 @@ BAD_MIXTURES = [
     (([1.5, -0.5], np.zeros((2, 2)), EYES), "positive and sum to 1; got"),
     (([0.5, 0.5], np.zeros((2, 2)), -EYES), "must be positive definite"),
     (([0.5, 0.5], np.zeros((2, 2)), EYES * [[[1.0, 0.0], [0.0, 0.0]]]), "must be positive definite"),
-    (([0.5, 0.5], np.zeros((2, 2)), EYES + [[0.0, 0.5], [0.0, 0.0]]), "must be symmetric"),
+    (([0.5, 0.5], np.zeros((2, 2)), EYES + np.eye(2, k=1)), "must be symmetric"),
     (([0.5, 0.5], np.full((2, 2), np.nan), EYES), "takes finite means; 4 of 4"),
     (([0.5, 0.5], np.zeros((2, 2)), EYES * np.nan), "takes finite covariances"),
     (([0.5, np.nan], np.zeros((2, 2)), EYES), "takes finite weights"),

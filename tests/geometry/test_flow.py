@@ -70,13 +70,17 @@ class TestField:
 
     def test_bad_input(self, refused, unhooked):
         field = VelocityField(1, 2, 8, 1, key=jr.key(0))
-        refused(field, 0.5, np.zeros(2), np.zeros(2), match=r"\(observation\) takes one point of shape \(1,\); got .*\(2,\)")
+        refused(
+            field, 0.5, np.zeros(2), np.zeros(2), match=r"\(observation\) takes one point of shape \(1,\); got .*\(2,\)"
+        )
         refused(field, 0.5, np.zeros(1), np.zeros((4, 2)), match=r"VelocityField \(x\) takes one .* Use jax.vmap")
         refused(field, np.zeros(4), np.zeros(1), np.zeros(2), match=r"takes a time of shape \(\); got shape \(4,\)")
         exact = ExactVelocity(gaussian(jnp.zeros(2), jnp.eye(2)))
         refused(exact, 0.5, EMPTY, np.zeros(3), match=r"ExactVelocity \(x\) takes one point of shape \(2,\)")
         for sizes in ((-1, 2, 8, 1), (0, 0, 8, 1), (0, 2, 0, 1), (0, 2, 8, 0)):
-            refused(lambda sizes=sizes: VelocityField(*sizes, key=jr.key(0)), match="observation_dim >= 0 and action_dim")
+            refused(
+                lambda sizes=sizes: VelocityField(*sizes, key=jr.key(0)), match="observation_dim >= 0 and action_dim"
+            )
 
 
 class TestLoss:
@@ -84,8 +88,8 @@ class TestLoss:
 
     def losses(self, field, actions, repeats=200):
         empty = jnp.zeros((actions.shape[0], 0))
-        one = eqx.filter_jit(lambda key: flow.flow_matching_loss(field, empty, actions, key=key))
-        return np.array([one(key) for key in jr.split(jr.key(1), repeats)])
+        one = jax.vmap(lambda key: flow.flow_matching_loss(field, empty, actions, key=key))
+        return np.asarray(jax.jit(one)(jr.split(jr.key(1), repeats)))
 
     def test_of_no_velocity(self, budget):
         """|0 - (a - z)|^2 / d has mean |a|^2 / d + 1."""
@@ -96,11 +100,14 @@ class TestLoss:
 
     def test_of_the_exact_velocity(self, budget):
         """The variance of a - z given x_t: s^2 / (t^2 s^2 + (1 - t)^2) in each direction of standard deviation s."""
-        mean, covariance, field = random_gaussian(2)
+        _, covariance, field = random_gaussian(2)
         actions = field.mixture.sample(20_000, key=jr.key(2))
         losses = self.losses(field, actions, 20)
         expected = np.mean(
-            [scipy.integrate.quad(lambda t, v=v: v / (t**2 * v + (1 - t) ** 2), 0, 1)[0] for v in np.linalg.eigvalsh(covariance)]
+            [
+                scipy.integrate.quad(lambda t, v=v: v / (t**2 * v + (1 - t) ** 2), 0, 1)[0]
+                for v in np.linalg.eigvalsh(covariance)
+            ]
         )
         # the actions are a sample too: their spread adds to the standard error
         spread = np.sqrt(losses.var() / losses.size + np.var(np.asarray(actions), axis=0).mean() * 2 / 20_000)
@@ -114,20 +121,18 @@ class TestLoss:
             assert self.losses(lambda t, s, x, c=change: c(exact(t, s, x), x), actions, 5).mean() > best
 
 
-class Traced(eqx.Module):
-    """A linear field that counts how often it is traced."""
+class Traced(VelocityField):
+    """A field that counts how often it is traced."""
 
-    weight: jax.Array
     count: list = eqx.field(static=True)
-    action_dim: int = 2
-    observation_dim: int = 0
+
+    def __init__(self, count):
+        super().__init__(0, 2, 4, 1, key=jr.key(0))
+        self.count = count
 
     def __call__(self, t, observation, x):
         self.count.append(1)
-        return self.weight @ x
-
-    def __hash__(self):
-        return id(self.count)
+        return super().__call__(t, observation, x)
 
 
 class TestFit:
@@ -135,7 +140,7 @@ class TestFit:
         _, losses, _ = fitted
         exact = TestLoss().losses(ExactVelocity(mixture), mixture.sample(4096, key=jr.key(4)), 20).mean()
         assert losses.shape == (3000,)
-        assert losses[:20].mean() > exact + 0.3
+        assert losses[:20].mean() > exact + 0.2
         assert abs(losses[-500:].mean() - exact) < budget("fitted_loss")
 
     def test_velocity_is_near_the_exact_one(self, fitted, mixture, budget):
@@ -177,7 +182,9 @@ class TestFit:
 
     def short(self, key=0, **options):
         field, actions = VelocityField(0, 2, 8, 1, key=jr.key(0)), np.random.default_rng(0).normal(size=(100, 2))
-        return flow.fit(field, actions, key=jr.key(key), **{"steps": 25, "batch_size": 16, "progress": False, **options})
+        return flow.fit(
+            field, actions, key=jr.key(key), **{"steps": 25, "batch_size": 16, "progress": False, **options}
+        )
 
     def test_is_a_function_of_its_key(self):
         (one, losses), (two, again), (_, other) = self.short(), self.short(chunk=10), self.short(key=1)
@@ -194,9 +201,9 @@ class TestFit:
     def test_a_shorter_last_chunk_compiles_nothing(self):
         actions, counts = np.zeros((10, 2)), []
         for steps, chunk in ((20, 10), (23, 10), (29, 10)):
-            field = Traced(jnp.zeros((2, 2), jnp.float32), [])
-            flow.fit(field, actions, key=jr.key(0), steps=steps, chunk=chunk, batch_size=4, progress=False)
-            counts.append(len(field.count))
+            count = []
+            flow.fit(Traced(count), actions, key=jr.key(0), steps=steps, chunk=chunk, batch_size=4, progress=False)
+            counts.append(len(count))
         assert counts[0] == counts[1] == counts[2]
 
     def test_learns_what_depends_on_the_observation(self, budget):
@@ -215,17 +222,24 @@ class TestFit:
             assert drawn.std() == pytest.approx(0.1, abs=budget("fitted_mean"))
 
     def test_bad_input(self, refused, unhooked):
-        field, good, options = VelocityField(1, 2, 8, 1, key=jr.key(0)), np.zeros((5, 2)), {"key": jr.key(0), "progress": False}
+        field, good, options = (
+            VelocityField(1, 2, 8, 1, key=jr.key(0)),
+            np.zeros((5, 2)),
+            {"key": jr.key(0), "progress": False},
+        )
         fit = functools.partial(flow.fit, field, **options)
         refused(fit, np.zeros(5), match=r"flow.fit takes actions of shape \(n, 2\); got shape \(5,\)")
         refused(fit, np.float64(1.0), match=r"takes actions of shape \(n, 2\); got shape \(\)")
         refused(fit, good, match=r"takes observations of shape \(5, 1\); got shape \(5, 0\)")
         refused(fit, good, np.zeros((4, 1)), match=r"takes observations of shape \(5, 1\); got shape \(4, 1\)")
-        refused(fit, good + [0, np.nan], np.zeros((5, 1)), match="flow.fit takes finite actions; 5 of 10")
+        refused(fit, good + np.array([0, np.nan]), np.zeros((5, 1)), match="flow.fit takes finite actions; 5 of 10")
         refused(fit, good, np.full((5, 1), np.inf), match="flow.fit takes finite observations; 5 of 5")
         refused(fit, np.zeros((0, 2)), np.zeros((0, 1)), match="one action; got .* and 0")
         for bad in ({"decay": 1.0}, {"decay": -0.1}, {"learning_rate": 0.0}, {"batch_size": 0}, {"steps": 0}):
-            refused(lambda bad=bad: fit(good, np.zeros((5, 1)), **bad), match=r"flow.fit takes decay in \[0, 1\), a positive")
+            refused(
+                lambda bad=bad: fit(good, np.zeros((5, 1)), **bad),
+                match=r"flow.fit takes decay in \[0, 1\), a positive",
+            )
 
     def test_a_loss_that_breaks_is_named(self):
         field = VelocityField(0, 2, 8, 1, key=jr.key(0))
@@ -259,7 +273,9 @@ class TestSample:
         mean, covariance, field = random_gaussian(3)
         noise = np.random.default_rng(6).normal(size=(20, 3))
         controller = diffrax.PIDController(rtol=1e-9, atol=1e-9) if controlled else None
-        draw = functools.partial(flow.sample, field, EMPTY, solver=diffrax.Tsit5(), steps=100, stepsize_controller=controller)
+        draw = functools.partial(
+            flow.sample, field, EMPTY, solver=diffrax.Tsit5(), steps=100, stepsize_controller=controller
+        )
         np.testing.assert_allclose(
             jax.jit(jax.vmap(draw))(noise), carried(mean, covariance, 1.0, noise), atol=budget("gaussian_flow")
         )
@@ -270,7 +286,9 @@ class TestSample:
         path = flow.trajectory(field, EMPTY, noise, times, solver=diffrax.Tsit5(), steps=40)
         expected = [carried(mean, covariance, t, noise) for t in times]
         np.testing.assert_allclose(path, expected, atol=budget("gaussian_flow"))
-        np.testing.assert_allclose(path[-1], flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=40), atol=1e-12)
+        np.testing.assert_allclose(
+            path[-1], flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=40), atol=1e-12
+        )
 
     def slope(self, adjoint, solver=None, steps=10):
         def end(weight):
@@ -301,7 +319,9 @@ class TestSample:
         refused(lambda: flow.sample(field, EMPTY, np.zeros(2), steps=0), match="at least one step; got 0")
         for bad in (-0.1, 1.2, np.nan):
             times = jnp.array([0.5, bad])
-            refused(flow.trajectory, field, EMPTY, jnp.zeros(2), times, match=r"flow.trajectory takes a time t in \[0, 1\]")
+            refused(
+                flow.trajectory, field, EMPTY, jnp.zeros(2), times, match=r"flow.trajectory takes a time t in \[0, 1\]"
+            )
             refused(flow.trajectory, field, EMPTY, jnp.zeros(2), times, match="takes a time t in", jit=True)
         refused(flow.trajectory, field, EMPTY, np.zeros(2), np.array(0.5), match=r"takes times of shape \(n,\)")
 
@@ -329,11 +349,13 @@ class TestLogProb:
         end = flow.sample(PENDULUM, STATE, NOISE, **fine)
         jacobian = jax.jacrev(lambda z: flow.sample(PENDULUM, STATE, z, **fine))(jnp.asarray(NOISE))
         expected = scipy.stats.norm.logpdf(NOISE).sum() - np.linalg.slogdet(jacobian)[1]
-        assert float(flow.log_prob(PENDULUM, STATE, end, steps=200)) == pytest.approx(expected, abs=budget("gaussian_log_prob"))
+        assert float(flow.log_prob(PENDULUM, STATE, end, steps=200)) == pytest.approx(
+            expected, abs=budget("gaussian_log_prob")
+        )
 
     def hutchinson(self, field, x, probes, n=400):
-        one = jax.jit(lambda key: flow.log_prob(field, EMPTY, x, divergence="hutchinson", probes=probes, key=key))
-        return np.array([one(key) for key in jr.split(jr.key(9), n)])
+        one = jax.vmap(lambda key: flow.log_prob(field, EMPTY, x, divergence="hutchinson", probes=probes, key=key))
+        return np.asarray(jax.jit(one)(jr.split(jr.key(9), n)))
 
     def test_hutchinson_is_unbiased(self, mixture, budget):
         field, x = ExactVelocity(mixture), jnp.array([0.3, -0.4])
@@ -354,11 +376,17 @@ class TestLogProb:
 
     def test_bad_input(self, refused, unhooked):
         field, x = VelocityField(0, 2, 8, 1, key=jr.key(0)), np.zeros(2)
-        refused(lambda: flow.log_prob(field, EMPTY, x, divergence="exakt"), match="'exact' or 'hutchinson'; got 'exakt'")
-        refused(lambda: flow.log_prob(field, EMPTY, x, divergence="hutchinson"), match="takes a key and at least one probe")
+        refused(
+            lambda: flow.log_prob(field, EMPTY, x, divergence="exakt"), match="'exact' or 'hutchinson'; got 'exakt'"
+        )
+        refused(
+            lambda: flow.log_prob(field, EMPTY, x, divergence="hutchinson"), match="takes a key and at least one probe"
+        )
         refused(
             lambda: flow.log_prob(field, EMPTY, x, divergence="hutchinson", key=jr.key(0), probes=0),
             match="takes a key and at least one probe",
         )
         refused(lambda: flow.log_prob(field, EMPTY, x, steps=0), match="at least one step; got 0")
-        refused(flow.log_prob, field, EMPTY, np.zeros(3), match=r"flow.log_prob \(action\) takes one point of shape \(2,\)")
+        refused(
+            flow.log_prob, field, EMPTY, np.zeros(3), match=r"flow.log_prob \(action\) takes one point of shape \(2,\)"
+        )

@@ -43,7 +43,9 @@ DATA = np.array([0.3, -0.2])
 
 
 def walk(steps, chunk, update=None, **options):
-    return loop.run(update or Stride(), start(), DATA, key=jr.key(3), steps=steps, chunk=chunk, progress=False, **options)
+    return loop.run(
+        update or Stride(), start(), DATA, key=jr.key(3), steps=steps, chunk=chunk, progress=False, **options
+    )
 
 
 def test_it_is_a_python_loop(budget):

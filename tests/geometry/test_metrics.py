@@ -1,4 +1,4 @@
-"""Metrics against plain NumPy written from the equations (E10, E11, E18 to E22, E24), and what they read off a flow (E5 to E7)."""
+"""Metrics against plain NumPy written from the equations (E10, E11, E18 to E22, E24); the scores of a flow (E5 to E7)."""
 
 import equinox as eqx
 import jax
@@ -66,8 +66,12 @@ def test_defaults_are_those_of_the_equations():
 def test_who_needs_what(name):
     delta, divergence, scores = batch(2)
     metric = metrics.make(name)
-    changed_divergence = not np.allclose(metric.cost(delta, divergence, scores), metric.cost(delta, 0 * divergence, scores))
-    changed_scores = not np.allclose(metric.cost(delta, divergence, scores), metric.cost(delta, divergence, scores[:, ::-1]))
+    changed_divergence = not np.allclose(
+        metric.cost(delta, divergence, scores), metric.cost(delta, 0 * divergence, scores)
+    )
+    changed_scores = not np.allclose(
+        metric.cost(delta, divergence, scores), metric.cost(delta, divergence, scores[:, ::-1])
+    )
     assert metric.needs_divergence is changed_divergence is (name == "fisher-rao")
     assert metric.needs_scores is changed_scores is (name != "l2")
 
@@ -242,7 +246,9 @@ def test_bad_ellipses(refused, unhooked):
     refused(metrics.ellipse, np.eye(3), 1.0, match=r"ellipse takes a metric of shape \(2, 2\)")
 
 
-@pytest.mark.parametrize("t", [0.0, 1.0, np.nan, -0.1, (0.9, 0.8), (0.0, 0.5), (0.5, 1.0), [0.8, 0.9], (0.7, 0.8, 0.9), "x"])
+@pytest.mark.parametrize(
+    "t", [0.0, 1.0, np.nan, -0.1, (0.9, 0.8), (0.0, 0.5), (0.5, 1.0), [0.8, 0.9], (0.7, 0.8, 0.9), "x"]
+)
 def test_bad_perturbed_times(t, refused, unhooked):
     field, actions = Spy(), jnp.zeros((K, D))
     sentence = r"takes a perturbed time in \(0, 1\), or an interval of such times; got"

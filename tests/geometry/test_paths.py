@@ -73,7 +73,9 @@ def test_what_the_released_score_does_to_a_metric(mean, variances, true, exact, 
 
     noised, near = density.noised(t).quadrature(3), budget("table_of_released_scores")
     np.testing.assert_allclose(diagonal(density.score, density.quadrature(3)), true, atol=near)
-    np.testing.assert_allclose(diagonal(lambda x: paths.score_from_velocity(t, x, velocity(x)), noised), exact, atol=near)
+    np.testing.assert_allclose(
+        diagonal(lambda x: paths.score_from_velocity(t, x, velocity(x)), noised), exact, atol=near
+    )
     np.testing.assert_allclose(diagonal(lambda x: paths.released_score(t, velocity(x)), noised), released, atol=near)
 
 
@@ -92,7 +94,9 @@ def test_endpoint_and_noise_are_conditional_means(t, budget):
 def test_path_and_its_speed():
     z, a = np.random.default_rng(2).normal(size=(2, 5, 3))
     t = np.linspace(0, 1, 5)
-    np.testing.assert_allclose(paths.interpolate(t, z, a), [(1 - s) * b + s * e for s, b, e in zip(t, z, a, strict=True)])
+    np.testing.assert_allclose(
+        paths.interpolate(t, z, a), [(1 - s) * b + s * e for s, b, e in zip(t, z, a, strict=True)]
+    )
     np.testing.assert_array_equal(paths.interpolate(0.0, z, a), z)
     np.testing.assert_array_equal(paths.interpolate(1.0, z, a), a)
     speed = jax.jacfwd(lambda t: paths.interpolate(t, jnp.asarray(z), jnp.asarray(a)))(0.3)

@@ -27,7 +27,10 @@ def exactly_gap(gradient, metric):
 
 OPTIMISERS = {
     "SLSQP": {"options": {"ftol": 1e-14, "maxiter": 500}},
-    "trust-constr": {"options": {"gtol": 1e-10, "xtol": 1e-12, "maxiter": 3000}, "hess": lambda d: np.zeros((d.size, d.size))},
+    "trust-constr": {
+        "options": {"gtol": 1e-10, "xtol": 1e-12, "maxiter": 3000},
+        "hess": lambda d: np.zeros((d.size, d.size)),
+    },
 }
 
 
@@ -141,7 +144,9 @@ def test_singular_metrics_have_finite_steps():
             assert np.all(np.isfinite(delta))
             assert gain > 0
         floored = SINGULAR + 25e-4 * np.outer([0.8, -0.6], [0.8, -0.6])
-        np.testing.assert_allclose(fisher_step(g, SINGULAR, 0.1, floor=1e-4).delta, fisher_step(g, floored, 0.1).delta, rtol=1e-6)
+        np.testing.assert_allclose(
+            fisher_step(g, SINGULAR, 0.1, floor=1e-4).delta, fisher_step(g, floored, 0.1).delta, rtol=1e-6
+        )
 
 
 def test_gap_of_a_singular_metric_is_a_limit():

@@ -88,6 +88,15 @@ def test_a_guessed_metric_is_worth_the_gain_of_its_step_at_equal_cost(problems):
         assert value == pytest.approx(gains[0] / gains[1])
 
 
+def test_modes_are_counted_along_the_widest_axis_or_any_other():
+    rng = np.random.default_rng(5)
+    cloud = rng.normal(size=(512, 3)) * [0.1, 0.1, 0.05]
+    assert robot.modes(cloud) == 1
+    cloud[:, 0] += 0.6 * (rng.uniform(size=512) < 0.3)
+    assert robot.modes(cloud) == 2
+    assert robot.modes(cloud, np.eye(3)[1]) == 1
+
+
 def test_a_component_that_hardly_moves_is_not_blown_up():
     rng = np.random.default_rng(4)
     observations = (rng.normal(size=(500, 2)) * [3.0, 1e-4] + [2.0, 1.0]).astype(np.float32)
@@ -140,9 +149,7 @@ def test_the_whole_figure_on_a_made_up_recording(small, tmp_path):
     for values in (again["alignment"], *again["efficiency"].values()):
         assert np.all((values >= 0) & (values <= 1 + 1e-6))
     assert np.allclose(again["spectrum_e5"].mean(axis=-1), 1)
-    assert np.array_equal(
-        again["at_bounds"].round(6), np.mean(abs(recording.train.actions) >= 1, axis=0).round(6)
-    )
+    assert np.array_equal(again["at_bounds"].round(6), np.mean(abs(recording.train.actions) >= 1, axis=0).round(6))
     assert messages == sorted(messages)
     with style.applied():
         figure = robot.draw(again)

@@ -61,7 +61,10 @@ def noised_scores(
 
 @jax.jit
 def local_matrices(
-    centres: Float[Array, "c d"], points: Float[Array, "n d"], scores: Float[Array, "n d"], reach: float
+    centres: Float[Array, "c d"],
+    points: Float[Array, "n d"],
+    scores: Float[Array, "n d"],
+    reach: Float[Array, ""] | float,
 ) -> Float[Array, "c d d"]:
     """E[score score^T] around each centre: an average over the points, whose weights are Gaussian with deviation `reach`."""
 

@@ -28,8 +28,10 @@ def value(observation, action):
     return -jnp.sqrt(jnp.sum((action - PEAK.astype(action.dtype)) ** 2) + 0.05)
 
 
-def compute(context, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=300, crowd=400_000) -> dict:
-    """Frontiers and panels of every metric. Densities are per squared action unit, gains in action units (a distance)."""
+def compute(
+    context, names=metrics.NAMES, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=300, crowd=400_000
+) -> dict:
+    """Frontiers and panels of the named metrics. Densities are per squared action unit, gains in action units (a distance)."""
     context.progress(0.0, "training the flow")
     data_key, init_key, fit_key, yard_key, score_key, map_key = jr.split(jr.key(context.seed), 6)
     density = densities.make("moons")
@@ -47,10 +49,10 @@ def compute(context, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=30
     none = transport.LocalTransport(lambda observation, action: jnp.zeros_like(action))
     numbers = {"targets": list(TARGETS), "behaviour": yardstick.mass / GRID.area, "metrics": {}}
     numbers["behaviour_off"] = yardstick.measure(none).off
-    for place, name in enumerate(metrics.NAMES):
+    for place, name in enumerate(names):
 
         def progress(message, place=place, name=name):
-            context.progress(0.15 + 0.85 * place / len(metrics.NAMES), f"{name}, {message}")
+            context.progress(0.15 + 0.85 * place / len(names), f"{name}, {message}")
 
         metric = metrics.make(name)
         scores = metric.scores(field, flow.EMPTY, actions, key=score_key)
@@ -80,12 +82,12 @@ def _panel(ax, numbers, density, vmax):
 
 def draw(numbers):
     """Rows: maps of equal KL; columns: metrics; below: the behaviour, value against KL, and mass off the manifold."""
-    rows = len(numbers["targets"])
+    rows, names = len(numbers["targets"]), [name for name in metrics.NAMES if name in numbers["metrics"]]
     fig = plt.figure(figsize=(1.75 * style.WIDTH, 1.3 * style.WIDTH))
     top, bottom = fig.subfigures(2, 1, height_ratios=[2.0, 1.2])
-    axes = top.subplots(rows, len(metrics.NAMES), sharex=True, sharey=True)
+    axes = top.subplots(rows, len(names), sharex=True, sharey=True)
     vmax = 1.25 * float(np.max(np.asarray(numbers["behaviour"])))
-    for column, name in enumerate(metrics.NAMES):
+    for column, name in enumerate(names):
         entry = numbers["metrics"][name]
         for ax, density, found in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
             image = _panel(ax, numbers, density, vmax)
@@ -98,15 +100,15 @@ def draw(numbers):
         ax.set_ylabel(f"KL ≈ {target:g} nats\n\naction $a_2$")
     style.shared_colourbar(top, image, axes.ravel(), "density (per squared action unit)")
     style.panel_label(axes[0, 0], "a")
-    _draw_frontiers(bottom.subplots(1, 3, width_ratios=[1.05, 1, 1]), numbers, vmax)
+    _draw_frontiers(bottom.subplots(1, 3, width_ratios=[1.05, 1, 1]), numbers, names, vmax)
     return fig
 
 
-def _draw_frontiers(axes, numbers, vmax):
+def _draw_frontiers(axes, numbers, names, vmax):
     _panel(axes[0], numbers, numbers["behaviour"], vmax)
     axes[0].set(title="the behaviour, the value's level lines and its peak", xlabel="action $a_1$ (action units)")
     axes[0].set_ylabel("action $a_2$ (action units)")
-    for name in metrics.NAMES:
+    for name in names:
         entry = numbers["metrics"][name]
         kl, gain, off = (np.asarray(entry[key], float) for key in ("kl", "gain", "off"))
         whole = np.asarray(entry["one_to_one"]).astype(bool)

@@ -40,6 +40,7 @@ __all__ = [
     "SAMPLERS",
     "GaussianPolicy",
     "Readings",
+    "band",
     "blurred",
     "ceiling",
     "compute",
@@ -49,6 +50,7 @@ __all__ = [
     "fit_held_out",
     "mean_loss",
     "metric_handles",
+    "modes",
     "moments",
     "readings",
     "sample_actions",
@@ -149,6 +151,20 @@ def moments(actions: Float[Array, "s k d"]) -> tuple[np.ndarray, np.ndarray]:
     means = actions.mean(axis=1)
     centred = actions - means[:, None]
     return means, np.einsum("ski,skj->sij", centred, centred) / actions.shape[1]
+
+
+def modes(points: Float[Array, "k d"], axis: Float[Array, " d"] | None = None, *, least: float = 0.1) -> int:
+    """How many modes one state's actions have along an axis, by default the widest one.
+
+    The density along it is smoothed with 0.3 of its standard deviation; a mode is a maximum that is at least `least` times
+    as high as the highest one.
+    """
+    points = np.asarray(points, float)
+    along = points @ (np.linalg.eigh(np.cov(points.T))[1][:, -1] if axis is None else np.asarray(axis, float))
+    grid = np.linspace(along.min(), along.max(), 64)
+    smooth = np.exp(-(((grid[:, None] - along[None]) / (0.3 * along.std())) ** 2) / 2).sum(axis=1)
+    floor = np.maximum(np.maximum(smooth[:-2], smooth[2:]), least * smooth.max())
+    return int(np.sum(smooth[1:-1] > floor))
 
 
 @eqx.filter_jit
@@ -344,6 +360,7 @@ def _behaviour(field, states, seed, key):
         **_bounds(drawn["accurate"], found),
         "reference": _reference(drawn["reference"], narrow, covariances),
     }
+    numbers["modes"] = np.array([modes(cloud) for cloud in np.asarray(drawn["accurate"])])
     numbers["examples"] = _examples(numbers, found, np.asarray(drawn["accurate"]))
     return numbers | {"summary": _summary(numbers)}, covariances
 
@@ -427,6 +444,7 @@ def _summary(numbers):
         "condition_blurred": _quantiles(numbers["condition_blurred"][HEADLINE]),
         "ceiling_e5": _quantiles(ceiling(at["condition_e5"])),
         "ceiling_covariance": _quantiles(ceiling(numbers["condition_covariance"])),
+        "one_mode": np.mean(numbers["modes"] == 1),
         "alignment": _quantiles(at["alignment"]),
         "reversed": np.mean(at["reversed"]),
         "stein": _quantiles(at["stein"]),
@@ -490,7 +508,7 @@ def metric_handles() -> list[Line2D]:
     return [dots, *(Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items())]
 
 
-def _band(ax, x, values, name, label):
+def band(ax: Axes, x, values: Float[Array, "n s"], name: str, label: str) -> None:
     """The median over states and the band from 10% to 90%; values are (x, states)."""
     low, middle, high = _quantiles(values)
     ax.fill_between(x, low, high, color=style.METRIC_COLOURS[name], alpha=0.22, linewidth=0)
@@ -504,14 +522,14 @@ def _logarithmic(axis, ticks):
 
 def _draw_conditions(ax, numbers):
     for kind, name in (("e7", "fisher-released"), ("e5", "fisher-exact")):
-        _band(ax, TIMES, numbers[f"condition_{kind}"], name, READ[name])
+        band(ax, TIMES, numbers[f"condition_{kind}"], name, READ[name])
     gaussian_like = _quantiles(numbers["condition_blurred"])[1]
     ax.plot(TIMES, gaussian_like, color=style.INK, linewidth=1, label="Gaussian as wide")
     low, middle, high = _quantiles(numbers["condition_covariance"])
     bar = {"color": style.METRIC_COLOURS["behaviour"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
     ax.errorbar([1.0], [middle], [[middle - low], [high - middle]], **bar)
-    ax.annotate("covariance\nof actions", (0.985, high), ha="right", va="top", fontsize=8)
-    ax.set(yscale="log", xlabel="perturbed time t", title="condition number", ylim=(0.95, 90))
+    ax.text(1.03, np.sqrt(low * high), "covariance of actions", rotation=90, va="center", fontsize=8)
+    ax.set(yscale="log", xlabel="perturbed time t", title="condition number", xlim=(0.47, 1.12), ylim=(0.95, 250))
     _logarithmic(ax.yaxis, (1, 2, 5, 10, 20, 50))
     ax.legend(loc="upper left")
 
@@ -530,7 +548,7 @@ def _draw_ceilings(ax, numbers):
 
 def _draw_steps(ax, numbers):
     for kind, name, label in (("e7", "fisher-released", "step by E7"), ("l2", "l2", "step by L2")):
-        _band(ax, TIMES, 100 * np.asarray(numbers["efficiency"][kind]), name, label)
+        band(ax, TIMES, 100 * np.asarray(numbers["efficiency"][kind]), name, label)
     ax.axhline(100, **style.look("fisher-exact", marker=None, label="step by E5"))
     ax.set(xlabel="perturbed time t", ylabel="gain (% of best step)", title="steps of equal cost")
     ax.legend(loc="lower left")
@@ -544,10 +562,13 @@ def _draw_spectra(ax, numbers):
         "e5": ("fisher-exact", "E5"),
     }
     for kind, (name, label) in looks.items():
-        _band(ax, ranks, numbers[f"spectrum_{kind}"].T, name, label)
-    ax.set(yscale="log", xticks=ranks, xlabel="axis, softest to stiffest", ylabel="relative eigenvalue")
+        band(ax, ranks, numbers[f"spectrum_{kind}"].T, name, label)
+    ax.set(yscale="log", xticks=ranks, xlabel="axis, softest to stiffest", ylabel="relative eigenvalue", ylim=(None, 7))
     ax.set_title(f"spectra at t = {TIMES[HEADLINE]}")
     _logarithmic(ax.yaxis, (0.1, 0.2, 0.5, 1, 2))
+    cosines = [np.median(numbers["towards_mean"][kind][HEADLINE]) for kind in ("e5", "e7")]
+    words = "|cos| of stiffest axis\nand mean action:\nE5 {:.2f}, E7 {:.2f}".format(*cosines)
+    ax.text(0.04, 0.97, words, transform=ax.transAxes, va="top", fontsize=8)
     ax.legend(loc="lower right")
 
 
@@ -568,9 +589,9 @@ def _draw_checks(ax, numbers):
     """Three ratios that are 1 when E5 can be trusted, and one that is not."""
     exact, learned = (numbers[name] for name in ("exact_control", "learned_control"))
     truth = np.broadcast_to(np.reshape(learned["truth"], (-1, 1)), np.shape(learned["condition"]))
-    _band(ax, TIMES, exact["condition"] / exact["truth"], "exact", "condition, exact flow")
-    _band(ax, TIMES, learned["condition"] / truth, "fisher-rao", "condition, learned flow")
-    _band(ax, TIMES, numbers["stein"], "fisher-exact", "Stein, robot")
+    band(ax, TIMES, exact["condition"] / exact["truth"], "exact", "condition, exact flow")
+    band(ax, TIMES, learned["condition"] / truth, "fisher-rao", "condition, learned flow")
+    band(ax, TIMES, numbers["stein"], "fisher-exact", "Stein, robot")
     low, middle, high = _quantiles(numbers["reference"]["stein"])
     look = {"color": style.METRIC_COLOURS["l2"], "marker": "s", "markersize": 4}
     ax.errorbar([TIMES[HEADLINE]], [middle], [[middle - low], [high - middle]], **look)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from fdbook.checks import Array
@@ -31,8 +32,9 @@ DATA, ACTIONS, DRAWS = 100_000, 4096, 8
 WIDTH, DEPTH, STEPS, BATCH, RATE = 128, 3, 6000, 512, 2e-3
 TIME = 0.9
 STIFF, SOFT = 0.1, 0.3  # standard deviations of the Gaussian whose mean is moved
-LENGTHS, ANGLES = np.linspace(0, 1, 101), np.linspace(0, 90, 91)
+LENGTHS, ANGLES = np.linspace(0, 1.2, 121), np.linspace(0, 90, 91)
 SHOWN_ANGLES = (0, 30, 60, 90)
+PAPER_SHADE, RELEASED_SHADE = "#ececec", "#d2d2d2"
 WIDTHS = np.geomspace(0.02, 1, 200)
 
 
@@ -149,6 +151,113 @@ def compute(context) -> dict:
         field, actions = _learn(density, key)
         context.progress((i + 0.7) / len(MANIFOLDS), f"reading scores on {name}")
         found[name] = errors(density, field, actions, TIMES, key=key)
-        found[name]["best_time"] = float(TIMES[np.argmin(found[name]["total"])])
+        best = int(np.argmin(found[name]["total"]))
+        found[name] |= {"best_time": float(TIMES[best]), "best_error": float(found[name]["total"][best])}
     charges = {"widths": WIDTHS, **released_charges(WIDTHS, TIME), "turn": np.sqrt((1 - TIME) / TIME)}
     return {"times": TIMES, "manifolds": found, "sweep": _sweep(), "charges": charges}
+
+
+LINES = {
+    "exact": {"color": style.INK, "linestyle": "--", "linewidth": 1.1, "label": "E5, exact velocity: blur alone"},
+    "learned": {"color": style.METRIC_COLOURS["fisher-exact"], "linewidth": 2, "label": "E5, learned velocity"},
+    "network": {
+        "color": style.METRIC_COLOURS["fisher-exact"],
+        "linestyle": ":",
+        "label": "the network's part of its error",
+    },
+    "released": {**style.look("fisher-released", marker=None), "label": "E7, exact velocity"},
+}
+PANELS = (
+    (
+        "the score",
+        "relative error",
+        {"exact": "blur", "network": "network", "learned": "total", "released": "released"},
+    ),
+    ("its direction", "mean cosine", {name: f"cosine_{name}" for name in ("exact", "learned", "released")}),
+    (
+        "its Fisher matrix",
+        "relative error",
+        {name: f"matrix_{name}" for name in ("exact", "learned", "released")},
+    ),
+)
+AXES = ({"yscale": "log", "ylim": (0.004, 12)}, {"ylim": (-0.12, 1.04)}, {"ylim": (0, 0.78)})
+
+
+def draw(numbers: dict) -> Figure:
+    """Errors against time for two mixtures, and what E7 makes of a Gaussian's widths, its mean's length and direction."""
+    fig, axes = plt.subplots(3, 3, figsize=(style.WIDTH, 7.2))
+    for i, name in enumerate(MANIFOLDS):
+        for ax, (title, label, lines), scale in zip(axes[i], PANELS, AXES, strict=True):
+            _draw_times(ax, numbers["times"], numbers["manifolds"][name], lines)
+            ax.set(title=f"{name}: {title}", ylabel=label, xlabel="perturbed time t", **scale)
+    for ax, draw_one in zip(axes[2], (_draw_charges, _draw_phases, _draw_alignment), strict=True):
+        draw_one(ax, numbers)
+    for letter, ax in zip("abcdefghi", axes.ravel(), strict=True):
+        style.panel_label(ax, letter)
+    handles = [Line2D([], [], **line) for line in LINES.values()]
+    shades = [
+        Patch(color=PAPER_SHADE, label="times the paper uses"),
+        Patch(color=RELEASED_SHADE, label="released scripts"),
+    ]
+    fig.legend(handles=[*handles, *shades], loc="outside upper center", ncols=3)
+    return fig
+
+
+def _draw_times(ax, times, found, lines):
+    ax.axvspan(*PAPER, color=PAPER_SHADE, linewidth=0)
+    ax.axvspan(*RELEASED, color=RELEASED_SHADE, linewidth=0)
+    for line, quantity in lines.items():
+        ax.plot(times, found[quantity], **LINES[line])
+    if "total" in lines.values():
+        ax.plot([found["best_time"]], [found["best_error"]], "o", color=LINES["learned"]["color"], markersize=5)
+        text = f"smallest at t = {found['best_time']:.2f}"
+        ax.annotate(text, (0.98, 0.03), xycoords="axes fraction", fontsize=7.5, ha="right")
+    ax.set_xscale("function", functions=(lambda t: -np.log(1 - np.minimum(t, 0.999)), lambda u: 1 - np.exp(-u)))
+    ticks = (0.5, 0.7, 0.9, 0.95, 0.99)
+    ax.set_xlim(TIMES[0], TIMES[-1])
+    ax.xaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
+
+
+def _draw_charges(ax, numbers):
+    charges = numbers["charges"]
+    for name, look in (("truth", "exact"), ("exact", "fisher-exact"), ("released", "fisher-released")):
+        label = {"truth": "truth", "exact": "E5", "released": "E7"}[name]
+        ax.plot(charges["widths"], charges[name], **style.look(look, marker=None, label=label, linewidth=1.8))
+    ax.set(xscale="log", yscale="log", ylim=(0.05, 3000), xlim=(WIDTHS[0], WIDTHS[-1]))
+    ax.set(xlabel="width of an axis (action units)", ylabel="charge (1 / action unit²)")
+    ax.set_title(f"one axis, mean 0, t = {TIME}")
+    ax.xaxis.set(
+        major_locator=FixedLocator((0.03, 0.1, 0.3, 1)), major_formatter="{x:g}", minor_formatter=NullFormatter()
+    )
+    ax.annotate(
+        "E7 is blind here", (charges["turn"], 0.3), (-38, 0), textcoords="offset points", fontsize=7, ha="center"
+    )
+    ax.legend(loc="upper right")
+
+
+def _draw_phases(ax, numbers):
+    sweep, truth = numbers["sweep"], numbers["sweep"]["ratio_truth"]
+    grid, line = (sweep["lengths"], sweep["angles"], sweep["ratio"]), {"linewidths": 1.1, "linestyles": "-"}
+    ax.contourf(*grid, levels=(0, 1, truth, 1e4), colors=("#e8b9d1", "#f6f6f6", "#dedede"))
+    ax.contour(*grid, levels=(1, truth), colors=style.INK, **line)
+    ax.contour(*grid, levels=(sweep["ratio_exact"],), colors=style.METRIC_COLOURS["fisher-exact"], **line)
+    ax.set(xlabel=f"|mean| / soft width of {SOFT}", ylabel="angle to the stiff axis (°)")
+    ax.set(title=f"E7: stiff / soft charge (truth {truth:.0f})", xlim=(0, 4), yticks=(0, 30, 60, 90))
+    words = {
+        "too large": (0.9, 10),
+        "reversed:\nbelow 1": (3.2, 78),
+        "too small": (3.2, 41),
+        f"E5: {sweep['ratio_exact']:.1f}": (2.3, 47),
+    }
+    for text, place in words.items():
+        ax.text(*place, text, fontsize=7.5, ha="center", va="center")
+    ax.text(3.9, 18, f"right: {truth:.0f}", fontsize=7.5, ha="right", va="top")
+
+
+def _draw_alignment(ax, numbers):
+    sweep, colour = numbers["sweep"], style.METRIC_COLOURS["fisher-released"]
+    for angle, row, dashes in zip(SHOWN_ANGLES, sweep["alignment"], ("-", "--", "-.", ":"), strict=True):
+        ax.plot(sweep["lengths"], row, color=colour, linestyle=dashes, label=f"{angle}°")
+    ax.set(xlabel=f"|mean| / soft width of {SOFT}", ylabel="|cos| with the true one", ylim=(-0.03, 1.05))
+    ax.set_title("E7's stiffest axis")
+    ax.legend(title="mean's angle", title_fontsize=8)

@@ -1,0 +1,122 @@
+"""Value against KL: binned KL against closed forms, measured maps whose KL and gain are known, and the ladder itself."""
+
+import itertools
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from fdbook.geometry import densities, frontier, metrics, transport
+
+
+SPREADS = np.array([0.5, 0.2])
+GRID = frontier.Grid((-2.5, 2.5), (-1.2, 1.2), (80, 72))
+
+
+def slope(observation, action):
+    """A value with the same gradient everywhere."""
+    return action[0] + 2.0 * action[1]
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    return densities.gaussian(jnp.zeros(2), jnp.diag(jnp.asarray(SPREADS**2)))
+
+
+@pytest.fixture(scope="module")
+def yardstick(gaussian):
+    return frontier.Yardstick(gaussian, slope, GRID, key=jr.key(0), crowd=100_000)
+
+
+def test_cells_hold_the_mass_that_normal_tables_give_them(gaussian, budget):
+    from scipy.stats import norm
+
+    xs, ys = (np.linspace(*ends, n + 1) for ends, n in zip((GRID.x, GRID.y), GRID.bins, strict=True))
+    exact = np.outer(np.diff(norm.cdf(xs / SPREADS[0])), np.diff(norm.cdf(ys / SPREADS[1])))
+    np.testing.assert_allclose(GRID.mass(gaussian), exact, atol=budget("cell_mass"))
+    assert GRID.share(np.array([[-2.49, 1.19], [9.0, 0.0]]))[0, -1] == 0.5
+
+
+@pytest.mark.parametrize("shift", [(0.2, 0.0), (0.0, 0.2), (-0.3, 0.1)])
+def test_binned_kl_of_a_shifted_gaussian(gaussian, yardstick, shift, budget):
+    exact = 0.5 * np.sum((np.array(shift) / SPREADS) ** 2)
+    found = GRID.kl(yardstick.crowd + jnp.asarray(shift)[None], yardstick.mass)
+    assert abs(found - exact) < budget("binned_kl")
+
+
+def test_a_translation_gains_and_costs_what_it_must(yardstick, budget):
+    shift = jnp.array([0.1, 0.05])
+    found = yardstick.measure(transport.LocalTransport(lambda s, a: shift), 7.0)
+    assert found.multiplier == 7.0
+    assert found.one_to_one
+    assert abs(found.gain - 0.2) < budget("quadrature_kl")
+    assert abs(found.kl - 0.5 * float(np.sum((np.asarray(shift) / SPREADS) ** 2))) < budget("quadrature_kl")
+
+
+def test_standing_still_is_free_and_stays_on_the_manifold(yardstick, budget):
+    found = yardstick.measure(transport.LocalTransport(lambda s, a: jnp.zeros_like(a)))
+    assert (found.gain, found.one_to_one) == (0.0, True)
+    assert abs(found.kl) < budget("quadrature_kl")
+    assert abs(found.off - 0.01) < budget("off_manifold_share")
+
+
+def test_a_fold_is_noticed_and_its_kl_taken_from_bins(yardstick, budget):
+    fold = transport.LocalTransport(lambda s, a: jnp.stack([jnp.abs(a[0]) - a[0], 0.0 * a[1]]))
+    found = yardstick.measure(fold)
+    assert not found.one_to_one
+    assert abs(found.kl - np.log(2)) < budget("binned_kl")  # a half-normal against its normal
+
+
+@pytest.fixture(scope="module")
+def base(gaussian):
+    return transport.base_from_density(gaussian, 2_000, key=jr.key(1))
+
+
+@pytest.fixture(scope="module")
+def traced(yardstick, base):
+    return {
+        name: frontier.trace(
+            yardstick,
+            metrics.make(name),
+            base,
+            key=jr.key(2),
+            ladder=(60.0, 30.0, 15.0),
+            targets=(0.1,),
+            steps=300,
+            width=16,
+        )
+        for name in ("l2", "fisher-exact")
+    }
+
+
+@pytest.mark.parametrize("name", ["l2", "fisher-exact"])
+def test_a_falling_multiplier_buys_more_for_more(traced, name):
+    rungs, _ = traced[name]
+    assert [rung.multiplier for rung in rungs] == [60.0, 30.0, 15.0]
+    assert all(lower.gain < upper.gain and lower.kl < upper.kl for lower, upper in itertools.pairwise(rungs))
+
+
+@pytest.mark.parametrize("name", ["l2", "fisher-exact"])
+def test_a_target_is_met(traced, name, budget):
+    _, [(moved, found)] = traced[name]
+    assert abs(np.log(found.kl / 0.1)) < budget("target_kl")
+    assert isinstance(moved, transport.LocalTransport)
+
+
+def test_gains_at_equal_kl_are_those_of_the_trust_region(traced, budget):
+    """For a straight value the best map is a translation: sqrt(2 KL) |g| in the metric's own length (E13), or along g (E14)."""
+    gradient = np.array([1.0, 2.0])
+    best = {
+        "fisher-exact": np.sqrt(np.sum((gradient * SPREADS) ** 2)),
+        "l2": np.sum(gradient**2) / np.sqrt(np.sum((gradient / SPREADS) ** 2)),
+    }
+    for name, (_, [(_, found)]) in traced.items():
+        assert abs(found.gain / (np.sqrt(2 * found.kl) * best[name]) - 1) < budget("trust_region_gain")
+
+
+def test_refusals(yardstick, base):
+    with pytest.raises(ValueError, match="positive, falling multipliers"):
+        frontier.trace(yardstick, metrics.make("l2"), base, key=jr.key(0), ladder=(1.0, 2.0))
+    with pytest.raises(ValueError, match=r"target KLs in \(0, inf\]"):
+        frontier.trace(yardstick, metrics.make("l2"), base, key=jr.key(0), targets=(-0.1,))
