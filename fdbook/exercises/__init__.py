@@ -20,7 +20,7 @@ import numpy as np
 from fdbook.checks import unknown
 
 
-__all__ = ["Wrong", "call", "check", "exercise", "names", "same_shape"]
+__all__ = ["Wrong", "call", "check", "exercise", "names", "same_shape", "verdict"]
 
 CHAPTERS = ("01", "02", "03", "04", "05", "06", "07")
 _CHECKERS: dict[str, Callable] = {}
@@ -81,8 +81,8 @@ def same_shape(value, shape: tuple[int, ...]) -> np.ndarray:
     return value
 
 
-def check(name: str, answer) -> bool:
-    """Checks the answer to an exercise, prints one line, and returns whether it is right.
+def verdict(name: str, answer) -> tuple[bool, str]:
+    """Whether the answer to an exercise is right, and the line that `check` prints.
 
     Raises ValueError, with the nearest name, for an exercise that does not exist.
     """
@@ -93,10 +93,15 @@ def check(name: str, answer) -> bool:
             raise _Open
         remark = _CHECKERS[name](answer)
     except _Open:
-        print(f"{name} is open: replace the dots with your answer and run the cell again.")
-        return False
+        return False, f"{name} is open: replace the dots with your answer and run the cell again."
     except Wrong as wrong:
-        print(f"{name} is not right yet: {wrong}")
-        return False
-    print(f"{name} is right. {remark or ''}".rstrip())
-    return True
+        return False, f"{name} is not right yet: {wrong}"
+    return True, f"{name} is right. {remark or ''}".rstrip()
+
+
+def check(name: str, answer) -> None:
+    """Checks the answer to an exercise and prints one line: it is right, or what is wrong with it, or that it is open.
+
+    Raises ValueError, with the nearest name, for an exercise that does not exist.
+    """
+    print(verdict(name, answer)[1])

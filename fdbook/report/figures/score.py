@@ -247,7 +247,7 @@ def _draw_phases(ax, numbers):
         "too large": (0.9, 10),
         "reversed:\nbelow 1": (3.2, 78),
         "too small": (3.2, 41),
-        f"E5: {sweep['ratio_exact']:.1f}": (2.3, 47),
+        f"E5: {sweep['ratio_exact']:.1f}": (1.8, 62),
     }
     for text, place in words.items():
         ax.text(*place, text, fontsize=7.5, ha="center", va="center")

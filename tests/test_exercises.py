@@ -1,0 +1,90 @@
+"""The exercises: solutions are accepted, typical mistakes refused with a sentence that says what is wrong, dots are open."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import jax
+import nbformat
+import pytest
+
+from fdbook import exercises
+
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def solutions(chapter):
+    """The module of worked solutions of a chapter, which has `answers` and `mistakes`, by name of exercise."""
+    path = NOTEBOOKS / "solutions" / f"chapter{chapter}.py"
+    spec = importlib.util.spec_from_file_location(f"solutions_{chapter}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_notebook():
+    """Readers write NumPy-like code: ranks and types are promoted as jax does by default."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+SOLUTIONS = {chapter: solutions(chapter) for chapter in exercises.CHAPTERS}
+ANSWERS = [(name, answer) for module in SOLUTIONS.values() for name, answer in module.answers.items()]
+MISTAKES = [
+    (name, number, wrong, hint)
+    for module in SOLUTIONS.values()
+    for name, wrongs in module.mistakes.items()
+    for number, (wrong, hint) in enumerate(wrongs)
+]
+
+
+def test_every_exercise_has_a_solution_and_mistakes_and_stands_in_its_notebook():
+    assert sorted(name for name, _ in ANSWERS) == list(exercises.names())
+    assert {name for name, *_ in MISTAKES} == set(exercises.names())
+    for chapter in exercises.CHAPTERS:
+        (path,) = NOTEBOOKS.glob(f"{chapter}_*.ipynb")
+        code = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+        asked = re.findall(r'check\("([^"]+)"', code)
+        assert asked == [name for name in exercises.names() if name.startswith(chapter)]
+
+
+@pytest.mark.parametrize(("name", "answer"), ANSWERS, ids=[name for name, _ in ANSWERS])
+def test_solutions_are_right(name, answer):
+    right, line = exercises.verdict(name, answer)
+    assert right, line
+    assert line.startswith(f"{name} is right.")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "hint"),
+    [(name, wrong, hint) for name, _, wrong, hint in MISTAKES],
+    ids=[f"{name}-{number}" for name, number, *_ in MISTAKES],
+)
+def test_mistakes_are_told_apart(name, wrong, hint):
+    right, line = exercises.verdict(name, wrong)
+    assert not right
+    assert line.startswith(f"{name} is not right yet: ")
+    assert hint in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_dots_are_open(name, capsys):
+    exercises.check(name, ...)
+    assert capsys.readouterr().out.startswith(f"{name} is open")
+
+
+def test_an_error_in_the_answer_is_a_sentence():
+    def broken(*arguments):
+        raise ZeroDivisionError("division by zero")
+
+    lines = [exercises.verdict(name, broken)[1] for name, answer in ANSWERS if callable(answer)]
+    assert lines
+    assert all("your function raised ZeroDivisionError: division by zero" in line for line in lines)
+
+
+def test_an_unknown_exercise_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"There is no exercise called '3\.1'. Did you mean '03\.1'\?"):
+        exercises.check("3.1", ...)
