@@ -12,12 +12,12 @@ def _close(value, truth):
     return np.allclose(value, truth, rtol=2e-3, atol=1e-4)
 
 
-WIDTHS = np.array([0.8, 0.5])
+_WIDTHS = np.array([0.8, 0.5])
 """The behaviour: independent normal coordinates of these standard deviations; the map is T(a) = sinh(a) on each."""
 
 
 def _normal(a):
-    return jnp.sum(-0.5 * (a / WIDTHS) ** 2) - float(np.log(2 * np.pi * WIDTHS.prod()))
+    return jnp.sum(-0.5 * (a / _WIDTHS) ** 2) - float(np.log(2 * np.pi * _WIDTHS.prod()))
 
 
 def _matrix(a):
@@ -28,7 +28,7 @@ def _by_counting(b, step=1e-4):
     """The log-density of the moved policy at b, as the slope of its distribution function: no determinant in it."""
     below, above = (
         np.array(
-            [0.5 * (1 + math.erf(math.asinh(x + shift) / (w * math.sqrt(2)))) for x, w in zip(b, WIDTHS, strict=True)]
+            [0.5 * (1 + math.erf(math.asinh(x + shift) / (w * math.sqrt(2)))) for x, w in zip(b, _WIDTHS, strict=True)]
         )
         for shift in (-step, step)
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fdbook.geometry import trust_region
+from fdbook.geometry import anisotropy, trust_region
 from fdbook.report import numbers as files
 from fdbook.report import style
 from fdbook.report.figures import Context, robot
@@ -24,7 +24,9 @@ def gaussian_readings(n, shrink=1.0):
     """Readings of N(MEAN, COVARIANCE) at actions drawn from N(MEAN, shrink * COVARIANCE)."""
     observation = np.concatenate([MEAN, COVARIANCE.ravel()])
     actions = np.random.default_rng(0).multivariate_normal(MEAN, shrink * COVARIANCE, n)
-    read = jax.jit(lambda a: robot.readings(robot.GaussianPolicy(3), jnp.asarray(observation), a, T, key=jr.key(1)))
+    read = jax.jit(
+        lambda a: anisotropy.readings(anisotropy.GaussianPolicy(3), jnp.asarray(observation), a, T, key=jr.key(1))
+    )
     return jax.tree.map(np.asarray, read(jnp.asarray(actions)))
 
 
@@ -67,19 +69,19 @@ def problems():
 
 def test_the_best_metric_loses_nothing_whatever_its_scale(problems):
     gradient, metric, _ = problems
-    assert np.allclose(robot.efficiency(gradient, metric, 7.0 * metric), 1)
+    assert np.allclose(anisotropy.efficiency(gradient, metric, 7.0 * metric), 1)
 
 
 def test_the_l2_step_is_worth_the_gap_of_e15(problems):
     gradient, metric, _ = problems
     flat = np.broadcast_to(np.eye(4), metric.shape)
-    assert np.allclose(robot.efficiency(gradient, metric, flat), trust_region.gap(gradient, metric))
+    assert np.allclose(anisotropy.efficiency(gradient, metric, flat), trust_region.gap(gradient, metric))
 
 
 def test_a_guessed_metric_is_worth_the_gain_of_its_step_at_equal_cost(problems):
     """Both steps are scaled until 1/2 delta^T F delta = epsilon; none of many others gains more than the best."""
     gradient, metric, guess = problems
-    found, epsilon, rng = robot.efficiency(gradient, metric, guess), 0.03, np.random.default_rng(3)
+    found, epsilon, rng = anisotropy.efficiency(gradient, metric, guess), 0.03, np.random.default_rng(3)
     for g, f, other, value in zip(gradient, metric, guess, found, strict=True):
         steps = np.concatenate([np.linalg.inv([other, f]) @ g, rng.normal(size=(500, 4))])
         steps *= np.sqrt(2 * epsilon / np.einsum("ki,ij,kj->k", steps, f, steps))[:, None]
@@ -91,16 +93,16 @@ def test_a_guessed_metric_is_worth_the_gain_of_its_step_at_equal_cost(problems):
 def test_modes_are_counted_along_the_widest_axis_or_any_other():
     rng = np.random.default_rng(5)
     cloud = rng.normal(size=(512, 3)) * [0.1, 0.1, 0.05]
-    assert robot.modes(cloud) == 1
+    assert anisotropy.modes(cloud) == 1
     cloud[:, 0] += 0.6 * (rng.uniform(size=512) < 0.3)
-    assert robot.modes(cloud) == 2
-    assert robot.modes(cloud, np.eye(3)[1]) == 1
+    assert anisotropy.modes(cloud) == 2
+    assert anisotropy.modes(cloud, np.eye(3)[1]) == 1
 
 
 def test_a_component_that_hardly_moves_is_not_blown_up():
     rng = np.random.default_rng(4)
     observations = (rng.normal(size=(500, 2)) * [3.0, 1e-4] + [2.0, 1.0]).astype(np.float32)
-    scaled = robot.standardiser(observations)(observations)
+    scaled = anisotropy.standardiser(observations)(observations)
     assert scaled.dtype == np.float32
     assert np.allclose(scaled.mean(axis=0), 0, atol=1e-4)
     assert scaled[:, 0].std() == pytest.approx(1, abs=1e-4)
@@ -110,9 +112,10 @@ def test_a_component_that_hardly_moves_is_not_blown_up():
 @pytest.fixture
 def small(monkeypatch):
     """Sizes with which the whole figure is computed in seconds."""
-    sizes = {"STATES": 12, "ACTIONS": 32, "DRAWS": 2, "GRADIENTS": 4, "STEPS": 60, "CHECKS": 3, "WIDTH": 16, "DEPTH": 1}
-    for name, value in sizes.items():
+    for name, value in {"STATES": 12, "ACTIONS": 32, "DRAWS": 2, "GRADIENTS": 4, "STEPS": 64}.items():
         monkeypatch.setattr(robot, name, value)
+    for name, value in {"WIDTH": 16, "DEPTH": 1}.items():
+        monkeypatch.setattr(anisotropy, name, value)
 
 
 def made_up(rows, seed):
@@ -126,7 +129,7 @@ def test_training_keeps_the_weights_that_do_best_on_rows_it_has_not_seen(small):
     """With 24 rows to learn by heart, the loss on others rises again long before the end."""
     train, held_out = ((part.observations, part.actions) for part in (made_up(24, 0), made_up(200, 1)))
     shares = []
-    field, curve = robot.fit_held_out(train, held_out, key=jr.key(0), steps=1500, checks=5, progress=shares.append)
+    field, curve = anisotropy.fit_held_out(train, held_out, key=jr.key(0), steps=1500, checks=5, progress=shares.append)
     assert curve["step"] == list(range(300, 1501, 300))
     assert shares[-1] == 1
     assert curve["chosen"] == curve["step"][int(np.argmin(curve["held_out"]))] < 1500

@@ -11,17 +11,14 @@ Densities and scores are those of the flow before clipping. Recorded actions tha
 """
 
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -29,42 +26,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
 from fdbook.checks import Array
-from fdbook.geometry import flow, loop, metrics, paths, trust_region
-from fdbook.geometry.densities import gaussian
+from fdbook.geometry import anisotropy, metrics
 from fdbook.report import style
 from fdbook.report.figures import Context
 
 
-__all__ = [
-    "AXES",
-    "SAMPLERS",
-    "GaussianPolicy",
-    "Readings",
-    "band",
-    "blurred",
-    "ceiling",
-    "compute",
-    "draw",
-    "draw_state",
-    "efficiency",
-    "fit_held_out",
-    "mean_loss",
-    "metric_handles",
-    "modes",
-    "moments",
-    "readings",
-    "sample_actions",
-    "standardiser",
-]
+__all__ = ["AXES", "band", "compute", "draw", "draw_state", "metric_handles"]
 
 NAME = "ogbench/cube-single-play"
 AXES = ("delta x", "delta y", "delta z", "delta yaw", "gripper")
 TIMES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
 HEADLINE = TIMES.index(0.9)
-STATES, ACTIONS, DRAWS, GRADIENTS = 200, 512, 8, 64
-STEPS, CHECKS, LOSS_ROWS = 16_000, 16, 4000
-WIDTH, DEPTH, BATCH, RATE, DECAY = 256, 3, 256, 2e-3, 0.998
-LEAST_SPREAD = 0.05
+STEPS, STATES, ACTIONS, DRAWS, GRADIENTS = 16_000, 200, 512, 8, 64
 QUANTILES = (0.1, 0.5, 0.9)
 NEAR = 0.95
 PLANES = ((1, 2), (3, 4))
@@ -72,183 +45,10 @@ COST, WINDOW = 0.04, 1.5
 STATE_LEVELS = (0.5, 0.9, 1.0)
 STATE_TITLES = ("median state", "state at 90%", "least round state", "E7 at its worst")
 READ = {"fisher-exact": "E5", "fisher-released": "E7", "l2": "L2"}
-SAMPLERS = {"accurate": (diffrax.Heun(), 20), "reference": (diffrax.Euler(), 10)}
-
-
-def standardiser(observations: Float[Array, "n m"]) -> Callable:
-    """A function that shifts and scales observations by the mean and the standard deviation of these.
-
-    A component that hardly moves is divided by 0.05 instead, so that its noise is not blown up.
-    """
-    mean, spread = observations.mean(axis=0), np.maximum(observations.std(axis=0), LEAST_SPREAD)
-    return lambda others: ((others - mean[None]) / spread[None]).astype(np.float32)
-
-
-@eqx.filter_jit
-def mean_loss(field, observations: Float[Array, "n m"], actions: Float[Array, "n d"], keys) -> Float[Array, ""]:
-    """E2 on all rows, with one time and one noise a row for each of several keys."""
-    return jnp.mean(jax.lax.map(lambda key: flow.flow_matching_loss(field, observations, actions, key=key), keys))
-
-
-def _spaced(arrays):
-    """At most LOSS_ROWS rows of each array, spread evenly."""
-    n = len(arrays[0])
-    return tuple(array[np.linspace(0, n - 1, min(n, LOSS_ROWS)).astype(int)] for array in arrays)
-
-
-def fit_held_out(
-    train: tuple[Float[Array, "n m"], Float[Array, "n d"]],
-    held_out: tuple[Float[Array, "k m"], Float[Array, "k d"]],
-    *,
-    key: PRNGKeyArray,
-    steps: int = STEPS,
-    checks: int = CHECKS,
-    progress: Callable[[float], None] = lambda share: None,
-) -> tuple[flow.VelocityField, dict]:
-    """Fits a flow to (observations, actions), and keeps the weights whose loss E2 on held-out rows was the lowest.
-
-    The losses on both are taken `checks` times, on at most LOSS_ROWS rows that are spread evenly. Returns the field and
-    a dict of `step`, `train` and `held_out` (checks,) and `chosen`, the step that was kept.
-    """
-    field_key, loss_key, train_key = jr.split(key, 3)
-    field = flow.VelocityField(train[0].shape[1], train[1].shape[1], WIDTH, DEPTH, key=field_key)
-    update, state = flow.training(field, steps=steps, batch_size=BATCH, learning_rate=RATE, decay=DECAY)
-    some, loss_keys = (_spaced(train), _spaced(held_out)), jr.split(loss_key, 8)
-    data, count = tuple(map(jnp.asarray, train)), steps // checks
-    curve, best = {"step": [], "train": [], "held_out": []}, (np.inf, field, 0)
-    for check in range(checks):
-        state, _ = loop.run(
-            update, state, data, key=jr.fold_in(train_key, check), steps=count, chunk=count, progress=False
-        )
-        losses = [float(mean_loss(state.average, *rows, loss_keys)) for rows in some]
-        for name, value in zip(curve, ((check + 1) * count, *losses), strict=True):
-            curve[name].append(value)
-        if losses[1] < best[0]:
-            best = (losses[1], state.average, (check + 1) * count)
-        progress((check + 1) / checks)
-    return best[1], curve | {"chosen": best[2]}
-
-
-class GaussianPolicy(eqx.Module):
-    """A policy that is a Gaussian in every state, with its exact velocity: the observation is its mean and its covariance."""
-
-    action_dim: int = eqx.field(static=True)
-
-    @property
-    def observation_dim(self) -> int:
-        return self.action_dim * (self.action_dim + 1)
-
-    def __call__(self, t, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
-        """The velocity at one point x (d,) and time t of N(mean, covariance), for the observation (mean, covariance's rows)."""
-        mean, rows = jnp.split(observation, [self.action_dim])
-        mixture = gaussian(mean, rows.reshape(self.action_dim, self.action_dim))
-        return flow.ExactVelocity(mixture)(t, observation, x)
-
-
-def moments(actions: Float[Array, "s k d"]) -> tuple[np.ndarray, np.ndarray]:
-    """The means (s, d) and the covariances (s, d, d) of the actions drawn in each of s states."""
-    actions = np.asarray(actions)
-    means = actions.mean(axis=1)
-    centred = actions - means[:, None]
-    return means, np.einsum("ski,skj->sij", centred, centred) / actions.shape[1]
-
-
-def modes(points: Float[Array, "k d"], axis: Float[Array, " d"] | None = None, *, least: float = 0.1) -> int:
-    """How many modes one state's actions have along an axis, by default the widest one.
-
-    The density along it is smoothed with 0.3 of its standard deviation; a mode is a maximum that is at least `least` times
-    as high as the highest one.
-    """
-    points = np.asarray(points, float)
-    along = points @ (np.linalg.eigh(np.cov(points.T))[1][:, -1] if axis is None else np.asarray(axis, float))
-    grid = np.linspace(along.min(), along.max(), 64)
-    smooth = np.exp(-(((grid[:, None] - along[None]) / (0.3 * along.std())) ** 2) / 2).sum(axis=1)
-    floor = np.maximum(np.maximum(smooth[:-2], smooth[2:]), least * smooth.max())
-    return int(np.sum(smooth[1:-1] > floor))
-
-
-@eqx.filter_jit
-def sample_actions(
-    field, states: Float[Array, "s n"], k: int, *, key: PRNGKeyArray, sampler: str = "accurate"
-) -> Float[Array, "s k d"]:
-    """k actions in each state before clipping (s, k, d), by a sampler of SAMPLERS; one key gives all of them the same noise."""
-    solver, steps = SAMPLERS[sampler]
-    noises = jr.normal(key, (states.shape[0], k, field.action_dim), jnp.float32)
-    one = jax.vmap(lambda s, z: flow.sample(field, s, z, solver=solver, steps=steps), in_axes=(None, 0))
-    return jax.lax.map(lambda row: one(*row), (states, noises)).astype(jnp.float32)
-
-
-class Readings(NamedTuple):
-    """What the scores at one state's noised actions say: the matrices (d, d) of E5 and of E7, and Stein's number ()."""
-
-    exact: Float[Array, "*b d d"]
-    released: Float[Array, "*b d d"]
-    stein: Float[Array, "*b"]
-
-
-def readings(
-    field,
-    observation: Float[Array, " n"],
-    actions: Float[Array, "k d"],
-    t: Float[Array, ""] | float,
-    *,
-    key: PRNGKeyArray,
-) -> Readings:
-    """Reads E5 and E7 off a field at perturbed time t in (0, 1), at one state's actions (k, d), each noised once (E1).
-
-    Stein's number is -E[score . (x - E x)] / d for the score of E5: 1 when that is the score of the law of x, smaller
-    when the actions come from a narrower law than the score belongs to.
-    """
-    points = paths.interpolate(t, jr.normal(key, actions.shape, actions.dtype), actions)
-    velocities = jax.vmap(field, in_axes=(None, None, 0))(t, observation, points)
-    exact, released = paths.score_from_velocity(t, points, velocities), paths.released_score(t, velocities)
-    stein = -jnp.mean(exact * (points - jnp.mean(points, axis=0)[None]))
-    return Readings(metrics.fisher_matrix(exact), metrics.fisher_matrix(released), stein)
-
-
-@eqx.filter_jit
-def _survey(field, observations, actions, times, *, key):
-    """Readings at every time and in every state, (times, states, ...), each action noised DRAWS times."""
-    actions, keys = jnp.tile(actions, (1, DRAWS, 1)), jr.split(key, observations.shape[0])
-
-    def at(t):
-        return jax.lax.map(lambda one: readings(field, one[0], one[1], t, key=one[2]), (observations, actions, keys))
-
-    return jax.lax.map(at, times)
 
 
 def _times(times):
     return jnp.asarray(times, jnp.float32)
-
-
-def blurred(covariance: Float[Array, "*b d d"], t: float) -> Float[Array, "*b d d"]:
-    """The covariance of x_t (E1) when that of the actions is given: t^2 covariance + (1 - t)^2 I."""
-    return t**2 * covariance + (1 - t) ** 2 * np.broadcast_to(np.eye(covariance.shape[-1]), covariance.shape)
-
-
-def efficiency(
-    gradient: Float[Array, "*b d"], metric: Float[Array, "*b d d"], guess: Float[Array, "*b d d"]
-) -> Float[Array, "*b"]:
-    """The gain of the step that a guessed metric G takes, G^-1 g, over that of E13, both at the same cost in F; in [0, 1].
-
-    It is 1 for G = F up to scale, and the gap of E15 for G = I.
-    """
-    step, best = (np.linalg.solve(matrix, gradient[..., None])[..., 0] for matrix in (guess, metric))
-    cost = np.einsum("...i,...ij,...j->...", step, metric, step)
-    return np.sum(gradient * step, axis=-1) / np.sqrt(cost * np.sum(gradient * best, axis=-1))
-
-
-def _reversed(exact, released):
-    """Where E7 charges the softest axis of E5 more than its stiffest."""
-    axes = np.linalg.eigh(exact)[1]
-    charge = np.einsum("...ji,...jk,...ki->...i", axes, released, axes)
-    return charge[..., 0] > charge[..., -1]
-
-
-def _towards(matrices, directions):
-    """|cos| of the angle between the stiffest axes and directions (states, d), one for each state."""
-    units = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
-    return np.abs(np.einsum("...i,...i->...", np.linalg.eigh(matrices)[1][..., -1], units))
 
 
 def _efficiencies(found, rng):
@@ -257,7 +57,7 @@ def _efficiencies(found, rng):
     exact, released = (np.asarray(matrix, float)[:, :, None] for matrix in (found.exact, found.released))
     exact, released = (np.repeat(matrix, GRADIENTS, axis=2) for matrix in (exact, released))
     flat = np.broadcast_to(np.eye(exact.shape[-1]), exact.shape)
-    l2, e7 = (efficiency(directions, exact, guess) for guess in (flat, released))
+    l2, e7 = (anisotropy.efficiency(directions, exact, guess) for guess in (flat, released))
     return {"l2": l2.mean(axis=2), "e7": e7.mean(axis=2), "e7_below_l2": (e7 < l2).mean(axis=2)}
 
 
@@ -273,13 +73,13 @@ def _exact_control(means, covariances, key):
     sample_key, read_key = jr.split(key)
     observations = np.concatenate([means, covariances.reshape(len(means), -1)], axis=1)
     actions = _draw_gaussians(means, covariances, sample_key)
-    policy, observations = GaussianPolicy(means.shape[1]), jnp.asarray(observations, jnp.float32)
-    found = _survey(policy, observations, actions, _times(TIMES), key=read_key)
+    policy, observations = anisotropy.GaussianPolicy(means.shape[1]), jnp.asarray(observations, jnp.float32)
+    found = anisotropy.survey(policy, observations, actions, _times(TIMES), draws=DRAWS, key=read_key)
     return {"condition": np.linalg.cond(found.exact), "truth": _blurred_conditions(covariances)}
 
 
 def _blurred_conditions(covariances):
-    return np.stack([np.linalg.cond(blurred(covariances, t)) for t in TIMES])
+    return np.stack([np.linalg.cond(anisotropy.blurred(covariances, t)) for t in TIMES])
 
 
 @eqx.filter_jit
@@ -300,9 +100,9 @@ def _learned_control(field, train, held_out, rows, covariances, steps, progress,
         means.append(np.asarray(_centres(field, observations)))
         noises = np.asarray(jr.normal(one, actions.shape, jnp.float32))
         pairs.append((observations, means[-1] + noises @ factor.T))
-    control, curve = fit_held_out(*pairs, key=fit_key, steps=steps, checks=1, progress=progress)
+    control, curve = anisotropy.fit_held_out(*pairs, key=fit_key, steps=steps, checks=1, progress=progress)
     drawn = _draw_gaussians(means[1][rows], covariance[None], sample_key)
-    found = _survey(control, jnp.asarray(held_out[0][rows]), drawn, _times(TIMES), key=read_key)
+    found = anisotropy.survey(control, jnp.asarray(held_out[0][rows]), drawn, _times(TIMES), draws=DRAWS, key=read_key)
     return {
         "condition": np.linalg.cond(found.exact),
         "truth": _blurred_conditions(covariance),
@@ -311,19 +111,14 @@ def _learned_control(field, train, held_out, rows, covariances, steps, progress,
     }
 
 
-def _spectra(matrices):
-    """Eigenvalues, softest first, each state's divided by their mean (E24)."""
-    values = np.linalg.eigvalsh(np.asarray(matrices, float))
-    return values / values.mean(axis=-1, keepdims=True)
-
-
 def compute(context: Context) -> dict:
     """The numbers: conditions, spectra, ceilings, agreement of E5 and E7, controls, and a few states to draw."""
     recording = context.recordings(NAME)
     fit_key, sample_key, *control_keys = jr.split(jr.key(context.seed), 4)
-    scale = standardiser(recording.train.observations)
+    scale = anisotropy.standardiser(recording.train.observations)
     train, held_out = ((scale(part.observations), part.actions) for part in (recording.train, recording.validation))
-    field, curve = fit_held_out(train, held_out, key=fit_key, progress=_share(context, "training the flow", 0.0, 0.4))
+    progress = _share(context, "training the flow", 0.0, 0.4)
+    field, curve = anisotropy.fit_held_out(train, held_out, key=fit_key, steps=STEPS, progress=progress)
     rows = np.linspace(0, len(held_out[0]) - 1, STATES).astype(int)
     context.progress(0.4, "drawing actions and reading their scores")
     numbers, covariances = _behaviour(field, jnp.asarray(held_out[0][rows]), context.seed, sample_key)
@@ -349,10 +144,13 @@ def _share(context, message, start, stop):
 def _behaviour(field, states, seed, key):
     """What the flow's actions and scores in these states say, and the covariances of the actions (states, d, d)."""
     draw_key, read_key = jr.split(key)
-    drawn = {name: sample_actions(field, states, ACTIONS, key=draw_key, sampler=name) for name in SAMPLERS}
-    means, covariances = moments(drawn["accurate"])
-    found = _survey(field, states, drawn["accurate"], _times(TIMES), key=read_key)
-    narrow = _survey(field, states, drawn["reference"], _times(TIMES[HEADLINE : HEADLINE + 1]), key=read_key)
+    drawn = {
+        name: anisotropy.sample_actions(field, states, ACTIONS, key=draw_key, sampler=name)
+        for name in anisotropy.SAMPLERS
+    }
+    means, covariances = anisotropy.moments(drawn["accurate"])
+    found = anisotropy.survey(field, states, drawn["accurate"], _times(TIMES), draws=DRAWS, key=read_key)
+    narrow = anisotropy.survey(field, states, drawn["reference"], _times([TIMES[HEADLINE]]), draws=DRAWS, key=read_key)
     numbers = {
         "times": TIMES,
         "means": means,
@@ -360,7 +158,7 @@ def _behaviour(field, states, seed, key):
         **_bounds(drawn["accurate"], found),
         "reference": _reference(drawn["reference"], narrow, covariances),
     }
-    numbers["modes"] = np.array([modes(cloud) for cloud in np.asarray(drawn["accurate"])])
+    numbers["modes"] = np.array([anisotropy.modes(cloud) for cloud in np.asarray(drawn["accurate"])])
     numbers["examples"] = _examples(numbers, found, np.asarray(drawn["accurate"]))
     return numbers | {"summary": _summary(numbers)}, covariances
 
@@ -374,14 +172,14 @@ def _anisotropy(found, means, covariances, rng):
         "condition_blurred": _blurred_conditions(covariances),
     }
     return condition | {
-        "spectrum_e5": _spectra(exact[HEADLINE]),
-        "spectrum_e7": _spectra(released[HEADLINE]),
-        "spectrum_precision": _spectra(np.linalg.inv(covariances)),
+        "spectrum_e5": anisotropy.spectra(exact[HEADLINE]),
+        "spectrum_e7": anisotropy.spectra(released[HEADLINE]),
+        "spectrum_precision": anisotropy.spectra(np.linalg.inv(covariances)),
         "spread": np.sqrt(np.linalg.eigvalsh(covariances)),
         "stein": found.stein,
         "alignment": metrics.alignment(exact, released),
-        "towards_mean": {"e5": _towards(exact, means), "e7": _towards(released, means)},
-        "reversed": _reversed(exact, released),
+        "towards_mean": {"e5": anisotropy.towards(exact, means), "e7": anisotropy.towards(released, means)},
+        "reversed": anisotropy.charges_reversed(exact, released),
         "efficiency": _efficiencies(found, rng),
     }
 
@@ -397,7 +195,7 @@ def _bounds(actions, found):
 
 def _reference(actions, found, covariances):
     """The same with the sampler of the reference setting (E3, 10 Euler steps): how much narrower its actions are."""
-    own = moments(actions)[1]
+    own = anisotropy.moments(actions)[1]
     widths = [np.linalg.eigvalsh(matrix)[:, 0] for matrix in (own, covariances)]
     return {
         "condition_covariance": np.linalg.cond(own),
@@ -427,11 +225,6 @@ def _quantiles(values):
     return np.quantile(np.asarray(values, float), QUANTILES, axis=-1)
 
 
-def ceiling(condition: Float[Array, "*b"]) -> np.ndarray:
-    """E15: the largest share of the gain that the L2 step can miss, 1 - 2 sqrt(k) / (1 + k)."""
-    return 1 - np.asarray(trust_region.kantorovich_bound(np.asarray(condition, float)))
-
-
 def _summary(numbers):
     """The numbers that a sentence quotes: quantiles over states (10, 50, 90%) or shares of states, at t = 0.9 where one time."""
     at = {name: numbers[name][HEADLINE] for name in ("condition_e5", "condition_e7", "alignment", "reversed", "stein")}
@@ -442,8 +235,8 @@ def _summary(numbers):
         "condition_e7": _quantiles(at["condition_e7"]),
         "condition_covariance": _quantiles(numbers["condition_covariance"]),
         "condition_blurred": _quantiles(numbers["condition_blurred"][HEADLINE]),
-        "ceiling_e5": _quantiles(ceiling(at["condition_e5"])),
-        "ceiling_covariance": _quantiles(ceiling(numbers["condition_covariance"])),
+        "ceiling_e5": _quantiles(anisotropy.ceiling(at["condition_e5"])),
+        "ceiling_covariance": _quantiles(anisotropy.ceiling(numbers["condition_covariance"])),
         "one_mode": np.mean(numbers["modes"] == 1),
         "alignment": _quantiles(at["alignment"]),
         "reversed": np.mean(at["reversed"]),
@@ -537,9 +330,9 @@ def _draw_conditions(ax, numbers):
 def _draw_ceilings(ax, numbers):
     shares, own = np.linspace(0, 100, numbers["condition_e5"].shape[1]), style.look("fisher-exact", marker=None)
     for i, width in ((TIMES.index(0.8), 1.0), (HEADLINE, 2.0)):
-        values = 100 * np.sort(ceiling(numbers["condition_e5"][i]))
+        values = 100 * np.sort(anisotropy.ceiling(numbers["condition_e5"][i]))
         ax.plot(values, shares, **own | {"linestyle": "-", "linewidth": width, "label": f"E5, t = {TIMES[i]}"})
-    values = 100 * np.sort(ceiling(numbers["condition_covariance"]))
+    values = 100 * np.sort(anisotropy.ceiling(numbers["condition_covariance"]))
     ax.plot(values, shares, **style.look("behaviour", marker=None, label="covariance"))
     ax.set(xlim=(0, 60), ylim=(0, 102), xlabel="most that L2 can lose (% of gain)", ylabel="states below (%)")
     ax.set_title("ceiling on the gain (E15)")
