@@ -34,6 +34,22 @@ def on_grid(name):
     return points, np.exp(many(make(name).log_prob)(points)) * STEP**2
 
 
+@functools.cache
+def samples(name):
+    """20000 draws (n, 2)."""
+    return sampled(make(name), 20_000)
+
+
+def sampled(density, n, seed=0):
+    return np.asarray(eqx.filter_jit(lambda key: density.sample(n, key=key))(jr.key(seed)))
+
+
+@functools.cache
+def rule(name):
+    """The points and weights of a quadrature."""
+    return tuple(map(np.asarray, jax.jit(lambda: make(name).quadrature(40))()))
+
+
 def moments(x):
     """Functions (n, 7) whose means tell densities apart."""
     a, b = x[:, 0], x[:, 1]
@@ -46,10 +62,6 @@ def differences(function, x, h=1e-5):
     return np.stack([(function(x + step) - function(x - step)) / (2 * h) for step in steps], axis=-1)
 
 
-def sampled(density, n, seed=0):
-    return np.asarray(density.sample(n, key=jr.key(seed)))
-
-
 @pytest.mark.parametrize("name", densities.NAMES)
 def test_mass_is_one(name, budget):
     points, mass = on_grid(name)
@@ -59,9 +71,8 @@ def test_mass_is_one(name, budget):
 
 @pytest.mark.parametrize("name", densities.NAMES)
 def test_score_is_the_gradient(name, budget):
-    density = make(name)
-    x = sampled(density, 200)
-    score, by_differences = many(density.score)(x), differences(many(density.log_prob), x)
+    x = samples(name)[:200]
+    score, by_differences = many(make(name).score)(x), differences(many(make(name).log_prob), x)
     assert np.max(np.abs(score - by_differences)) < budget("score_by_differences") * np.max(np.abs(score))
 
 
@@ -70,7 +81,7 @@ def test_samples_follow_the_density(name, budget):
     """A chi-square test of 20000 samples in cells of side 0.2, with the grid's probabilities."""
     points, mass = on_grid(name)
     edges = [np.append(axis[::10] - STEP / 2, axis[-1] + STEP / 2) for axis in (X, Y)]
-    seen = np.histogram2d(*sampled(make(name), 20_000).T, edges)[0].ravel()
+    seen = np.histogram2d(*samples(name).T, edges)[0].ravel()
     expected = 20_000 * np.histogram2d(*points.T, edges, weights=mass)[0].ravel()
     full = expected >= 5
     seen, expected = (np.append(counts[full], 20_000 - counts[full].sum()) for counts in (seen, expected))
@@ -80,18 +91,15 @@ def test_samples_follow_the_density(name, budget):
 @pytest.mark.parametrize("name", densities.NAMES)
 def test_quadrature_is_the_grid(name, budget):
     points, mass = on_grid(name)
-    nodes = make(name).quadrature(40)
-    assert np.isclose(np.sum(nodes.weights), 1.0)
-    by_nodes = np.asarray(nodes.weights) @ moments(np.asarray(nodes.points))
-    np.testing.assert_allclose(by_nodes, mass @ moments(points), atol=budget("quadrature_against_grid"))
-    assert nodes.mean(nodes.points[:, 0]) == pytest.approx(by_nodes[0])
+    nodes, weights = rule(name)
+    assert np.isclose(weights.sum(), 1.0)
+    np.testing.assert_allclose(weights @ moments(nodes), mass @ moments(points), atol=budget("quadrature_against_grid"))
 
 
 @pytest.mark.parametrize("name", densities.NAMES)
 def test_samples_have_the_moments_of_the_quadrature(name, budget):
-    nodes, drawn = make(name).quadrature(40), moments(sampled(make(name), 20_000, seed=1))
-    exact = np.asarray(nodes.weights) @ moments(np.asarray(nodes.points))
-    errors = (drawn.mean(0) - exact) / (drawn.std(0) / np.sqrt(20_000))
+    (nodes, weights), drawn = rule(name), moments(samples(name))
+    errors = (drawn.mean(0) - weights @ moments(nodes)) / (drawn.std(0) / np.sqrt(20_000))
     assert np.max(np.abs(errors)) < budget("standard_errors")
 
 
@@ -131,9 +139,9 @@ def test_there_are_six_of_different_anisotropy():
     """The condition numbers of their Fisher matrices E[score score^T] run from that of an isotropic ring on."""
 
     def condition(name):
-        nodes = make(name).quadrature(40)
-        scores = many(make(name).score)(nodes.points)
-        return np.linalg.cond(np.einsum("n,ni,nj->ij", nodes.weights, scores, scores))
+        nodes, weights = rule(name)
+        scores = many(make(name).score)(nodes)
+        return np.linalg.cond(np.einsum("n,ni,nj->ij", weights, scores, scores))
 
     conditions = {name: condition(name) for name in densities.NAMES}
     assert len(conditions) >= 6
@@ -209,20 +217,19 @@ def test_velocity_at_the_ends(plain, mixture):
 def test_monte_carlo_nodes(mixture):
     nodes = densities.monte_carlo(mixture, 50, key=jr.key(0))
     assert nodes.points.shape == (50, 2)
+    assert float(np.sum(nodes.weights)) == pytest.approx(1)
     assert nodes.mean(nodes.points[:, 1]) == pytest.approx(float(np.mean(nodes.points[:, 1])))
 
 
 def test_off_manifold(budget):
     density = make("banana")
 
-    def share(points, level=0.01):
-        return float(densities.off_manifold(density, points, key=jr.key(1), level=level))
-
-    own, away = density.sample(20_000, key=jr.key(2)), jnp.array([[0.0, 1.0], [3.0, 0.0]])
-    expected, error = 0.05, np.sqrt(0.05 * 0.95 * (1 / 20_000 + 1 / 8192))
-    assert abs(share(own, level=0.05) - expected) < budget("standard_errors") * error
-    assert share(away) == 1.0
-    assert share(jnp.concatenate([away, jnp.array([[0.0, -0.324], [0.1, -0.315]])])) == 0.5
+    share = eqx.filter_jit(functools.partial(densities.off_manifold, density, key=jr.key(1)))
+    away, on = jnp.array([[0.0, 1.0], [3.0, 0.0]]), jnp.array([[0.0, -0.324], [0.1, -0.315]])
+    error = np.sqrt(0.05 * 0.95 * (1 / 20_000 + 1 / 8192))
+    assert abs(float(share(jnp.asarray(samples("banana")), level=0.05)) - 0.05) < budget("standard_errors") * error
+    assert [float(share(points)) for points in (away, on)] == [1, 0]
+    assert float(share(jnp.concatenate([away, on]))) == 0.5
 
 
 def test_a_density_can_be_made_inside_jit(mixture):

@@ -114,11 +114,20 @@ class TestLoss:
         assert abs(losses.mean() - expected) < budget("standard_errors") * spread
 
     def test_the_exact_velocity_is_the_best(self, mixture):
-        actions = mixture.sample(4096, key=jr.key(3))
-        exact = ExactVelocity(mixture)
-        best = self.losses(exact, actions, 5).mean()
-        for change in (lambda v, x: 1.1 * v, lambda v, x: v + 0.1, lambda v, x: v + 0.1 * x):
-            assert self.losses(lambda t, s, x, c=change: c(exact(t, s, x), x), actions, 5).mean() > best
+        actions, exact = mixture.sample(4096, key=jr.key(3)), ExactVelocity(mixture)
+
+        @jax.jit
+        def loss(changes, key):
+            def changed(t, s, x):
+                v = exact(t, s, x)
+                return v + changes[0] * v + changes[1] + changes[2] * x
+
+            return flow.flow_matching_loss(changed, jnp.zeros((4096, 0)), actions, key=key)
+
+        best, *others = (
+            np.mean([loss(changes, key) for key in jr.split(jr.key(1), 5)]) for changes in [[0.0] * 3, *np.eye(3) / 10]
+        )
+        assert best < min(others)
 
 
 class Traced(VelocityField):
@@ -159,19 +168,16 @@ class TestFit:
         errors = np.mean(drawn, 0) - mixture.weights @ mixture.means
         assert np.max(np.abs(errors)) < budget("fitted_mean")
 
-    def test_log_prob_is_near_the_exact_one(self, fitted, mixture, budget):
-        x = mixture.sample(400, key=jr.key(8))
-        learned = jax.jit(jax.vmap(lambda a: flow.log_prob(fitted[0], EMPTY, a)))(x)
-        errors = np.asarray(learned - jax.vmap(mixture.log_prob)(x))
+    def test_log_prob_is_near_the_exact_one_and_integrates_to_one(self, fitted, plain, budget):
+        """The flow of any smooth field carries all of its mass, however well it has been trained."""
+        axis = np.arange(-3.5, 3.5, 0.1)
+        grid = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+        x = np.concatenate([plain.sample(400, np.random.default_rng(8)), grid])
+        learned = np.asarray(jax.jit(jax.vmap(lambda a: flow.log_prob(fitted[0], EMPTY, a)))(x))
+        errors = learned[:400] - plain.log_prob(x[:400])
         assert np.mean(np.abs(errors)) < budget("fitted_log_prob")
         assert abs(np.mean(errors)) < budget("fitted_log_prob") / 2
-
-    def test_log_prob_integrates_to_one(self, fitted, budget):
-        """Whatever the field is: the flow of any smooth field carries all of its mass."""
-        axis = np.arange(-3.5, 3.5, 0.1)
-        points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-        density = np.exp(jax.jit(jax.vmap(lambda a: flow.log_prob(fitted[0], EMPTY, a)))(points))
-        assert density.sum() * 0.01 == pytest.approx(1, abs=budget("fitted_mass"))
+        assert np.exp(learned[400:]).sum() * 0.1**2 == pytest.approx(1, abs=budget("fitted_mass"))
 
     def test_the_callers_field_is_untouched(self, fitted):
         trained, _, field = fitted
@@ -213,7 +219,7 @@ class TestFit:
         actions = 0.5 * states + 0.1 * rng.normal(size=(4000, 1))
         field = VelocityField(1, 1, 32, 2, key=jr.key(0))
         field, _ = flow.fit(
-            field, actions, states, key=jr.key(1), steps=800, learning_rate=3e-3, decay=0.98, progress=False
+            field, actions, states, key=jr.key(1), steps=600, learning_rate=3e-3, decay=0.98, progress=False
         )
         draw = jax.jit(jax.vmap(lambda s, z: flow.sample(field, s, z, steps=20), in_axes=(None, 0)))
         for state in (-1.0, 1.0):
@@ -290,25 +296,23 @@ class TestSample:
             path[-1], flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=40), atol=1e-12
         )
 
-    def slope(self, adjoint, solver=None, steps=10):
+    def slope(self, adjoint, **options):
         def end(weight):
-            return flow.sample(Pendulum(weight), STATE, NOISE, adjoint=adjoint, solver=solver, steps=steps).sum()
+            return flow.sample(Pendulum(weight), STATE, NOISE, adjoint=adjoint, **options).sum()
 
         derivative = jax.jacfwd if isinstance(adjoint, diffrax.ForwardMode) else jax.grad
         return float(jax.jit(derivative(end))(jnp.asarray(2.0)))
 
-    @pytest.mark.parametrize("adjoint", [None, diffrax.DirectAdjoint(), diffrax.ForwardMode()])
-    def test_gradients_do_not_depend_on_the_adjoint(self, adjoint, budget):
-        def end(weight):
-            return float(flow.sample(Pendulum(jnp.asarray(weight)), STATE, NOISE).sum())
-
-        by_differences = (end(2 + 1e-5) - end(2 - 1e-5)) / 2e-5
-        assert self.slope(adjoint) == pytest.approx(by_differences, rel=budget("gradient_by_differences"))
-        exact = self.slope(diffrax.RecursiveCheckpointAdjoint())
-        assert self.slope(adjoint) == pytest.approx(exact, rel=budget("closed_form"))
+    def test_gradients_do_not_depend_on_the_adjoint(self, budget):
+        ends = jax.jit(lambda weight: flow.sample(Pendulum(weight), STATE, NOISE).sum())
+        by_differences = (ends(2 + 1e-5) - ends(2 - 1e-5)) / 2e-5
+        default = self.slope(None)
+        assert default == pytest.approx(float(by_differences), rel=budget("gradient_by_differences"))
+        for adjoint in (diffrax.DirectAdjoint(), diffrax.ForwardMode()):
+            assert self.slope(adjoint) == pytest.approx(default, rel=budget("closed_form"))
 
     def test_backsolve_agrees_where_the_steps_are_fine(self, budget):
-        fine = {"solver": diffrax.Tsit5(), "steps": 100}
+        fine = {"solver": diffrax.Midpoint(), "steps": 400}
         recursive = self.slope(diffrax.RecursiveCheckpointAdjoint(), **fine)
         assert self.slope(diffrax.BacksolveAdjoint(), **fine) == pytest.approx(recursive, rel=budget("backsolve"))
 
@@ -345,21 +349,24 @@ class TestLogProb:
 
     def test_is_the_change_of_variables(self, budget):
         """log N(z) - log |det dx/dz| at the end of a nonlinear flow that has an observation."""
-        fine = {"solver": diffrax.Tsit5(), "steps": 200}
+        fine = {"solver": diffrax.Midpoint(), "steps": 1000}
         end = flow.sample(PENDULUM, STATE, NOISE, **fine)
         jacobian = jax.jacrev(lambda z: flow.sample(PENDULUM, STATE, z, **fine))(jnp.asarray(NOISE))
         expected = scipy.stats.norm.logpdf(NOISE).sum() - np.linalg.slogdet(jacobian)[1]
-        assert float(flow.log_prob(PENDULUM, STATE, end, steps=200)) == pytest.approx(
+        assert float(flow.log_prob(PENDULUM, STATE, end, **fine)) == pytest.approx(
             expected, abs=budget("gaussian_log_prob")
         )
 
     def hutchinson(self, field, x, probes, n=400):
-        one = jax.vmap(lambda key: flow.log_prob(field, EMPTY, x, divergence="hutchinson", probes=probes, key=key))
+        options = {"divergence": "hutchinson", "probes": probes, "solver": diffrax.Euler()}
+        one = jax.vmap(lambda key: flow.log_prob(field, EMPTY, x, key=key, **options))
         return np.asarray(jax.jit(one)(jr.split(jr.key(9), n)))
 
     def test_hutchinson_is_unbiased(self, mixture, budget):
         field, x = ExactVelocity(mixture), jnp.array([0.3, -0.4])
-        exact = float(flow.log_prob(field, EMPTY, x))
+        exact = float(
+            flow.log_prob(field, EMPTY, x, solver=diffrax.Euler())
+        )  # the same steps: only the trace is random
         one, eight = self.hutchinson(field, x, 1), self.hutchinson(field, x, 8)
         for estimates in (one, eight):
             assert np.ptp(estimates) > 1e-3
