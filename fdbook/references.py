@@ -213,14 +213,14 @@ EQUATIONS: dict[str, Equation] = {
         Equation(
             "E12",
             "a Gaussian scaled by 1 + e: E11 over E10",
-            r"\delta = e\, a: \quad E10 = e^2 d, \quad E11 = \tfrac12 e^2 (d^2 + 2d), \quad"
+            r"\delta = e\, a: \quad E10 = e^2 d, \quad E11 = \tfrac12 e^2 (d^2 + 2d), \quad "
             r"E11 / E10 = \tfrac12 (d + 2)",
         ),
         Equation(
             "E13",
             "the best step of a given KL",
-            r"\max_\delta\, g^T \delta \ \text{s.t.}\ \tfrac12 \delta^T F \delta \le \epsilon: \quad"
-            r"\delta^* = \sqrt{\frac{2 \epsilon}{g^T F^{-1} g}}\, F^{-1} g, \quad"
+            r"\max_\delta\, g^T \delta \ \text{s.t.}\ \tfrac12 \delta^T F \delta \le \epsilon: \quad "
+            r"\delta^* = \sqrt{\frac{2 \epsilon}{g^T F^{-1} g}}\, F^{-1} g, \quad "
             r"\text{gain} = \sqrt{2 \epsilon\, g^T F^{-1} g}",
         ),
         Equation(
@@ -231,28 +231,28 @@ EQUATIONS: dict[str, Equation] = {
         Equation(
             "E15",
             "the gap between E14 and E13 is a Kantorovich ratio",
-            r"\frac{2 \sqrt{\kappa}}{1 + \kappa} \le \frac{|g|^2}{\sqrt{(g^T F g)(g^T F^{-1} g)}} \le 1, \qquad"
+            r"\frac{2 \sqrt{\kappa}}{1 + \kappa} \le \frac{|g|^2}{\sqrt{(g^T F g)(g^T F^{-1} g)}} \le 1, \qquad "
             r"\kappa = \operatorname{cond}(F)",
             "kantorovich",
         ),
         Equation(
             "E18",
             "DeFlow: an L2 budget for the displacement, kept by a multiplier",
-            r"L = \alpha\, E|\delta|^2 / d - Q(s, \operatorname{clip}(a')), \qquad"
+            r"L = \alpha\, E|\delta|^2 / d - Q(s, \operatorname{clip}(a')), \qquad "
             r"a' = \operatorname{sg}(\mathrm{flow}(s, z)) + \delta",
             "deflow",
         ),
         Equation(
             "E19",
             "FiDec as the paper writes it: E18 with the quadratic form of E11",
-            r"|\delta|^2 \;\to\; \tfrac12 E\left[\delta^T I \delta\right], \quad"
+            r"|\delta|^2 \;\to\; \tfrac12 E\left[\delta^T I \delta\right], \quad "
             r"I = \text{score}\,\text{score}^T \text{ from E5, trace-normalised}",
             "fidec",
         ),
         Equation(
             "E20",
             "FiDec as its released code computes it: a mean Fisher matrix per state, its scores from E7",
-            r"L = \alpha\, E_s\left[\delta^T \bar F(s)\, \delta\right] / d - Q, \qquad"
+            r"L = \alpha\, E_s\left[\delta^T \bar F(s)\, \delta\right] / d - Q, \qquad "
             r"\bar F(s) = \tfrac1K \sum_k \text{score}_k\, \text{score}_k^T + 10^{-3} I,"
             r"\text{ divided by } \operatorname{tr}(\bar F) / d",
             "fidec-code",

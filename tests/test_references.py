@@ -99,3 +99,8 @@ def test_bibtex_of_a_paper_is_well_formed(paper):
 
 def test_the_bibliography_holds_every_paper():
     assert references.bibtex().count("@") == len(references.PAPERS)
+
+
+@pytest.mark.parametrize("equation", references.EQUATIONS.values(), ids=list(references.EQUATIONS))
+def test_no_space_command_runs_into_the_word_behind_it(equation):
+    assert not re.search(r"\\q?quad[A-Za-z]", equation.statement)
