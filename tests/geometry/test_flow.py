@@ -124,9 +124,8 @@ class TestLoss:
 
             return flow.flow_matching_loss(changed, jnp.zeros((4096, 0)), actions, key=key)
 
-        best, *others = (
-            np.mean([loss(changes, key) for key in jr.split(jr.key(1), 5)]) for changes in [[0.0] * 3, *np.eye(3) / 10]
-        )
+        keys = jr.split(jr.key(1), 5)
+        best, *others = (np.mean([loss(changes, key) for key in keys]) for changes in [np.zeros(3), *np.eye(3) / 10])
         assert best < min(others)
 
 

@@ -256,7 +256,7 @@ FOLDS = {  # a target that several actions reach, or none
 def chosen(maps):
     """One map for a whole table: the state says which. So the inverse is compiled once, not once for each."""
     branches = [lambda a, delta=delta: delta(EMPTY, a) for delta in maps]
-    return LocalTransport(lambda state, a: jax.lax.switch(state[0], branches, a))
+    return LocalTransport(lambda state, a: jax.lax.switch(state[0].astype(int), branches, a))
 
 
 ONES, FOLDING = chosen(ONE_TO_ONE.values()), chosen(delta for delta, _ in FOLDS.values())
@@ -278,7 +278,7 @@ class TestInverse:
     def test_undoes_the_map(self, name, budget):
         """T(T^-1(a)) = a and T^-1(T(a)) = a, from behind jit and vmap."""
         a, near = np.random.default_rng(1).uniform(-1, 1, (30, 2)), budget("inverse")
-        there, back = there_and_back(np.array([list(ONE_TO_ONE).index(name)]), a)
+        there, back = there_and_back(np.array([1.0 * list(ONE_TO_ONE).index(name)]), a)
         np.testing.assert_allclose(there, a, atol=near, rtol=0)
         np.testing.assert_allclose(back, a, atol=20 * near, rtol=0)
 
@@ -292,7 +292,7 @@ class TestInverse:
     @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
     @pytest.mark.parametrize("name", FOLDS)
     def test_refuses_folds(self, name, dtype, refused):
-        state, target = np.array([list(FOLDS).index(name)]), jnp.asarray(FOLDS[name][1], dtype)
+        state, target = np.array([1.0 * list(FOLDS).index(name)]), jnp.asarray(FOLDS[name][1], dtype)
         refused(FOLDING.inverse, state, target, match=NO_INVERSE, jit=True)
 
     def test_refuses_a_fold_eagerly(self, refused):
