@@ -10,6 +10,7 @@ VENV ?= .venv
 OUT ?= figures
 ARGS ?=
 
+DATASETS := ogbench/cube-single-play ogbench/pointmaze-medium-navigate
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -22,7 +23,8 @@ help: ## explain these commands
 
 install: $(VENV)/.installed ## make the environment (the commands below do this themselves)
 
-figures: $(VENV)/.installed ## draw every figure, from flows trained here and now
+figures: $(VENV)/.installed ## draw every figure, from flows trained and data recorded here and now
+	@for name in $(DATASETS); do $(BIN)/fdbook data record $$name --episodes 20 > /dev/null || exit 1; done
 	$(BIN)/fdbook figures --out "$(OUT)" $(ARGS)
 
 test: $(VENV)/.installed-test ## run the unit tests, then every notebook
