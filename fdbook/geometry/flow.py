@@ -191,12 +191,13 @@ def _solve(terms, y, args, t0, t1, solver, steps, stepsize_controller, adjoint, 
     if steps < 1:
         raise ValueError(f"A flow takes at least one step; got {steps}.")
     controller = diffrax.ConstantStepSize() if stepsize_controller is None else stepsize_controller
+    time = jax.tree.leaves(y)[0].dtype.type  # diffrax would raise a float32 state to the precision of float64 times
     return diffrax.diffeqsolve(
         terms,
         solver,
-        t0,
-        t1,
-        (t1 - t0) / steps,
+        time(t0),
+        time(t1),
+        time((t1 - t0) / steps),
         y,
         args,
         saveat=saveat,
@@ -248,7 +249,7 @@ def trajectory(
     """E3 on the way: where the flow has carried one noise (d,) at increasing times (k,) in [0, 1]; arguments as in `sample`."""
     check_point(noise, field.action_dim, "flow.trajectory (noise)")
     check_shape(times, (None,), "times", "flow.trajectory")
-    saveat = diffrax.SaveAt(ts=check_time(times, "flow.trajectory"))
+    saveat = diffrax.SaveAt(ts=jnp.asarray(check_time(times, "flow.trajectory"), noise.dtype))
     return _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint)
 
 

@@ -264,6 +264,15 @@ class TestSample:
         assert np.max(np.abs(free)) > 1
         np.testing.assert_allclose(clipped, np.clip(free, -1, 1))
 
+    @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+    def test_points_keep_their_precision(self, dtype, budget):
+        """Single precision stays single where double is at hand, and agrees with it."""
+        field, noise = VelocityField(0, 2, 8, 1, key=jr.key(0)), jnp.asarray(NOISE, dtype)
+        ends = flow.sample(field, EMPTY, noise), flow.trajectory(field, EMPTY, noise, jnp.array([0.5, 1.0]))[-1]
+        value = flow.log_prob(field, EMPTY, ends[0], solver=diffrax.Euler())
+        assert {ends[0].dtype, ends[1].dtype, value.dtype} == {jnp.dtype(dtype)}
+        np.testing.assert_allclose(ends[0], flow.sample(field, EMPTY, NOISE), atol=budget("single_precision"))
+
     def test_solver_and_steps_are_arguments(self, budget):
         """Heun's method by hand, with 7 steps."""
         x, h = NOISE, 1 / 7
