@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import nbformat
+import numpy as np
 import pytest
 
 from fdbook import exercises
@@ -83,6 +85,38 @@ def test_an_error_in_the_answer_is_a_sentence():
     lines = [exercises.verdict(name, broken)[1] for name, answer in ANSWERS if callable(answer)]
     assert lines
     assert all("your function raised ZeroDivisionError: division by zero" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (3.0, "the answer should be a function; it is a float."),
+        (lambda x: x * jnp.nan, "your function returned NaN or infinite values."),
+        (lambda x: (x, {"more": np.inf}), "your function returned NaN or infinite values."),
+        (lambda x, y: x, "your function raised TypeError: "),
+    ],
+)
+def test_answers_of_a_wrong_kind(answer, hint):
+    with pytest.raises(exercises.Wrong) as wrong:
+        exercises.call(answer, jnp.ones(2))
+    assert str(wrong.value).startswith(hint)
+
+
+def test_answers_come_back_as_numpy_and_with_their_shape():
+    value = exercises.call(lambda x, y: (x + y, 1), jnp.ones(2), 2.0)
+    np.testing.assert_array_equal(value[0], [3, 3])
+    assert all(isinstance(part, np.ndarray) for part in value)
+    assert exercises.same_shape(value[0], (2,)) is value[0]
+    with pytest.raises(exercises.Wrong, match=r"should have shape \(3,\); it has shape \(2,\)"):
+        exercises.same_shape(value[0], (3,))
+
+
+def test_functions_that_return_nothing_are_open():
+    lines = [exercises.verdict(name, lambda *args, **options: None) for name, answer in ANSWERS if callable(answer)]
+    assert lines
+    for right, line in lines:
+        assert not right
+        assert "is open: replace the dots" in line
 
 
 def test_an_unknown_exercise_is_refused_with_the_nearest():

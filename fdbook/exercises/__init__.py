@@ -55,7 +55,7 @@ def _missing(value) -> bool:
     return value is None or value is Ellipsis
 
 
-def call(answer: Callable, *args):
+def call(answer: object, *args):
     """What the reader's function returns for these arguments, as NumPy; turns dots, errors and NaN into sentences."""
     if not callable(answer):
         raise Wrong(f"the answer should be a function; it is a {type(answer).__name__}.")

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import random_mixture
+from plain import many, random_mixture
 
 from fdbook.geometry import densities
 from fdbook.geometry.densities import GaussianMixture, Ring, Shear, Twist, gaussian, make
@@ -19,12 +19,6 @@ from fdbook.geometry.densities import GaussianMixture, Ring, Shear, Twist, gauss
 STEP = 0.02  # at most half of the smallest standard deviation: midpoint sums of smooth peaks are then exact to rounding
 X = np.arange(-4, 4, STEP) + STEP / 2
 Y = np.arange(-4, 14, STEP) + STEP / 2  # the banana's arms rise steeply
-
-
-def many(function, in_axes=0):
-    """A function of one point, compiled for many and returning NumPy."""
-    compiled = jax.jit(jax.vmap(function, in_axes=in_axes))
-    return lambda *args: np.asarray(compiled(*args))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import multivariate_normal
+from plain import many
 
 from fdbook.geometry import paths
 from fdbook.geometry.densities import gaussian
@@ -28,24 +29,24 @@ def on_path(plain, t, n=50, seed=0):
 
 
 def velocities(mixture, t, x):
-    return jax.vmap(mixture.velocity, in_axes=(None, 0))(t, x)
+    return many(mixture.velocity, in_axes=(None, 0))(t, x)
 
 
 @pytest.mark.parametrize("t", TIMES)
 def test_the_velocity_holds_the_score(plain, mixture, t, budget):
     """E5 from the exact velocity is the gradient of log p_t."""
     x = on_path(plain, t)
-    score = jax.vmap(jax.grad(lambda x: noised_log_prob(plain, t, x)))(x)
+    score = many(jax.grad(lambda x: noised_log_prob(plain, t, x)))(x)
     from_velocity = paths.score_from_velocity(t, x, velocities(mixture, t, x))
     np.testing.assert_allclose(from_velocity, score, atol=budget("score_from_velocity"), rtol=0)
-    np.testing.assert_allclose(jax.vmap(mixture.noised(t).score)(x), score, atol=budget("score_from_velocity"), rtol=0)
+    np.testing.assert_allclose(many(mixture.noised(t).score)(x), score, atol=budget("score_from_velocity"), rtol=0)
 
 
 @pytest.mark.parametrize("t", TIMES)
 def test_released_score(plain, mixture, t, budget):
     """E7: v / (1 - t) = score / t + x / (t (1 - t))."""
     x = on_path(plain, t)
-    score = jax.vmap(jax.grad(lambda x: noised_log_prob(plain, t, x)))(x)
+    score = many(jax.grad(lambda x: noised_log_prob(plain, t, x)))(x)
     released = paths.released_score(t, velocities(mixture, t, x))
     np.testing.assert_allclose(released, score / t + x / (t * (1 - t)), atol=budget("released_score"), rtol=0)
 
@@ -64,7 +65,7 @@ def test_what_the_released_score_does_to_a_metric(mean, variances, true, exact, 
     density, t = gaussian(jnp.array(mean), jnp.diag(jnp.array(variances))), 0.9
 
     def diagonal(score, nodes):
-        scores = np.asarray(jax.vmap(score)(nodes.points))
+        scores = many(score)(nodes.points)
         second = np.einsum("n,ni->i", nodes.weights, scores**2)
         return 2 * second / second.sum()
 
