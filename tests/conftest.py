@@ -1,5 +1,6 @@
 """What every test runs under: shapes and types checked, double precision, no silent promotion, no window."""
 
+import signal
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from jaxtyping import install_import_hook
 
 
 install_import_hook("fdbook", "beartype.beartype")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children too
 matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
