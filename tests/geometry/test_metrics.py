@@ -200,10 +200,12 @@ def test_singular_metrics_have_an_infinite_condition_number(dtype):
 
 
 @pytest.mark.parametrize("cost", [0.25, 4.0])
-def test_ellipse_is_a_level_set(cost, budget):
-    points = np.asarray(metrics.ellipse(BENT, cost, n=41))
+@pytest.mark.parametrize("turn", [TURN, TURN.T])
+def test_ellipse_is_a_level_set(cost, turn, budget):
+    matrix = turn @ np.diag([1.0, 9.0]) @ turn.T
+    points = np.asarray(metrics.ellipse(matrix, cost, n=41))
     assert points.shape == (41, 2)
-    np.testing.assert_allclose(np.einsum("ni,ij,nj->n", points, BENT, points), cost, rtol=budget("closed_form"))
+    np.testing.assert_allclose(np.einsum("ni,ij,nj->n", points, matrix, points), cost, rtol=budget("closed_form"))
     np.testing.assert_allclose(points[0], points[-1], atol=1e-12)
     lengths = np.linalg.norm(points, axis=1)
     np.testing.assert_allclose([lengths.max(), lengths.min()], [np.sqrt(cost), np.sqrt(cost / 9)])

@@ -395,12 +395,14 @@ class TestBase:
         options = {"steps": 200}
         base = transport.base_from_flow(Follows(), Fisher(t=0.8), states, 500, key=jr.key(1), **options)
         assert (base.actions.shape, base.scores.shape) == ((3, 500, 2), (3, 500, 2))
-        errors = np.asarray(base.actions.mean(1) - states) / (0.1 / np.sqrt(500))
-        assert np.max(np.abs(errors)) < budget("standard_errors")
-        np.testing.assert_allclose(base.actions.std(1), 0.1, rtol=0.15)
-        noised = 0.8**2 * 0.01 + 0.2**2
-        np.testing.assert_allclose(np.mean(base.scores**2, axis=1), 1 / noised, rtol=0.3)
-        assert np.unique(np.asarray(base.actions)).size == 3000
+        # the noise in every action, and (through E5 and E1) the noise at which its score was read
+        starts = np.asarray(base.actions - states[:, None]) / 0.1
+        points = 0.8 * states[:, None] - base.scores * (0.8**2 * 0.01 + 0.2**2)
+        for noise in (starts, np.asarray(points - 0.8 * base.actions) / 0.2):
+            np.testing.assert_allclose(noise.std(axis=1), 1, atol=0.15)
+            products = noise * np.roll(noise, 1, axis=0)  # fresh in every state
+            for draws in (noise, products):
+                assert np.max(np.abs(draws.mean(axis=1))) < budget("standard_errors") / np.sqrt(500)
         l2 = transport.base_from_flow(Follows(), L2(), states, 5, key=jr.key(1), clip=True)
         np.testing.assert_array_equal(l2.scores, np.zeros((3, 5, 2)))
         assert np.max(np.abs(l2.actions)) <= 1
