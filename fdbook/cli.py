@@ -159,11 +159,11 @@ def add_data(commands) -> None:
 
 
 def _list_data(arguments):
-    from fdbook.data import ogbench, tasks
+    from fdbook.data import files, tasks
 
     for name, description in tasks.recordable().items():
         print(f"{name:<34} {description}")
-    print(f"Recordings are kept in {ogbench.root()} (set FDBOOK_DATA to keep them elsewhere).")
+    print(f"Recordings are kept in {files.root()} (set FDBOOK_DATA to keep them elsewhere).")
 
 
 def _record(arguments):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from fdbook.data.ogbench import Place, read
+from fdbook.data.files import Place, read
 from fdbook.data.tasks import DataSet
 
 
@@ -132,10 +132,10 @@ def _global_randomness(seed):
 
 def _episode(dataset: DataSet, environment, seeds: tuple[int, int, int], tick: Callable) -> dict[str, np.ndarray]:
     """One whole episode in the layout of the files, from (seed, number of the split, number of the episode)."""
-    rows = {key: np.empty((dataset.steps, width), np.float32) for key, width in dataset.widths.items()}
+    rows = {key: np.empty((dataset.steps, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
     own, shared = np.random.SeedSequence(seeds).generate_state(2).tolist()
     with _global_randomness(shared):
-        for row, (observation, action, info) in enumerate(CONTROLLERS[dataset.family].play(environment, own)):
+        for row, (observation, action, info) in enumerate(CONTROLLERS[dataset.controller].play(environment, own)):
             rows["observations"][row], rows["actions"][row] = observation, action
             rows["qpos"][row], rows["qvel"][row] = info["prev_qpos"], info["prev_qvel"]
             tick()
@@ -250,7 +250,7 @@ class _Workshop:
         """All episodes of a split, one after the other."""
         dataset, size = self.place.dataset, self.place.sizes[split]
         rows = size * dataset.steps
-        arrays = {key: np.empty((rows, width), np.float32) for key, width in dataset.widths.items()}
+        arrays = {key: np.empty((rows, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
         arrays["terminals"] = np.empty(rows, bool)
         for index in range(size):
             for key, values in read(self.shard(split, index), dataset, 1).items():
@@ -304,7 +304,7 @@ def _run(workshop: _Workshop, progress: bool) -> None:
     dataset, jobs = workshop.place.dataset, workshop.missing()
     total = len(workshop.jobs) * dataset.steps
     count = {"total": total, "initial": total - len(jobs) * dataset.steps, "unit": " transitions", "unit_scale": True}
-    environment = CONTROLLERS[dataset.family].environment(dataset)
+    environment = CONTROLLERS[dataset.controller].environment(dataset)
     with environment, tqdm(desc=dataset.name, disable=not progress, **count) as bar:
         for job in jobs:
             workshop.record(environment, *job, bar.update)

@@ -1,55 +1,347 @@
-"""The data sets that fdbook knows: what an episode of each looks like, and which scripted controller records it."""
+"""Every task of the papers, and those that can be recorded without a download: data set, environment, protocol, settings.
+
+A data set is logged behaviour; a task adds a reward and an evaluation. OGBench's data sets carry five tasks each, D4RL's one.
+The 73 tasks of the papers and their settings are those that Flow Q-Learning (arXiv 2502.02538), DeFlow (arXiv 2601.10471) and
+Fisher Decorator (arXiv 2604.17919) share; where we had to choose, `Task.settings_from` says so.
+"""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
 
 from fdbook.checks import unknown
 
 
-__all__ = ["DATASETS", "DataSet", "find", "recordable"]
+__all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recordable"]
+
+Group = Literal["ogbench-state", "ogbench-pixels", "d4rl-antmaze", "d4rl-adroit", "ogbench-pointmaze", "d4rl-pointmaze"]
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One data set of a benchmark, in OGBench's layout of one row per step."""
+    """One data set of a benchmark."""
 
     name: str
-    """The benchmark and the benchmark's own name for the data set, as in ogbench/cube-single-play."""
+    """OGBench's name for it behind ogbench/, as in ogbench/cube-single-play, or Minari's id, as in D4RL/pen/human-v2."""
     environment: str
     """The gymnasium id of the environment that the data come from."""
-    family: str
-    """The scripted controller that records it (a key of `fdbook.data.record.CONTROLLERS`)."""
-    widths: dict[str, int]
-    """The width of a row of each float32 array in a file: observations, actions, and the simulator's qpos and qvel."""
+    observation: tuple[int, ...]
+    """The shape of an observation as agents see it; for dict observations, of the flattened one."""
+    action: int
+    """The number of actions, each in [-1, 1]."""
+    steps: int
+    """Rows of an episode: exactly, in OGBench; at most, in D4RL."""
     description: str
     """What a reader is told about it, in one line."""
-    steps: int = 1001
-    """Rows of an episode."""
+    episodes: int | None = None
+    """Training episodes of the published set, with a tenth as many for validation; None where their number is not fixed."""
+    controller: str | None = None
+    """The scripted controller that records it anew (a key of `fdbook.data.record.CONTROLLERS`), or None."""
+    simulator: dict[str, int] = dataclasses.field(default_factory=dict)
+    """The widths of OGBench's arrays of the simulator's state: qpos, qvel and, where there are buttons, button_states."""
+    goal: bool = False
+    """Whether the flattened observation of a D4RL maze holds the goal."""
+
+    @property
+    def benchmark(self) -> Literal["ogbench", "d4rl"]:
+        """Whose data set it is."""
+        return "ogbench" if self.name.startswith("ogbench/") else "d4rl"
+
+    @property
+    def pixels(self) -> bool:
+        """Whether observations are pictures: uint8 of shape (height, width, channels)."""
+        return len(self.observation) == 3
+
+    @property
+    def family(self) -> str:
+        """The kind of world: maze, cube, scene or puzzle of OGBench; antmaze, pointmaze or adroit of D4RL."""
+        if self.benchmark == "d4rl":
+            kind = self.name.split("/")[1]
+            return kind if kind in ("antmaze", "pointmaze") else "adroit"
+        kind = self.name.removeprefix("ogbench/").removeprefix("visual-").split("-")[0]
+        return kind if kind in ("cube", "scene", "puzzle") else "maze"
 
     @property
     def stem(self) -> str:
-        """The data set's file name without its ending, as the benchmark's own loader wants it."""
-        return f"{self.name.split('/')[1]}-v0"
+        """The name of an OGBench data set's file without its ending, as OGBench's own loader wants it."""
+        return f"{self.name.removeprefix('ogbench/')}-v0"
+
+    @property
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """The arrays of an OGBench file without `terminals`: shape of one row, and dtype."""
+        rows = {
+            "observations": (self.observation, np.dtype(np.uint8 if self.pixels else np.float32)),
+            "actions": ((self.action,), np.dtype(np.float32)),
+        }
+        for key, width in self.simulator.items():
+            rows[key] = ((width,), np.dtype(np.int64 if key == "button_states" else np.float32))
+        return rows
+
+    @property
+    def why_not_recordable(self) -> str:
+        """Why it cannot be recorded anew, in one sentence; empty when it can."""
+        if self.controller:
+            return ""
+        who = {"adroit": "by people, and by policies trained on them", "antmaze": "by trained walking policies"}
+        made = who.get(self.family, "by trained walking policies")
+        return f"{self.name} cannot be recorded anew: it was made {made}, which no environment brings along."
 
 
-DATASETS = {
-    dataset.name: dataset
-    for dataset in (
-        DataSet(
-            name="ogbench/cube-single-play",
-            environment="cube-single-v0",
-            family="cube",
-            widths={"observations": 28, "actions": 5, "qpos": 21, "qvel": 20},
-            description="a robot arm that carries one cube from place to place (28 observations, 5 actions)",
-        ),
-        DataSet(
-            name="ogbench/pointmaze-medium-navigate",
-            environment="pointmaze-medium-v0",
-            family="maze",
-            widths={"observations": 2, "actions": 2, "qpos": 2, "qvel": 2},
-            description="a point that walks through a maze from goal to goal (2 observations, 2 actions)",
-        ),
-    )
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set with a reward, an evaluation, and the papers' settings for it."""
+
+    name: str
+    """OGBench's own name, as in cube-single-play-singletask-task2-v0; for D4RL, the data set's."""
+    group: Group
+    dataset: DataSet
+    environment: str
+    """The gymnasium id of the environment to evaluate in."""
+    horizon: int
+    """Steps after which an evaluation episode is cut off."""
+    parts: int
+    """Sparse rewards count the parts of the goal that are met, minus `parts`: they lie in -parts to 0. 0 for a dense reward."""
+    success_ends: bool
+    """Whether the mask of E16 is 0, no bootstrapping, where all parts are met."""
+    discount: float
+    aggregation: Literal["mean", "min"]
+    """How the target of E16 joins the critics."""
+    fql_alpha: float
+    """FQL's weight alpha (E17)."""
+    budget: float
+    """The budget on E |delta|^2 / d of E18 to E22."""
+    updates: int
+    """Gradient steps of a published run."""
+    evaluations: tuple[int, ...]
+    """The gradient steps after which it is evaluated, over 50 episodes each; the score is the mean over them."""
+    score: Literal["success", "normalised return"]
+    """In percent: the share of episodes that reach the goal, or the return between `references` as 0 to 100."""
+    default: bool = False
+    """Whether it is the one that OGBench's name without a task number means."""
+    reward_shift: float = 0.0
+    """What is added to each recorded reward: -1 makes D4RL's 0 and 1 into -1 and 0."""
+    references: tuple[float, float] | None = None
+    """The returns of a random and of an expert policy, which a normalised return puts at 0 and 100."""
+    frame_stack: int = 1
+    """Pictures in an observation, along the channels."""
+    published: str | None = None
+    """Its name in the papers' tables, or None for a task that they do not have."""
+    caveat: str = ""
+    """What keeps scores here from being compared with published ones; empty where nothing does."""
+
+    @property
+    def settings_from(self) -> Literal["papers", "ours"]:
+        """Where discount, alpha and budget come from: the papers, or for tasks that they do not have, our choice."""
+        return "papers" if self.published else "ours"
+
+    @property
+    def reward(self) -> str:
+        """The convention of rewards and masks, in words."""
+        if not self.parts:
+            return "dense; episodes end by time alone, so masks are 1"
+        parts = "0 at the goal, -1 elsewhere" if self.parts == 1 else f"parts met - {self.parts}"
+        return f"{parts}; mask 0 {'where all is met' if self.success_ends else 'nowhere: goals follow each other'}"
+
+
+PIXELS = (64, 64, 3)
+THIRDS = {1_000_000: (800_000, 900_000, 1_000_000), 500_000: (300_000, 400_000, 500_000)}
+
+# world: observations, actions, (qpos, qvel, buttons), rows, episodes, horizon, parts, default task, controller, what is shown
+OGBENCH = {
+    "antmaze-large": (29, 8, (15, 14, 0), 1001, 1000, 1000, 1, 1, None, "a four-legged walker in a large maze"),
+    "antmaze-giant": (29, 8, (15, 14, 0), 2001, 500, 1000, 1, 1, None, "a four-legged walker in a giant maze"),
+    "humanoidmaze-medium": (69, 21, (28, 27, 0), 2001, 1000, 2000, 1, 1, None, "a humanoid in a medium maze"),
+    "humanoidmaze-large": (69, 21, (28, 27, 0), 2001, 1000, 2000, 1, 1, None, "a humanoid in a large maze"),
+    "antsoccer-arena": (42, 8, (22, 20, 0), 1001, 1000, 1000, 1, 4, None, "a four-legged walker that dribbles a ball"),
+    "cube-single": (28, 5, (21, 20, 0), 1001, 1000, 200, 1, 2, "cube", "a robot arm that carries one cube about"),
+    "cube-double": (37, 5, (28, 26, 0), 1001, 1000, 500, 2, 2, "cube", "a robot arm that carries and stacks two cubes"),
+    "scene": (
+        40,
+        5,
+        (25, 24, 2),
+        1001,
+        1000,
+        750,
+        5,
+        2,
+        "scene",
+        "a robot arm with a cube, buttons, drawer and window",
+    ),
+    "puzzle-3x3": (
+        55,
+        5,
+        (23, 23, 9),
+        1001,
+        1000,
+        500,
+        9,
+        4,
+        "puzzle",
+        "a robot arm that presses 9 lights-out buttons",
+    ),
+    "puzzle-4x4": (83, 5, (30, 30, 16), 1001, 1000, 500, 16, 4, "puzzle", "a robot arm that presses 16 such buttons"),
+    "pointmaze-medium": (2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a medium maze"),
+    "pointmaze-large": (2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a large maze"),
+    "pointmaze-giant": (2, 2, (2, 2, 0), 2001, 500, 1000, 1, 1, "maze", "a point that walks a giant maze"),
 }
+VISUAL = ("cube-single", "cube-double", "scene", "puzzle-3x3", "puzzle-4x4")
+
+# the papers' discount, aggregation, FQL alpha and budget
+SETTINGS = {
+    "antmaze-large": (0.99, "min", 10.0, 0.01),
+    "antmaze-giant": (0.995, "min", 10.0, 0.01),
+    "humanoidmaze": (0.995, "mean", 30.0, 0.001),
+    "antsoccer": (0.995, "mean", 10.0, 0.01),
+    "cube": (0.99, "mean", 300.0, 0.001),
+    "scene": (0.99, "mean", 300.0, 0.001),
+    "puzzle": (0.99, "mean", 1000.0, 0.005),
+    "visual-cube-single": (0.99, "mean", 300.0, 0.001),
+    "visual-cube-double": (0.99, "mean", 100.0, 0.001),
+    "visual-scene": (0.99, "mean", 100.0, 0.001),
+    "visual-puzzle": (0.99, "mean", 300.0, 0.005),
+    "pointmaze": (0.99, "mean", 1.0, 0.3),  # ours: a budget near the variance of the controller's noise
+}
+
+# maze: environment, horizon, discount, FQL alpha
+ANTMAZE = {
+    "umaze-v1": ("AntMaze_UMaze-v4", 700, 10.0),
+    "umaze-diverse-v1": ("AntMaze_UMaze-v4", 700, 10.0),
+    "medium-play-v1": ("AntMaze_Medium-v4", 1000, 10.0),
+    "medium-diverse-v1": ("AntMaze_Medium_Diverse_GR-v4", 1000, 10.0),
+    "large-play-v1": ("AntMaze_Large-v4", 1000, 3.0),
+    "large-diverse-v1": ("AntMaze_Large_Diverse_GR-v4", 1000, 3.0),
+}
+POINTMAZE = {"umaze": ("UMaze", 300), "medium": ("Medium", 600), "large": ("Large", 800)}
+
+# hand: observations, actions, reference returns, FQL alphas for human, cloned and expert data
+ADROIT = {
+    "pen": (45, 24, (96.262799, 3076.8331), (10_000.0, 10_000.0, 3000.0)),
+    "door": (39, 28, (-56.512833, 2880.569309), (3000.0, 3000.0, 3000.0)),
+    "hammer": (46, 26, (-274.856578, 12_794.134825), (3000.0, 1000.0, 3000.0)),
+    "relocate": (39, 30, (-6.425911, 4233.877798), (1000.0, 3000.0, 3000.0)),
+}
+
+OLD_D4RL = (
+    "Recorded anew for Minari, in other simulators than the old D4RL: its scores and the published ones do not compare."
+)
+DENSE = " gymnasium-robotics 1.2.1 changed the dense rewards of door, hammer and relocate without a new version."
+PEN = " The reference returns of pen are known to be stale (Minari issue 303)."
+ANT = " Settings of the old D4RL do not carry over to it (Minari issue 296)."
+
+
+def _ogbench_sets() -> Iterator[DataSet]:
+    """OGBench's data sets with states, then those with pictures."""
+    for prefix, worlds in (("", OGBENCH), ("visual-", VISUAL)):
+        for world in worlds:
+            width, action, (qpos, qvel, buttons), rows, episodes, *_, controller, what = OGBENCH[world]
+            kind = "play" if controller not in (None, "maze") else "navigate"
+            seen = f"{width} observations" if not prefix else "64 x 64 pictures"
+            yield DataSet(
+                name=f"ogbench/{prefix}{world}-{kind}",
+                environment=f"{prefix}{world}-v0",
+                observation=PIXELS if prefix else (width,),
+                action=action,
+                steps=rows,
+                episodes=episodes,
+                controller=controller,
+                simulator={"qpos": qpos, "qvel": qvel} | ({"button_states": buttons} if buttons else {}),
+                description=f"{what} ({seen}, {action} actions)",
+            )
+
+
+def _d4rl_sets() -> Iterator[DataSet]:
+    """D4RL's data sets as Minari has them."""
+    for kind, (environment, horizon, _) in ANTMAZE.items():
+        what = f"a four-legged walker in D4RL's {kind.split('-')[0]} maze (29 observations, 8 actions)"
+        yield DataSet(f"D4RL/antmaze/{kind}", environment, (29,), 8, horizon, what)
+    for hand, (width, action, *_) in ADROIT.items():
+        for source in ("human", "cloned", "expert"):
+            what = f"a robot hand, {hand}, {source} data ({width} observations, {action} actions)"
+            environment = f"AdroitHand{hand.capitalize()}-v1"
+            yield DataSet(f"D4RL/{hand}/{source}-v2", environment, (width,), action, 200, what)
+    for maze, (name, _) in POINTMAZE.items():
+        what = f"a point with inertia in D4RL's {maze} maze (6 observations, 2 actions)"
+        options = {"episodes": 1000, "controller": "waypoints", "goal": True}
+        yield DataSet(f"D4RL/pointmaze/{maze}-v2", f"PointMaze_{name}-v3", (6,), 2, 1000, what, **options)
+
+
+DATASETS = {dataset.name: dataset for sets in (_ogbench_sets(), _d4rl_sets()) for dataset in sets}
+
+
+def _settings(world: str) -> dict:
+    """Discount, aggregation, alpha and budget of an OGBench world."""
+    (key,) = (key for key in SETTINGS if world.startswith(key))
+    return dict(zip(("discount", "aggregation", "fql_alpha", "budget"), SETTINGS[key], strict=True))
+
+
+def _ogbench_tasks() -> Iterator[Task]:
+    """Five tasks of each data set with states; the first of those with pictures."""
+    for dataset in DATASETS.values():
+        if dataset.benchmark != "ogbench":
+            continue
+        world = dataset.environment.removesuffix("-v0")
+        *_, horizon, parts, default, _, _ = OGBENCH[world.removeprefix("visual-")]
+        ours, updates = world.startswith("pointmaze"), 500_000 if dataset.pixels else 1_000_000
+        group = "ogbench-pixels" if dataset.pixels else "ogbench-pointmaze" if ours else "ogbench-state"
+        for number in (1,) if dataset.pixels else (1, 2, 3, 4, 5):
+            name = f"{dataset.name.removeprefix('ogbench/')}-singletask-task{number}-v0"
+            yield Task(
+                name=name,
+                group=group,
+                dataset=dataset,
+                environment=f"{world}-singletask-task{number}-v0",
+                horizon=horizon,
+                parts=parts,
+                success_ends=True,
+                updates=updates,
+                evaluations=THIRDS[updates],
+                score="success",
+                default=number == default,
+                frame_stack=3 if dataset.pixels else 1,
+                published=None if ours else name,
+                **_settings(world),
+            )
+
+
+def _d4rl_tasks() -> Iterator[Task]:
+    """One task for each data set."""
+    shared = {"updates": 500_000, "evaluations": (500_000,), "default": True}
+    for dataset in DATASETS.values():
+        if dataset.benchmark != "d4rl":
+            continue
+        hand, kind = dataset.name.removeprefix("D4RL/").split("/")
+        options = shared | {"name": dataset.name, "dataset": dataset, "environment": dataset.environment}
+        if hand == "antmaze":
+            _, horizon, alpha = ANTMAZE[kind]
+            options |= {"horizon": horizon, "parts": 1, "success_ends": True, "discount": 0.99, "aggregation": "mean"}
+            options |= {"fql_alpha": alpha, "budget": 0.001, "reward_shift": -1.0, "references": (0.0, 1.0)}
+            published = f"antmaze-{kind.removesuffix('-v1')}-v2"
+            yield Task(
+                group="d4rl-antmaze", score="normalised return", published=published, caveat=OLD_D4RL + ANT, **options
+            )
+        elif hand == "pointmaze":
+            _, horizon = POINTMAZE[kind.removesuffix("-v2")]
+            options |= {"horizon": horizon, "parts": 1, "success_ends": False, "reward_shift": -1.0}
+            yield Task(group="d4rl-pointmaze", score="success", **_settings("pointmaze"), **options)
+        else:
+            *_, references, alphas = ADROIT[hand]
+            source = kind.removesuffix("-v2")
+            options |= {"horizon": 200, "parts": 0, "success_ends": False, "discount": 0.99, "aggregation": "min"}
+            options |= {"fql_alpha": alphas[("human", "cloned", "expert").index(source)], "budget": 0.001}
+            caveat = OLD_D4RL + (PEN if hand == "pen" else DENSE)
+            yield Task(
+                group="d4rl-adroit",
+                score="normalised return",
+                references=references,
+                published=f"{hand}-{source}-v1",
+                caveat=caveat,
+                **options,
+            )
+
+
+TASKS = {task.name: task for tasks in (_ogbench_tasks(), _d4rl_tasks()) for task in tasks}
 
 
 def find(name: str) -> DataSet:
@@ -59,6 +351,20 @@ def find(name: str) -> DataSet:
     return DATASETS[name]
 
 
+def find_task(name: str) -> Task:
+    """The task of that name; -singletask-v0 or -singletask means OGBench's default task, and -v0 may be left out.
+
+    Raises ValueError, with the nearest name, when there is none.
+    """
+    whole = name.removeprefix("ogbench/")
+    whole = whole if whole.startswith("D4RL/") else f"{whole.removesuffix('-v0')}-v0"
+    for task in TASKS.values():
+        short = task.name.replace(f"-task{task.name[-4]}-v0", "-v0") if task.default else task.name
+        if whole in (task.name, short):
+            return task
+    raise ValueError(unknown("task", name, TASKS))
+
+
 def recordable() -> dict[str, str]:
     """The names that `fdbook.data.record.record` takes, each with its description in one line."""
-    return {name: dataset.description for name, dataset in DATASETS.items()}
+    return {name: dataset.description for name, dataset in DATASETS.items() if dataset.controller}

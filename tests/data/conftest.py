@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from fdbook.data.ogbench import Place
+from fdbook.data.files import Place
 from fdbook.data.record import record
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import ogbench  # noqa: F401 (registers the environments)
 import pytest
 
-from fdbook.data.ogbench import Place, load, load_or_record, maze_layout, root
+from fdbook.data.files import Place, root
+from fdbook.data.ogbench import load, load_or_record, maze_layout
 
 
 CUBE, MAZE = "ogbench/cube-single-play", "ogbench/pointmaze-medium-navigate"

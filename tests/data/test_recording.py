@@ -13,7 +13,8 @@ import numpy as np
 import ogbench
 import pytest
 
-from fdbook.data.ogbench import Place, load, maze_layout
+from fdbook.data.files import Place
+from fdbook.data.ogbench import load, maze_layout
 from fdbook.data.record import record
 from fdbook.data.tasks import DATASETS
 
