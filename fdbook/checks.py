@@ -13,7 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 
-__all__ = ["Array", "check_finite", "check_point", "check_range", "check_shape", "check_time", "known", "unknown"]
+__all__ = [
+    "Array",
+    "check_finite",
+    "check_point",
+    "check_range",
+    "check_rows",
+    "check_shape",
+    "check_time",
+    "known",
+    "unknown",
+]
 
 Array = jax.Array | np.ndarray  # what a jaxtyping annotation of this package accepts
 
@@ -81,3 +91,18 @@ def check_finite(x, what: str, where: str):
             raise ValueError(f"{where} takes finite {what}; {bad} of {np.size(x)} values are NaN or infinite.")
         return x
     return eqx.error_if(x, ~jnp.all(jnp.isfinite(x)), f"{where} takes finite {what}; a NaN or infinite value came.")
+
+
+def check_rows(x, what: str, where: str, *, low: float = -np.inf, high: float = np.inf):
+    """Refuses NaN, infinite values and values outside [low, high] in a large array, and names the first row that has one."""
+    x = np.asarray(x)
+    smallest, largest = (x.min(), x.max()) if x.size else (0, 0)  # NaN where there is one; cheap in time and memory
+    if np.isfinite(smallest) and np.isfinite(largest) and low <= smallest and largest <= high:
+        return
+    bad = ~np.isfinite(x)
+    kind = "NaN or infinite" if bad.any() else f"outside [{low:g}, {high:g}]"
+    bad = bad if bad.any() else (x < low) | (x > high)
+    rows = np.flatnonzero(bad.reshape(len(x), -1).any(axis=1))
+    raise ValueError(
+        f"{where} has {what} {kind} in {rows.size} of {len(x)} rows, first in row {rows[0]} ({x[bad].flat[0]:g})."
+    )

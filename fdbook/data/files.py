@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from fdbook.checks import check_rows
 from fdbook.data import tasks
 
 
-__all__ = ["Place", "check", "read", "root"]
+__all__ = ["Place", "check", "check_headers", "read", "root"]
 
 
 def root() -> Path:
@@ -75,41 +76,64 @@ class Place:
         """What a reader types to record it."""
         seed = f" --seed {self.seed}" if self.seed else ""
         base = "" if self.base is None else f" --folder {shlex.quote(str(self.base))}"
-        return f"fdbook data record {self.name} --episodes {self.episodes}{seed}{base}"
+        size = "" if self.episodes == self.dataset.episodes else f" --episodes {self.episodes}"
+        return f"fdbook data record {self.name}{size}{seed}{base}"
 
 
-def _arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The arrays of an npz file, read whole; ValueError when it is damaged or one is missing."""
+def check_headers(path: Path, dataset: tasks.DataSet) -> None:
+    """Refuses a file of OGBench's whose keys, shapes or dtypes are not those of the data set, without reading the arrays.
+
+    Raises ValueError, naming the file and what was expected; OSError when the file is not there or cannot be opened.
+    """
+    expected = dataset.arrays | {"terminals": ((), np.dtype(bool))}
+    headers = _from_npz(path, lambda archive: {key: _header(archive, key) for key in expected if key in archive})
+    _check_keys(path, headers, expected)
+    rows = headers["terminals"][0][0] if headers["terminals"][0] else 0
+    if rows == 0 or rows % dataset.steps:
+        raise ValueError(f"{path} has {rows} rows (expected whole episodes of {dataset.steps} rows each)")
+    _check_shapes(path, headers, dataset, rows)
+
+
+def _header(archive, key):
+    """Shape and dtype of one array of an npz file."""
+    with archive.zip.open(f"{key}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(file)
+        return shape, dtype
+
+
+def _from_npz(path, read):
+    """What `read` makes of an open npz file; ValueError when it is damaged."""
     with open(path, "rb") as file:
         try:
             with np.load(file) as archive:
-                arrays = {key: archive[key] for key in keys if key in archive}
+                return read(archive)
         except Exception as error:  # what a damaged file raises depends on where the damage is
             raise ValueError(f"{path} is damaged or is not an npz file") from error
-    for key in keys:
-        if key not in arrays:
-            raise ValueError(f"{path} has no array {key!r} (expected {', '.join(keys)})")
-    return arrays
+
+
+def _check_keys(path, found, expected):
+    for key in expected:
+        if key not in found:
+            raise ValueError(f"{path} has no array {key!r} (expected {', '.join(expected)})")
+
+
+def _check_shapes(path, headers, dataset, rows):
+    for key, (row, dtype) in (dataset.arrays | {"terminals": ((), np.dtype(bool))}).items():
+        if headers[key] != ((rows, *row), dtype):
+            (shape, got), wanted = headers[key], (rows, *row)
+            raise ValueError(f"{path} has {key} of shape {shape} and {got} (expected {wanted} and {dtype})")
 
 
 def check(path: Path, arrays: dict[str, np.ndarray], dataset: tasks.DataSet, episodes: int | None = None) -> None:
     """Refuses arrays that are not `episodes` whole episodes of the data set (None: any number, but at least one)."""
     episodes = max(1, len(arrays["terminals"]) // dataset.steps) if episodes is None else episodes
     rows = episodes * dataset.steps
-    for key, (row, dtype) in (dataset.arrays | {"terminals": ((), np.dtype(bool))}).items():
-        shape = (rows, *row)
-        got = arrays[key]
-        if (got.shape, got.dtype) != (shape, dtype):
-            raise ValueError(f"{path} has {key} of shape {got.shape} and {got.dtype} (expected {shape} and {dtype})")
-    for key in dataset.arrays:
-        if arrays[key].dtype != np.float32:
-            continue
-        bad = np.flatnonzero(~np.isfinite(arrays[key]).all(axis=1))
-        if bad.size:
-            raise ValueError(f"{path} has NaN or infinite {key} in {bad.size} of {rows} rows, first in row {bad[0]}")
-    reach = np.abs(arrays["actions"]).max()
-    if reach > 1:
-        raise ValueError(f"{path} has an action of magnitude {reach:g} (expected actions within [-1, 1])")
+    _check_shapes(path, {key: (values.shape, values.dtype) for key, values in arrays.items()}, dataset, rows)
+    for key, values in arrays.items():
+        if values.dtype == np.float32:
+            check_rows(values, key, str(path), **({"low": -1.0, "high": 1.0} if key == "actions" else {}))
     if not np.array_equal(np.flatnonzero(arrays["terminals"]), np.arange(1, episodes + 1) * dataset.steps - 1):
         raise ValueError(f"{path} has terminals that do not close {episodes} episodes of {dataset.steps} rows each")
 
@@ -120,6 +144,8 @@ def read(path: Path, dataset: tasks.DataSet, episodes: int | None = None) -> dic
     Raises ValueError, naming the file, unless keys, shapes and dtypes are right, every value is finite, actions lie in
     [-1, 1] and terminals close every episode; OSError when the file is not there or cannot be opened.
     """
-    arrays = _arrays(path, (*dataset.arrays, "terminals"))
+    keys = (*dataset.arrays, "terminals")
+    arrays = _from_npz(path, lambda archive: {key: archive[key] for key in keys if key in archive})
+    _check_keys(path, arrays, keys)
     check(path, arrays, dataset, episodes)
     return arrays

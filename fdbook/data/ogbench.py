@@ -1,17 +1,30 @@
-"""OGBench data sets: recordings read back as arrays, and the mazes behind them."""
+"""OGBench: its tasks as transitions with its own rewards, the environments to evaluate in, recordings as arrays, and mazes."""
 
 import dataclasses
 import functools
+import warnings
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from fdbook.data import tasks
-from fdbook.data.files import Place, read
+from fdbook.data.files import Place, check_headers, read
+from fdbook.data.tasks import Task
+from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["MazeLayout", "Recording", "Split", "load", "load_or_record", "maze_layout"]
+__all__ = [
+    "MazeLayout",
+    "Recording",
+    "Split",
+    "environment",
+    "load",
+    "load_or_record",
+    "maze_layout",
+    "rewards",
+    "transitions",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +77,7 @@ def _split(place, split):
     try:
         arrays = read(place.files[split], place.dataset, place.sizes[split])
     except ValueError as error:
-        raise ValueError(f"{error}; `{place.command}` records it anew.") from error
+        raise ValueError(f"{str(error).rstrip('.')}; `{place.command}` records it anew.") from error
     return Split(*(arrays[field.name] for field in dataclasses.fields(Split)))
 
 
@@ -105,10 +118,104 @@ def maze_layout(name: str) -> MazeLayout:
     from fdbook.data.record import CONTROLLERS
 
     dataset = tasks.find(name)
-    if dataset.family != "maze":
-        mazes = ", ".join(other.name for other in tasks.DATASETS.values() if other.family == "maze")
+    if dataset.controller != "maze":
+        mazes = ", ".join(other.name for other in tasks.DATASETS.values() if other.controller == "maze")
         raise ValueError(f"The data set {name} has no maze; these have one: {mazes}.")
     with CONTROLLERS["maze"].environment(dataset) as environment:
         maze = environment.unwrapped
         origin, across = (np.asarray(maze.ij_to_xy(cell), float) for cell in ((0, 0), (0, 1)))
         return MazeLayout(maze.maze_map == 1, float(across[0] - origin[0]), (float(origin[0]), float(origin[1])))
+
+
+def environment(task: Task):
+    """The environment to evaluate in, whose observations have the shape of those of `transitions` (pictures are stacked).
+
+    Pictures are rendered: without a display, set MUJOCO_GL=egl.
+    """
+    import gymnasium
+
+    environment = _plain_environment(task.environment)
+    if task.frame_stack == 1:
+        return environment
+    height, width, channels = task.dataset.observation
+    space = gymnasium.spaces.Box(0, 255, (height, width, channels * task.frame_stack), np.uint8)
+    stacked = gymnasium.wrappers.FrameStackObservation(environment, task.frame_stack, padding_type="reset")
+    return gymnasium.wrappers.TransformObservation(
+        stacked, lambda frames: np.moveaxis(frames, 0, -2).reshape(space.shape), space
+    )
+
+
+def _plain_environment(name):
+    """The environment of that id, made without the warnings that OGBench's own spaces and a missing display call forth."""
+    import gymnasium
+    import ogbench  # noqa: F401 (registers the environments)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return gymnasium.make(name)
+
+
+def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions]:
+    """A task's training and validation transitions, through OGBench's own loader, which labels rewards and masks.
+
+    `folder` holds the two files, as OGBench names them. Warns when no training transition reaches the goal. Raises ValueError,
+    naming the file, on damage and on what does not fit the task; FileNotFoundError when a file is not there.
+    """
+    import ogbench
+
+    folder, stem = Path(folder).expanduser(), task.dataset.stem
+    paths = [folder / f"{stem}.npz", folder / f"{stem}-val.npz"]
+    for path in paths:
+        check_headers(path, task.dataset)
+    states = task.environment.removeprefix("visual-")  # a task's rewards depend on the state: nothing need be rendered
+    with _plain_environment(states) as judge:
+        options = {"compact_dataset": True, "add_info": True, "dataset_only": True, "cur_env": judge}
+        try:
+            splits = ogbench.make_env_and_datasets(task.name, dataset_dir=str(folder), **options)
+        except MemoryError:
+            raise
+        except Exception as error:  # what a damaged file raises depends on where the damage is
+            raise ValueError(f"{_damaged(paths, task)} is damaged.") from error
+    train, validation = (_transitions(task, data, path) for data, path in zip(splits, paths, strict=True))
+    if np.all(train.masks == 1):
+        warnings.warn(_no_success(task, train.size, paths[0]), stacklevel=2)
+    return train, validation
+
+
+def _damaged(paths, task):
+    """The first file that cannot be read whole."""
+    for path in paths:
+        try:
+            read(path, task.dataset)
+        except ValueError:
+            return path
+    return paths[0]
+
+
+def _transitions(task, data, path):
+    ends = data["valids"] == 0
+    steps = task.dataset.steps
+    if not np.array_equal(np.flatnonzero(ends), np.arange(steps, len(ends) + 1, steps) - 1):
+        raise ValueError(f"{path} has terminals that do not close episodes of {steps} rows each.")
+    for key in set(data) - {"observations", "actions", "rewards", "masks"}:
+        del data[key]
+    arrays = [data.pop(key) for key in ("observations", "actions", "rewards", "masks")]
+    return Transitions.of(*arrays, ends, frame_stack=task.frame_stack, where=str(path))
+
+
+def _no_success(task, size, path):
+    return (
+        f"None of the {size} transitions in {path} reaches the goal of {task.name}: a critic sees no success there, and no "
+        "policy learned from them can be expected to reach it; record more episodes, or take another task."
+    )
+
+
+def rewards(task: Task, arrays: dict[str, np.ndarray]) -> Float32[np.ndarray, " n"]:
+    """The reward of each row of an OGBench file under a task, as OGBench itself labels it, from `qpos` and `button_states`."""
+    from ogbench.relabel_utils import relabel_dataset
+
+    labelled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
+    states = task.environment.removeprefix("visual-")
+    with _plain_environment(states) as judge:
+        relabel_dataset(states, judge, labelled)
+    return labelled["rewards"]

@@ -1,0 +1,1 @@
+"""Offline reinforcement learning on logged data: what is learned from (`transitions`)."""

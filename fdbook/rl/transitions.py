@@ -1,0 +1,211 @@
+"""Logged transitions on the device: built once, checked once, sampled inside `jax.jit` by key.
+
+A transition is (observation, action, reward, mask, next observation), as the critic's E16 takes them. Rows of one episode follow each
+other. There are two layouts, told apart by `next_observations`: with it, every row is a transition; without it, row i + 1 holds
+the next observation of row i, and the last row of each episode is no transition (OGBench's compact layout, which keeps
+pictures once instead of twice).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
+
+from fdbook.checks import Array, check_point, check_rows, check_shape
+
+
+__all__ = ["ACTION_BOUND", "Batch", "Normaliser", "Transitions"]
+
+ACTION_BOUND = 1 - 1e-5
+"""Recorded actions are clipped to +-ACTION_BOUND, as the papers do."""
+
+
+class Batch(NamedTuple):
+    """Transitions drawn for one update: arrays with the batch in front."""
+
+    observations: Float[Array, "batch *observation"] | UInt8[Array, "batch *observation"]
+    actions: Float[Array, "batch action"]
+    next_observations: Float[Array, "batch *observation"] | UInt8[Array, "batch *observation"]
+    rewards: Float[Array, " batch"]
+    masks: Float[Array, " batch"]
+
+
+class Normaliser(eqx.Module):
+    """Takes observations to mean 0 and standard deviation 1 under the data it was made from; for evaluation too."""
+
+    mean: Float[Array, " observation"]
+    scale: Float[Array, " observation"]
+
+    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch observation"]:
+        """The normalised observation, or observations."""
+        shape = (1,) * (jnp.ndim(observation) - 1) + self.mean.shape
+        return (observation - self.mean.reshape(shape)) / self.scale.reshape(shape)
+
+
+class Transitions(eqx.Module):
+    """A data set as device arrays. Make one with `Transitions.of`, which checks what it is given.
+
+    `observations` are float32 (rows, width) or uint8 pictures (rows, height, width, channels); `actions` float32 in
+    +-ACTION_BOUND; `masks` 0 where the critic must not bootstrap (E16) and 1 elsewhere; `ends` the last row of each episode,
+    whether the goal or the clock ended it.
+    """
+
+    observations: Float[Array, "rows width"] | UInt8[Array, "rows height width channels"]
+    actions: Float[Array, "rows action"]
+    rewards: Float[Array, " rows"]
+    masks: Float[Array, " rows"]
+    ends: Bool[Array, " rows"]
+    next_observations: Float[Array, "rows width"] | None
+    usable: Int[Array, " transitions"] | None
+    """Without `next_observations`: the rows that are transitions."""
+    starts: Int[Array, " rows"] | None
+    """With stacked pictures: the first row of each row's episode."""
+    normaliser: Normaliser | None
+    frame_stack: int = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls,
+        observations: Array,
+        actions: Array,
+        rewards: Array,
+        masks: Array,
+        ends: Array,
+        next_observations: Array | None = None,
+        *,
+        frame_stack: int = 1,
+        where: str = "Transitions.of",
+    ) -> "Transitions":
+        """Checks arrays of the shapes above, clips the actions, and puts them on the device.
+
+        `frame_stack` pictures, the last ones of the same episode (its first one again where there are fewer), are joined along
+        the channels when a batch is drawn. `where` begins every complaint. Raises ValueError on shapes or dtypes that do not
+        fit, NaN or infinite values, actions outside [-1, 1], masks other than 0 and 1, and a last row that ends no episode.
+        """
+        pixels = np.ndim(observations) == 4
+        _check_dtypes(
+            where,
+            (observations, np.uint8 if pixels else np.float32, "observations"),
+            (next_observations, np.float32, "next_observations"),
+            (actions, np.float32, "actions"),
+            (ends, np.bool_, "ends"),
+        )
+        rows = len(observations)
+        check_shape(observations, (rows, None, None, None) if pixels else (rows, None), "observations", where)
+        check_shape(actions, (rows, None), "actions", where)
+        for values, what in ((rewards, "rewards"), (masks, "masks"), (ends, "ends")):
+            check_shape(values, (rows,), what, where)
+        if next_observations is not None:
+            check_shape(next_observations, np.shape(observations), "next_observations", where)
+            check_rows(next_observations, "next_observations", where)
+        if not pixels:
+            check_rows(observations, "observations", where)
+        if isinstance(frame_stack, bool) or frame_stack < 1 or (frame_stack > 1 and not pixels):
+            asked = f"{where} stacks at least one picture, and only pictures"
+            raise ValueError(
+                f"{asked}; got frame_stack={frame_stack} for observations of shape {np.shape(observations)}."
+            )
+        check_rows(rewards, "rewards", where)
+        check_rows(actions, "actions", where, low=-1.0, high=1.0)
+        if not np.all((np.asarray(masks) == 0) | (np.asarray(masks) == 1)):
+            raise ValueError(f"{where} takes masks that are 0 or 1; got {_other_than_0_or_1(masks):g}.")
+        if rows == 0 or not ends[-1]:
+            raise ValueError(f"{where} takes rows of whole episodes; the last of {rows} rows does not end one.")
+        usable = starts = None
+        if next_observations is None:
+            usable = np.flatnonzero(~np.asarray(ends)).astype(np.int32)
+            if not usable.size:
+                raise ValueError(
+                    f"{where} takes episodes of at least two observations; none of {rows} rows has a next one."
+                )
+        if frame_stack > 1:
+            last = np.flatnonzero(np.asarray(ends))
+            first = np.concatenate([[0], last[:-1] + 1])
+            starts = np.repeat(first, last - first + 1).astype(np.int32)
+        return cls(
+            observations=_device(observations),
+            actions=jnp.clip(jnp.asarray(actions), -ACTION_BOUND, ACTION_BOUND),
+            rewards=_device(np.asarray(rewards, np.float32)),
+            masks=_device(np.asarray(masks, np.float32)),
+            ends=_device(ends),
+            next_observations=None if next_observations is None else _device(next_observations),
+            usable=None if usable is None else _device(usable),
+            starts=None if starts is None else _device(starts),
+            normaliser=None,
+            frame_stack=frame_stack,
+        )
+
+    @property
+    def size(self) -> int:
+        """The number of transitions."""
+        return self.rewards.shape[0] if self.usable is None else self.usable.shape[0]
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """The shape of one observation of a batch."""
+        *picture, last = self.observations.shape[1:]
+        return (*picture, last * self.frame_stack)
+
+    @property
+    def action_dim(self) -> int:
+        """The number of actions."""
+        return self.actions.shape[1]
+
+    def sample(self, size: int, *, key: PRNGKeyArray) -> Batch:
+        """`size` transitions, drawn uniformly with replacement."""
+        return self.at(jr.randint(key, (size,), 0, self.size))
+
+    def at(self, index: Int[Array, " batch"]) -> Batch:
+        """The transitions of the given numbers, from 0 to `size` - 1; not checked inside `jax.jit`, where others are clamped."""
+        rows = jnp.asarray(index) if self.usable is None else self.usable[index]
+        if self.next_observations is not None:
+            following = self.next_observations[rows]
+        else:
+            following = self._stacked(rows + 1)
+        return Batch(self._stacked(rows), self.actions[rows], following, self.rewards[rows], self.masks[rows])
+
+    def _stacked(self, rows):
+        """The observations of rows; with stacking, the last pictures up to each row, oldest first, along the channels."""
+        if self.frame_stack == 1:
+            return self.observations[rows]
+        earlier = jnp.arange(self.frame_stack - 1, -1, -1, dtype=rows.dtype)
+        frames = self.observations[jnp.maximum(rows[:, None] - earlier[None], self.starts[rows][:, None])]
+        return jnp.moveaxis(frames, 1, -2).reshape(*frames.shape[:1], *frames.shape[2:-1], -1)
+
+    def normalised(self, normaliser: Normaliser | None = None) -> "Transitions":
+        """The same with observations of mean 0 and standard deviation 1, and the statistics kept in `normaliser`.
+
+        A given normaliser is used instead of the statistics of these data, as for a validation set. Standard deviations below
+        1e-3 count as 1e-3. Raises ValueError for pictures and for transitions that are normalised already.
+        """
+        if self.observations.ndim != 2:
+            raise ValueError("Transitions.normalised takes observations that are states; these are pictures.")
+        if self.normaliser is not None:
+            raise ValueError("Transitions.normalised takes raw observations; these are normalised already.")
+        if normaliser is None:
+            mean = jnp.mean(self.observations, axis=0)
+            normaliser = Normaliser(mean, jnp.maximum(jnp.std(self.observations, axis=0), 1e-3))
+        check_point(normaliser.mean, self.observations.shape[1], "Transitions.normalised")
+        following = None if self.next_observations is None else normaliser(self.next_observations)
+        changes = {"observations": normaliser(self.observations), "next_observations": following}
+        return dataclasses.replace(self, normaliser=normaliser, **changes)
+
+
+def _check_dtypes(where, *cases):
+    for values, dtype, what in cases:
+        if values is not None and values.dtype != dtype:
+            raise ValueError(f"{where} takes {what} of {np.dtype(dtype)}; got {values.dtype}.")
+
+
+def _other_than_0_or_1(masks):
+    masks = np.asarray(masks)
+    return masks[(masks != 0) & (masks != 1)][0]
+
+
+def _device(array) -> jax.Array:
+    return jnp.asarray(array)
