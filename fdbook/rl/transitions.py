@@ -1,9 +1,9 @@
 """Logged transitions on the device: built once, checked once, sampled inside `jax.jit` by key.
 
-A transition is (observation, action, reward, mask, next observation), as the critic's E16 takes them. Rows of one episode follow each
-other. There are two layouts, told apart by `next_observations`: with it, every row is a transition; without it, row i + 1 holds
-the next observation of row i, and the last row of each episode is no transition (OGBench's compact layout, which keeps
-pictures once instead of twice).
+A transition is (observation, action, reward, mask, next observation), as the critic's E16 takes them. Rows of one episode
+follow each other. There are two layouts, told apart by `next_observations`: with it, every row is a transition; without it,
+row i + 1 holds the next observation of row i, and the last row of each episode is no transition (OGBench's compact layout,
+which keeps every observation once instead of twice).
 """
 
 import dataclasses
@@ -163,10 +163,7 @@ class Transitions(eqx.Module):
     def at(self, index: Int[Array, " batch"]) -> Batch:
         """The transitions of the given numbers, from 0 to `size` - 1; not checked inside `jax.jit`, where others are clamped."""
         rows = jnp.asarray(index) if self.usable is None else self.usable[index]
-        if self.next_observations is not None:
-            following = self.next_observations[rows]
-        else:
-            following = self._stacked(rows + 1)
+        following = self._stacked(rows + 1) if self.next_observations is None else self.next_observations[rows]
         return Batch(self._stacked(rows), self.actions[rows], following, self.rewards[rows], self.masks[rows])
 
     def _stacked(self, rows):

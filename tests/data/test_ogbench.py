@@ -6,16 +6,21 @@ import sys
 from pathlib import Path
 
 import gymnasium
+import jax.numpy as jnp
 import numpy as np
-import ogbench  # noqa: F401 (registers the environments)
+import ogbench
 import pytest
 
-from fdbook.data.files import Place, root
-from fdbook.data.ogbench import load, load_or_record, maze_layout
+from fdbook.data.files import Place, read, root
+from fdbook.data.ogbench import environment, load, load_or_record, maze_layout, rewards, transitions
+from fdbook.data.tasks import TASKS, find, find_task
 
 
 CUBE, MAZE = "ogbench/cube-single-play", "ogbench/pointmaze-medium-navigate"
 STEPS = 1001
+
+# gymnasium says so of OGBench's own action space
+pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32")
 
 
 @pytest.fixture
@@ -28,13 +33,13 @@ def copy(recorded, tmp_path):
     return place
 
 
-def read(place):
+def again(place):
     return load(place.name, episodes=place.episodes, seed=place.seed, folder=place.base)
 
 
 def test_a_recording_as_arrays(recorded):
     place = recorded[CUBE]
-    recording = read(place)
+    recording = again(place)
     assert (recording.name, recording.folder) == (CUBE, place.folder)
     for split, episodes in ((recording.train, 2), (recording.validation, 1)):
         assert split.observations.shape == (episodes * STEPS, 28)
@@ -120,11 +125,11 @@ DAMAGE = {
     "no qpos": (lambda path: rewrite(path, qpos=None), "has no array 'qpos' (expected"),
     "NaN": (
         lambda path: changed(path, "observations", (5, 3), np.nan),
-        "has NaN or infinite observations in 1 of 2002 rows, first in row 5",
+        "has observations NaN or infinite in 1 of 2002 rows, first in row 5 (nan)",
     ),
     "infinite": (
         lambda path: changed(path, "qvel", slice(7, 9), np.inf),
-        "has NaN or infinite qvel in 2 of 2002 rows, first in row 7",
+        "has qvel NaN or infinite in 2 of 2002 rows, first in row 7 (inf)",
     ),
     "narrow": (
         lambda path: array(path, "observations", lambda values: values[:, :-1]),
@@ -140,7 +145,7 @@ DAMAGE = {
     ),
     "too large": (
         lambda path: changed(path, "actions", (9, 2), -1.5),
-        "has an action of magnitude 1.5 (expected actions within [-1, 1])",
+        "has actions outside [-1, 1] in 1 of 2002 rows, first in row 9 (-1.5)",
     ),
     "open end": (
         lambda path: changed(path, "terminals", -1, False),
@@ -159,22 +164,103 @@ def test_a_damaged_file_is_refused_in_one_sentence(copy, kind):
     path = copy.files["train"]
     damage(path)
     with pytest.raises(ValueError) as refusal:
-        read(copy)
+        again(copy)
     said = str(refusal.value)
     assert said.startswith(f"{path} {sentence}")
     assert said.endswith(f"; `{copy.command}` records it anew.")
     assert "\n" not in said
 
 
+OTHERWISE = {
+    "objects": "has actions of shape (2,) and object (expected (2002, 5) and float32)",
+    "short": "has actions of shape (2001, 5) and float32 (expected (2002, 5) and float32)",
+    "open end": "has terminals that do not close episodes of 1001 rows each",
+    "early end": "has terminals that do not close episodes of 1001 rows each",
+    "one flipped bit": "is damaged",
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DAMAGE if kind != "infinite"])  # no transition holds a qvel
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.filterwarnings("ignore:None of the 2000 transitions:UserWarning")
+def test_transitions_of_a_damaged_file_are_refused_in_one_sentence(copy, kind, split):
+    damage, sentence = DAMAGE[kind]
+    path = copy.files[split]
+    if split == "validation":  # the same rows again, so that the same damage can be done
+        path.write_bytes(copy.files["train"].read_bytes())
+    damage(path)
+    with pytest.raises(ValueError) as refusal:
+        transitions(find_task("cube-single-play-singletask"), copy.folder)
+    said = str(refusal.value)
+    assert said.startswith(f"{path} {OTHERWISE.get(kind, sentence)}")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("task", [name for name in TASKS if name.startswith(("cube-single", "pointmaze-medium"))])
+@pytest.mark.filterwarnings("ignore:None of the .* transitions:UserWarning")
+def test_transitions_are_those_of_the_regular_layout_of_ogbench(recorded, task):
+    """Told by OGBench's other layout, in which it builds the next observations itself."""
+    task = find_task(task)
+    folder = recorded[task.dataset.name].folder
+    environment, *splits = ogbench.make_env_and_datasets(task.name, dataset_dir=str(folder))
+    environment.close()
+    for data, ours in zip(splits, transitions(task, folder), strict=True):
+        batch = ours.at(jnp.arange(ours.size))
+        for name, values in batch._asdict().items():
+            wanted = np.clip(data[name], -1 + 1e-5, 1 - 1e-5) if name == "actions" else data[name]
+            np.testing.assert_array_equal(values, wanted.astype(np.float32), err_msg=name)
+
+
+def test_rewards_of_a_maze_tell_how_far_the_goal_is(recorded):
+    """The goals of the five tasks lie in the middle of cells (row, column); success is to be within one unit of it."""
+    place, maze = recorded[MAZE], maze_layout(MAZE)
+    arrays = read(place.files["train"], place.dataset)
+    for number, (i, j) in enumerate([(6, 6), (1, 6), (4, 2), (6, 1), (1, 1)], start=1):
+        task = find_task(f"pointmaze-medium-navigate-singletask-task{number}")
+        goal = np.array(maze.origin) + maze.cell * np.array([j, i])
+        near = np.linalg.norm(arrays["qpos"] - goal, axis=1) <= 1.0
+        np.testing.assert_array_equal(rewards(task, arrays), np.where(near, 0, -1), err_msg=task.name)
+
+
+def test_a_task_without_a_success_is_told(recorded, tmp_path):
+    """One episode of the cube, cut so that it never comes to rest near the goal of the task."""
+    task, place = find_task("cube-single-play-singletask-task1"), Place(CUBE, 1, 0, tmp_path)
+    arrays = read(recorded[CUBE].files["train"], find(CUBE), 2)
+    reached = [np.any(rewards(task, {"qpos": part}) == 0) for part in np.split(arrays["qpos"], 2)]
+    place.folder.mkdir(parents=True)
+    whole = {key: values[:STEPS] if not reached[0] else values[STEPS:] for key, values in arrays.items()}
+    assert not all(reached)
+    for path in place.files.values():
+        np.savez(path, **whole)
+    with pytest.warns(
+        UserWarning, match=f"^None of the 1000 transitions in {place.files['train']} reaches the goal of"
+    ):
+        transitions(task, place.folder)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"cube-single-play-v0\.npz"):
+        transitions(find_task("cube-single-play-singletask"), tmp_path)
+
+
+def test_the_environment_of_a_task():
+    task = find_task("cube-single-play-singletask-task3")
+    with environment(task) as made:
+        observation, _ = made.reset(seed=0)
+        assert observation.shape == task.dataset.observation == made.observation_space.shape
+        assert made.unwrapped.cur_task_id == 3
+        assert made.spec.max_episode_steps == task.horizon
+
+
 def test_what_is_missing_or_damaged_is_recorded_anew(recorded, same, tmp_path):
     place = Place(MAZE, 2, 0, tmp_path)
     first = load_or_record(MAZE, episodes=2, folder=tmp_path, progress=False)
-    assert np.array_equal(first.train.actions, read(recorded[MAZE]).train.actions[: 2 * STEPS])
+    assert np.array_equal(first.train.actions, again(recorded[MAZE]).train.actions[: 2 * STEPS])
     place.files["validation"].unlink()
     flip(place.files["train"])
-    again = load_or_record(MAZE, episodes=2, folder=tmp_path, progress=False)
-    assert np.array_equal(first.train.observations, again.train.observations)
-    assert np.array_equal(first.validation.observations, again.validation.observations)
+    once_more = load_or_record(MAZE, episodes=2, folder=tmp_path, progress=False)
+    assert np.array_equal(first.train.observations, once_more.train.observations)
+    assert np.array_equal(first.validation.observations, once_more.validation.observations)
     assert sorted(path.name for path in place.folder.parent.iterdir()) == ["2-episodes-seed-0"]
 
 
@@ -203,7 +289,8 @@ def test_the_layout_of_the_maze_is_that_of_the_simulated_walls():
 
 
 def test_a_cube_has_no_maze():
-    with pytest.raises(ValueError, match=f"^The data set {CUBE} has no maze; these have one: {MAZE}.$"):
+    others = ", ".join(f"ogbench/pointmaze-{size}-navigate" for size in ("medium", "large", "giant"))
+    with pytest.raises(ValueError, match=f"^The data set {CUBE} has no maze; these have one: {others}.$"):
         maze_layout(CUBE)
 
 
