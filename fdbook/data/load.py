@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fdbook.checks import unknown
-from fdbook.data import ogbench
+from fdbook.data import minari, ogbench
 from fdbook.data.files import Place, root
 from fdbook.data.tasks import Task, find_task
 from fdbook.rl.transitions import Transitions
@@ -32,7 +32,9 @@ class Loaded:
 
     def environment(self):
         """A new environment to evaluate in; its observations are raw: apply `train.normaliser`, if there is one."""
-        return (ogbench if self.task.dataset.benchmark == "ogbench" else minari).environment(self.task)
+        if self.task.dataset.benchmark == "ogbench":
+            return ogbench.environment(self.task)
+        return minari.environment(self.task, self.folder)
 
 
 def load(

@@ -115,13 +115,13 @@ class MazeLayout:
 @functools.cache
 def maze_layout(name: str) -> MazeLayout:
     """The maze of a data set, asked from its environment. Raises ValueError for a data set that has none."""
-    from fdbook.data.record import CONTROLLERS
+    from fdbook.data import controllers
 
     dataset = tasks.find(name)
     if dataset.controller != "maze":
         mazes = ", ".join(other.name for other in tasks.DATASETS.values() if other.controller == "maze")
         raise ValueError(f"The data set {name} has no maze; these have one: {mazes}.")
-    with CONTROLLERS["maze"].environment(dataset) as environment:
+    with controllers.environment(dataset) as environment:
         maze = environment.unwrapped
         origin, across = (np.asarray(maze.ij_to_xy(cell), float) for cell in ((0, 0), (0, 1)))
         return MazeLayout(maze.maze_map == 1, float(across[0] - origin[0]), (float(origin[0]), float(origin[1])))
@@ -152,7 +152,10 @@ def _plain_environment(name):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return gymnasium.make(name)
+        made = gymnasium.make(name)
+    if hasattr(made.unwrapped, "maze_map"):  # its model came from a temporary file that nobody else removes
+        Path(made.unwrapped.fullpath).unlink(missing_ok=True)
+    return made
 
 
 def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions]:

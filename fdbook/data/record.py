@@ -1,155 +1,49 @@
-"""Recording data sets with the scripted controllers that come with the environments, in the benchmark's own files.
+"""Recording data sets with the scripted controllers that come with the environments, in the benchmarks' own files.
 
-An episode depends on the seed, its split and its number alone. Each one is saved as soon as it ends, in a hidden folder
-beside the recording to be: a recording that was stopped or killed goes on where it was, and ends with the same arrays.
+An episode depends on the seed, its split and its number alone, and not on how many processes record. Each one is saved as soon
+as it ends, in a hidden folder beside the recording to be: a recording that was stopped or killed goes on where it was, and ends
+with the same arrays.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import json
 import os
 import shutil
-import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from fdbook.data import controllers, pointmaze, workers
 from fdbook.data.files import Place, read
-from fdbook.data.tasks import DataSet
+from fdbook.data.tasks import DataSet, find
 
 
-__all__ = ["CONTROLLERS", "Controller", "RecordingStopped", "record"]
+__all__ = ["RecordingStopped", "record"]
 
 LAYOUT = 1
 LABEL = "recording.json"
 SPLITS = ("train", "validation")
-PLAN_NOISE, PLAN_SMOOTHING = 0.1, 0.5
-STEERING_NOISE = 0.5
 
 
 class RecordingStopped(KeyboardInterrupt):
     """Ctrl-C during a recording; its message says how far it came and that it can be carried on."""
 
 
-class Controller(NamedTuple):
-    """A scripted controller: it builds the environment of a data set, and plays one episode in it from a seed.
-
-    `play` yields at each step the observation, the action taken there (float32, in [-1, 1]) and the info that followed.
-    """
-
-    environment: Callable
-    play: Callable
-
-
-def _environment(dataset: DataSet, **options):
-    """The environment, with episodes of the data set's length that go on when a goal is reached."""
-    import gymnasium
-    import ogbench  # noqa: F401 (registers the environments)
-
-    options |= {"terminate_at_goal": False, "max_episode_steps": dataset.steps, "disable_env_checker": True}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="glfw")  # it misses a display, but nothing is drawn
-        return gymnasium.make(dataset.environment, **options)
-
-
-def _cube_environment(dataset: DataSet):
-    """The environment, reset once: the first reset compiles the model, and all episodes are to start in one way."""
-    environment = _environment(dataset, mode="data_collection")
-    environment.reset(seed=0)
-    return environment
-
-
-def _cube_play(environment, seed: int) -> Iterator[tuple]:
-    """Carries the cube to one random target after another, along planned paths with correlated noise."""
-    from ogbench.manipspace.oracles.plan.cube_plan import CubePlanOracle
-
-    oracle = CubePlanOracle(env=environment, noise=PLAN_NOISE, noise_smoothing=PLAN_SMOOTHING)
-    observation, info = environment.reset(seed=seed)
-    oracle.reset(observation, info)
-    over = False
-    while not over:
-        before, action = observation, np.clip(oracle.select_action(observation, info), -1, 1).astype(np.float32)
-        observation, _, _, over, info = environment.step(action)
-        yield before, action, info
-        if oracle.done:
-            observation, info = environment.unwrapped.set_new_target(p_stack=0.0)
-            oracle.reset(observation, info)
-
-
-def _maze_environment(dataset: DataSet):
-    """The environment, without the temporary file that its model was read from."""
-    environment = _environment(dataset)
-    Path(environment.unwrapped.fullpath).unlink(missing_ok=True)
-    return environment
-
-
-def _places(maze) -> tuple[np.ndarray, np.ndarray]:
-    """The free cells (row, column) of a maze, and those of them that are not the inside of a straight corridor."""
-    free = np.argwhere(maze.maze_map == 0)
-    walls, (i, j) = maze.maze_map == 1, free.T
-    below, above, left, right = walls[i - 1, j], walls[i + 1, j], walls[i, j - 1], walls[i, j + 1]
-    corridor = (below & above & ~left & ~right) | (left & right & ~below & ~above)
-    return free, free[~corridor]
-
-
-def _maze_play(environment, seed: int) -> Iterator[tuple]:
-    """Walks to one random goal after another, along shortest paths from cell to cell, with noise on every step."""
-    rng, maze = np.random.default_rng(seed), environment.unwrapped
-    free, goals = _places(maze)
-    task = {"init_ij": tuple(rng.choice(free)), "goal_ij": tuple(rng.choice(goals))}
-    observation, _ = environment.reset(seed=seed, options={"task_info": task})
-    over = False
-    while not over:
-        way = maze.get_oracle_subgoal(maze.get_xy(), maze.cur_goal_xy)[0] - maze.get_xy()
-        steering = way / (np.linalg.norm(way) + 1e-6) + rng.normal(0, STEERING_NOISE, 2)
-        before, action = observation, np.clip(steering, -1, 1).astype(np.float32)
-        observation, _, _, over, info = environment.step(action)
-        yield before, action, info
-        if info["success"]:
-            maze.set_goal(goal_xy=maze.add_noise(maze.ij_to_xy(rng.choice(goals))))
-
-
-CONTROLLERS = {
-    "cube": Controller(_cube_environment, _cube_play),
-    "maze": Controller(_maze_environment, _maze_play),
-}
-
-
-@contextlib.contextmanager
-def _global_randomness(seed):
-    """Seeds NumPy's global generator, which environments and controllers draw from, and gives its state back after."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
-
-
-def _episode(dataset: DataSet, environment, seeds: tuple[int, int, int], tick: Callable) -> dict[str, np.ndarray]:
-    """One whole episode in the layout of the files, from (seed, number of the split, number of the episode)."""
-    rows = {key: np.empty((dataset.steps, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
-    own, shared = np.random.SeedSequence(seeds).generate_state(2).tolist()
-    with _global_randomness(shared):
-        for row, (observation, action, info) in enumerate(CONTROLLERS[dataset.controller].play(environment, own)):
-            rows["observations"][row], rows["actions"][row] = observation, action
-            rows["qpos"][row], rows["qvel"][row] = info["prev_qpos"], info["prev_qvel"]
-            tick()
-    return rows | {"terminals": np.arange(dataset.steps) == dataset.steps - 1}
-
-
-def _save(path: Path, write: Callable, work: Path) -> None:
-    """Has `write` fill a file under a temporary name in `work`, and puts it in its place whole."""
-    temporary = work / f"{path.name}.part"
+def _save(path: Path, write: Callable, work: Path, last: bool = True) -> None:
+    """Has `write` fill a file under a temporary name in `work`, and puts it in its place whole; `last` waits for the disk."""
+    temporary = work / f"{path.name}.{os.getpid()}.part"
     try:
         with open(temporary, "wb") as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
+            if last:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -187,15 +81,25 @@ def _alone(folder: Path, what: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class _Workshop:
-    """The hidden folder beside a recording to be, with a file for every episode that has ended."""
+def _module(dataset: DataSet):
+    """Where a data set's environment, episodes and shards are made: OGBench's or D4RL's."""
+    return controllers if dataset.benchmark == "ogbench" else pointmaze
 
-    def __init__(self, place: Place):
+
+class Workshop:
+    """The hidden folder beside a recording to be, with a file for every episode that has ended.
+
+    `dataset` stands in for the registry's entry, as for tests with short episodes.
+    """
+
+    def __init__(self, place: Place, dataset: DataSet | None = None):
         self.place = place
+        self.dataset = place.dataset if dataset is None else dataset
         self.folder = place.folder.with_name(f".{place.folder.name}.unfinished")
-        self.jobs = [(split, index) for split in SPLITS for index in range(place.sizes[split])]
+        self.jobs = [(split, index) for split in place.sizes for index in range(place.sizes[split])]
 
     def shard(self, split: str, index: int) -> Path:
+        """The file of one episode."""
         return self.folder / f"{split}-{index:06d}.npz"
 
     def progress(self) -> str:
@@ -214,6 +118,7 @@ class _Workshop:
             self.remove()
 
     def remove(self) -> None:
+        """Takes the folder away, if it is there."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self):
@@ -227,69 +132,110 @@ class _Workshop:
             raise OSError(f"Cannot write into the folder {self.folder.parent}: {error.strerror}.") from error
 
     def _sort_out(self):
-        """Keeps earlier episodes only if they were made from what this run is made from."""
+        """Keeps earlier episodes only if they were made from what this run is made from; takes half-written files away."""
         label, about = self.folder / LABEL, _about(self.place)
         with contextlib.suppress(OSError, ValueError):
             if label.read_bytes() == about:
+                for path in self.folder.glob("*.part"):
+                    path.unlink(missing_ok=True)
                 return
         for path in self.folder.iterdir():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         _save(label, lambda file: file.write(about), self.folder)
 
     def missing(self) -> list[tuple[str, int]]:
         """The episodes that are not saved, or not soundly."""
-        return [job for job in self.jobs if not _sound(self.shard(*job), self.place, 1)]
+        return [job for job in self.jobs if not _sound(functools.partial(self._read, self.shard(*job)))]
+
+    def _read(self, path):
+        return _module(self.dataset).read(path, self.dataset)
 
     def record(self, environment, split: str, index: int, tick: Callable) -> None:
         """Plays and saves one episode."""
         seeds = (self.place.seed, SPLITS.index(split), index)
-        rows = _episode(self.place.dataset, environment, seeds, tick)
-        _save(self.shard(split, index), functools.partial(np.savez, **rows), self.folder)
-
-    def assemble(self, split: str) -> dict[str, np.ndarray]:
-        """All episodes of a split, one after the other."""
-        dataset, size = self.place.dataset, self.place.sizes[split]
-        rows = size * dataset.steps
-        arrays = {key: np.empty((rows, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
-        arrays["terminals"] = np.empty(rows, bool)
-        for index in range(size):
-            for key, values in read(self.shard(split, index), dataset, 1).items():
-                arrays[key][index * dataset.steps : (index + 1) * dataset.steps] = values
-        return arrays
+        rows = _module(self.dataset).episode(self.dataset, environment, seeds, tick)
+        write = functools.partial(np.savez_compressed if self.dataset.pixels else np.savez, **rows)
+        _save(self.shard(split, index), write, self.folder, last=False)
 
     def finish(self) -> None:
         """Puts the files of the recording in their place, each of them whole."""
-        self.place.folder.mkdir(exist_ok=True)
-        for split, path in self.place.files.items():
-            _save(path, functools.partial(np.savez, **self.assemble(split)), self.folder)
+        shards = {
+            split: [self.shard(split, index) for index in range(size)] for split, size in self.place.sizes.items()
+        }
+        for paths in shards.values():
+            for path in paths:
+                self._read(path)
+        if self.dataset.benchmark == "d4rl":
+            pointmaze.finish(self.place, shards["train"], self.folder)
+        else:
+            self.place.folder.mkdir(exist_ok=True)
+            for split, path in self.place.files.items():
+                _save(path, lambda file, paths=shards[split]: _join(file, paths, self.dataset), self.folder)
         _save(self.place.folder / LABEL, lambda file: file.write(_about(self.place)), self.folder)
 
 
-def _sound(path: Path, place: Place, episodes: int) -> bool:
-    """Whether a file is there and holds that many whole episodes."""
+def _join(file, shards: list[Path], dataset: DataSet) -> None:
+    """Writes the arrays of all episodes, one after the other, into one npz file, with one episode in memory at a time."""
+    method = zipfile.ZIP_DEFLATED if dataset.pixels else zipfile.ZIP_STORED
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for key, (row, dtype) in (dataset.arrays | {"terminals": ((), np.dtype(bool))}).items():
+            shape = (len(shards) * dataset.steps, *row)
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, header)
+                for path in shards:
+                    with np.load(path) as shard:
+                        member.write(np.ascontiguousarray(shard[key]).data)
+
+
+def _sound(read_it: Callable) -> bool:
+    """Whether a file can be read: it is there, and it holds what it should."""
     with contextlib.suppress(OSError, ValueError):
-        return bool(read(path, place.dataset, episodes))
+        return bool(read_it())
     return False
 
 
-def record(
-    name: str, *, episodes: int = 1000, seed: int = 0, folder: str | Path | None = None, progress: bool = True
-) -> Path:
-    """Records `episodes` training episodes, and a tenth as many for validation; returns the folder of the two files.
+def _finished(place: Place) -> bool:
+    """Whether the recording is there, and sound."""
+    if place.dataset.benchmark == "d4rl":
+        return _sound(lambda: pointmaze.check(place))
+    return all(
+        _sound(lambda split=split: read(place.files[split], place.dataset, place.sizes[split])) for split in place.sizes
+    )
 
-    Nothing is done when the recording is there and sound; one that was stopped is carried on. `folder` stands in for
-    the folder that holds every recording (`fdbook.data.ogbench.root`). Raises ValueError on an unknown name or a number
-    out of range, OSError when the folder cannot be written to or the disk is full, and RecordingStopped on Ctrl-C; in
-    every case the episodes that have ended are kept.
+
+def record(
+    name: str,
+    *,
+    episodes: int | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Records `episodes` training episodes (None: as many as published), and for OGBench a tenth as many for validation.
+
+    Returns the folder of the files. Nothing is done when the recording is there and sound; one that was stopped is carried on.
+    `folder` stands in for the folder that holds every recording (`fdbook.data.files.root`). `workers` processes record at the
+    same time (None: one for each core); the result does not depend on their number. Raises ValueError on an unknown name, one
+    that cannot be recorded, or a number out of range; OSError when the folder cannot be written to, the disk is full, pictures
+    cannot be rendered or a worker dies; RecordingStopped on Ctrl-C. In every case the episodes that have ended are kept.
     """
-    place = Place(name, episodes, seed, folder)
-    workshop = _Workshop(place)
-    if all(_sound(place.files[split], place, place.sizes[split]) for split in SPLITS):
+    dataset = find(name)
+    if not dataset.controller:
+        raise ValueError(dataset.why_not_recordable)
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ValueError(
+            f"A recording takes a number of workers that is a whole number of at least 1; got {workers!r}."
+        )
+    place = Place(name, dataset.episodes if episodes is None else episodes, seed, folder)
+    workshop = Workshop(place)
+    if _finished(place):
         workshop.remove()
         return place.folder
     try:
         with workshop.open():
-            _run(workshop, progress)
+            _run(workshop, workers, progress)
     except KeyboardInterrupt:
         raise RecordingStopped(f"{workshop.progress()}; run the same command to carry on.") from None
     except OSError as error:
@@ -299,13 +245,49 @@ def record(
     return place.folder
 
 
-def _run(workshop: _Workshop, progress: bool) -> None:
+def _cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(workshop: Workshop, count: int | None, progress: bool) -> None:
     """Records what is missing under a bar that counts transitions, and finishes."""
-    dataset, jobs = workshop.place.dataset, workshop.missing()
+    dataset, jobs = workshop.dataset, workshop.missing()
     total = len(workshop.jobs) * dataset.steps
-    count = {"total": total, "initial": total - len(jobs) * dataset.steps, "unit": " transitions", "unit_scale": True}
-    environment = CONTROLLERS[dataset.controller].environment(dataset)
-    with environment, tqdm(desc=dataset.name, disable=not progress, **count) as bar:
-        for job in jobs:
-            workshop.record(environment, *job, bar.update)
+    options = {"total": total, "initial": total - len(jobs) * dataset.steps, "unit": " rows", "unit_scale": True}
+    count = min(_cores() if count is None else count, max(1, len(jobs)))
+    with tqdm(desc=dataset.name, disable=not progress, **options) as bar:
+        if count == 1 and not dataset.pixels:  # pictures need MUJOCO_GL before MuJoCo is imported: a new process
+            _record(workshop, jobs, bar.update)
+        else:
+            workers.run(Workshop.__module__, _order(workshop), jobs, count, bar.update)
     workshop.finish()
+
+
+def _record(workshop, jobs, tick):
+    """Records one episode after the other in this process."""
+    environment = None
+    for split, index in jobs:
+        environment = environment or _module(workshop.dataset).environment(workshop.dataset)
+        workshop.record(environment, split, index, tick)
+    if environment is not None:
+        environment.close()
+
+
+def _order(workshop: Workshop) -> dict:
+    """All that a worker must know, as JSON takes it."""
+    place = workshop.place
+    names = {
+        "name": place.name,
+        "episodes": int(place.episodes),
+        "seed": int(place.seed),
+        "steps": workshop.dataset.steps,
+    }
+    return names | {"base": None if place.base is None else str(place.base)}
+
+
+def serve(order: dict, jobs: Iterator[tuple[str, int]], tick: Callable) -> None:
+    """What a worker does (see `fdbook.data.workers`): records the episodes that it is given."""
+    place = Place(order["name"], order["episodes"], order["seed"], order["base"])
+    workshop = Workshop(place, dataclasses.replace(place.dataset, steps=order["steps"]))
+    _record(workshop, jobs, tick)

@@ -36,7 +36,8 @@ class DataSet:
     description: str
     """What a reader is told about it, in one line."""
     episodes: int | None = None
-    """Training episodes of the published set, with a tenth as many for validation; None where their number is not fixed."""
+    """Training episodes of the published set, with a tenth as many for validation; for D4RL's point mazes, runs of `steps` steps;
+    None where none is recorded."""
     controller: str | None = None
     """The scripted controller that records it anew (a key of `fdbook.data.record.CONTROLLERS`), or None."""
     simulator: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -67,6 +68,11 @@ class DataSet:
     def stem(self) -> str:
         """The name of an OGBench data set's file without its ending, as OGBench's own loader wants it."""
         return f"{self.name.removeprefix('ogbench/')}-v0"
+
+    @property
+    def transitions_per_episode(self) -> int:
+        """Transitions in a whole episode: in OGBench's files the last row of an episode is none."""
+        return self.steps - (self.benchmark == "ogbench")
 
     @property
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -142,7 +148,7 @@ class Task:
         if not self.parts:
             return "dense; episodes end by time alone, so masks are 1"
         parts = "0 at the goal, -1 elsewhere" if self.parts == 1 else f"parts met - {self.parts}"
-        return f"{parts}; mask 0 {'where all is met' if self.success_ends else 'nowhere: goals follow each other'}"
+        return f"{parts}; mask 0 where all is met"
 
 
 PIXELS = (64, 64, 3)
@@ -323,7 +329,7 @@ def _d4rl_tasks() -> Iterator[Task]:
             )
         elif hand == "pointmaze":
             _, horizon = POINTMAZE[kind.removesuffix("-v2")]
-            options |= {"horizon": horizon, "parts": 1, "success_ends": False, "reward_shift": -1.0}
+            options |= {"horizon": horizon, "parts": 1, "success_ends": True, "reward_shift": -1.0}
             yield Task(group="d4rl-pointmaze", score="success", **_settings("pointmaze"), **options)
         else:
             *_, references, alphas = ADROIT[hand]

@@ -1,0 +1,205 @@
+"""The scripted controllers that come with the environments, each playing whole episodes into arrays.
+
+OGBench's robot arm follows plans with correlated noise, its point walks along shortest paths with noise on every step, as in
+the published data. An episode depends on its seeds alone: NumPy's global generator, which environments and controllers draw
+from, is seeded for it.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fdbook.data import files
+from fdbook.data.tasks import DataSet
+
+
+__all__ = ["CONTROLLERS", "Controller", "environment", "episode", "read"]
+
+PLAN_NOISE, PLAN_SMOOTHING = 0.1, 0.5
+STEERING_NOISE = 0.5
+TICK = 100
+
+
+class Controller(NamedTuple):
+    """How a data set is recorded: `environment(dataset)` builds its environment; `play(dataset, environment, seed)` yields one
+    episode, at each step the observation, the action taken there (in [-1, 1]) and the info that followed.
+    """
+
+    environment: Callable
+    play: Callable
+
+
+@contextlib.contextmanager
+def global_randomness(seed: int) -> Iterator[None]:
+    """Seeds NumPy's global generator and gives its state back after."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+def _build(dataset: DataSet, **options):
+    """A data set's environment, with episodes of its length that go on when a goal is reached. OSError where nothing renders."""
+    import gymnasium
+    import ogbench  # noqa: F401 (registers the environments)
+
+    options |= {"terminate_at_goal": False, "max_episode_steps": dataset.steps, "disable_env_checker": True}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="glfw")  # it misses a display, but nothing is drawn
+        environment = gymnasium.make(dataset.environment, **options)
+        if dataset.pixels:
+            _refuse_blindness(environment)
+    return environment
+
+
+def _refuse_blindness(environment):
+    """The first reset renders: where that cannot be, what is missing is said in one sentence."""
+    try:
+        environment.reset(seed=0)
+    except Exception as error:
+        chosen = os.environ.get("MUJOCO_GL", "")
+        raise OSError(
+            f"Pictures cannot be rendered here (MUJOCO_GL={chosen!r}: {error}); on a machine without a display, "
+            "MUJOCO_GL=egl needs the system's EGL library (libegl1 and a driver)."
+        ) from error
+
+
+def _arm_environment(dataset):
+    """The environment, reset once: the first reset compiles the model, and all episodes are to start in one way."""
+    environment = _build(dataset, mode="data_collection")
+    environment.reset(seed=0)
+    return environment
+
+
+def _oracles(dataset, environment):
+    """The planner for each kind of thing that the arm can be told to do."""
+    from ogbench.manipspace.oracles.plan import button_plan, cube_plan, drawer_plan, window_plan
+
+    options = {"env": environment, "noise": PLAN_NOISE, "noise_smoothing": PLAN_SMOOTHING}
+    if dataset.family == "cube":
+        return {"cube": cube_plan.CubePlanOracle(**options)}
+    if dataset.family == "puzzle":
+        return {"button": button_plan.ButtonPlanOracle(**options, gripper_always_closed=True)}
+    return {
+        "cube": cube_plan.CubePlanOracle(**options),
+        "button": button_plan.ButtonPlanOracle(**options),
+        "drawer": drawer_plan.DrawerPlanOracle(**options),
+        "window": window_plan.WindowPlanOracle(**options),
+    }
+
+
+def _stacking(dataset) -> float:
+    """The chance that a cube's next target is on another cube: drawn once for an episode of two cubes."""
+    if dataset.family != "cube":
+        return 0.5
+    return 0.0 if "single" in dataset.environment else np.random.uniform(0, 0.25)  # noqa: NPY002
+
+
+def _arm_play(dataset, environment, seed: int) -> Iterator[tuple]:
+    """Does one random thing after another, along planned paths with correlated noise."""
+    oracles = _oracles(dataset, environment)
+    observation, info = environment.reset(seed=seed)
+    stacking = _stacking(dataset)
+    oracle = oracles[info["privileged/target_task"]]
+    oracle.reset(observation, info)
+    over = False
+    while not over:
+        before, action = observation, np.clip(oracle.select_action(observation, info), -1, 1).astype(np.float32)
+        observation, _, _, over, info = environment.step(action)
+        yield before, action, info
+        if oracle.done:
+            observation, info = environment.unwrapped.set_new_target(p_stack=stacking)
+            oracle = oracles[info["privileged/target_task"]]
+            oracle.reset(observation, info)
+
+
+def _maze_environment(dataset):
+    """The environment, without the temporary file that its model was read from."""
+    environment = _build(dataset)
+    Path(environment.unwrapped.fullpath).unlink(missing_ok=True)
+    return environment
+
+
+def _places(maze) -> tuple[np.ndarray, np.ndarray]:
+    """The free cells (row, column) of a maze, and those of them that are not the inside of a straight corridor."""
+    free = np.argwhere(maze.maze_map == 0)
+    walls, (i, j) = maze.maze_map == 1, free.T
+    below, above, left, right = walls[i - 1, j], walls[i + 1, j], walls[i, j - 1], walls[i, j + 1]
+    corridor = (below & above & ~left & ~right) | (left & right & ~below & ~above)
+    return free, free[~corridor]
+
+
+def _maze_play(dataset, environment, seed: int) -> Iterator[tuple]:
+    """Walks to one random goal after another, along shortest paths from cell to cell, with noise on every step."""
+    rng, maze = np.random.default_rng(seed), environment.unwrapped
+    free, goals = _places(maze)
+    task = {"init_ij": tuple(rng.choice(free)), "goal_ij": tuple(rng.choice(goals))}
+    observation, _ = environment.reset(seed=seed, options={"task_info": task})
+    over = False
+    while not over:
+        way = maze.get_oracle_subgoal(maze.get_xy(), maze.cur_goal_xy)[0] - maze.get_xy()
+        steering = way / (np.linalg.norm(way) + 1e-6) + rng.normal(0, STEERING_NOISE, 2)
+        before, action = observation, np.clip(steering, -1, 1).astype(np.float32)
+        observation, _, _, over, info = environment.step(action)
+        yield before, action, info
+        if info["success"]:
+            maze.set_goal(goal_xy=maze.add_noise(maze.ij_to_xy(rng.choice(goals))))
+
+
+ARM, MAZE = Controller(_arm_environment, _arm_play), Controller(_maze_environment, _maze_play)
+CONTROLLERS = {"cube": ARM, "scene": ARM, "puzzle": ARM, "maze": MAZE}
+
+
+def environment(dataset: DataSet):
+    """The environment that a data set is recorded in."""
+    return CONTROLLERS[dataset.controller].environment(dataset)
+
+
+def episode(dataset: DataSet, environment, seeds: tuple[int, int, int], tick: Callable) -> dict[str, np.ndarray]:
+    """One whole episode in the layout of OGBench's files, from (seed, number of the split, number of the episode).
+
+    `tick` is told how many steps were made now and then. An episode of the scene in which the cube gets out of sight is played
+    again from other seeds, as in the published data, and its steps are taken back.
+    """
+    for attempt in range(100):
+        rows = _rows(dataset, environment, seeds if attempt == 0 else (*seeds, attempt), tick)
+        if dataset.family != "scene" or _in_sight(rows["qpos"]):
+            return rows | {"terminals": np.arange(dataset.steps) == dataset.steps - 1}
+        tick(-dataset.steps)
+    raise OSError(f"A hundred episodes of {dataset.name} in turn lost the cube out of sight.")
+
+
+def _rows(dataset, environment, seeds, tick):
+    """What one episode puts into each array."""
+    rows = {key: np.empty((dataset.steps, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
+    observations, actions, simulator = rows["observations"], rows["actions"], list(rows.items())[2:]
+    own, shared = np.random.SeedSequence(seeds).generate_state(2).tolist()
+    controller, done = CONTROLLERS[dataset.controller], 0
+    with global_randomness(shared):
+        for row, (observation, action, info) in enumerate(controller.play(dataset, environment, own)):
+            observations[row], actions[row] = observation, action
+            for key, values in simulator:
+                values[row] = info[f"prev_{key}"]
+            if row - done == TICK:
+                done = row
+                tick(TICK)
+    tick(dataset.steps - done)
+    return rows
+
+
+def _in_sight(qpos) -> bool:
+    """Whether the cube of the scene stays on the table, or lies in the drawer."""
+    _, y, z = qpos[:, 14:17].T
+    return bool(np.all(y < 0.29) and np.all((y > -0.3) | ((z >= 0.06) & (z <= 0.08))))
+
+
+def read(path: Path, dataset: DataSet) -> dict[str, np.ndarray]:
+    """The arrays of one episode. Raises ValueError, naming the file, when it is damaged; OSError when it is not there."""
+    return files.read(path, dataset, 1)

@@ -1,0 +1,192 @@
+"""D4RL through Minari: its tasks as transitions, the environments to evaluate in, and normalised scores.
+
+Dict observations are flattened as the papers see them (`flatten`). Time-outs and terminations are kept apart: the mask of E16 is
+0 where a step terminated and, for the sparse mazes, where it reached the goal, which ended the episode in the old D4RL.
+"""
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fdbook.checks import Array, check_rows
+from fdbook.data.tasks import DataSet, Task
+from fdbook.rl.transitions import Transitions
+
+
+__all__ = ["datasets_path", "download", "environment", "flatten", "locate", "normalised_score", "read", "transitions"]
+
+PATIENCE = 5
+
+
+@contextlib.contextmanager
+def datasets_path(folder: str | Path | None) -> Iterator[None]:
+    """Has Minari look for data sets in a folder (None: where it does anyway)."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    if folder is not None:
+        os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.environ.pop("MINARI_DATASETS_PATH")
+            os.environ |= {} if before is None else {"MINARI_DATASETS_PATH": before}
+
+
+def flatten(observation: Mapping[str, Array] | Array, dataset: DataSet) -> np.ndarray:
+    """One observation, or several (..., width), as agents see them, in float32.
+
+    AntMaze: place (2) and body (27), without the goal, as in the old D4RL. Point maze: place (2), velocity (2) and goal (2),
+    because goals change. Adroit: as it is.
+    """
+    if not isinstance(observation, Mapping):
+        return np.asarray(observation, np.float32)
+    parts = [observation["observation"]]
+    if dataset.family == "antmaze":
+        parts.insert(0, observation["achieved_goal"])
+    if dataset.goal:
+        parts.append(observation["desired_goal"])
+    return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+
+def locate(dataset: DataSet) -> Path | None:
+    """The folder of Minari's data sets, if this one is in it."""
+    chosen = os.environ.get("MINARI_DATASETS_PATH")
+    folder = Path(chosen) if chosen else Path.home() / ".minari" / "datasets"
+    return folder if (folder / dataset.name / "data").is_dir() else None
+
+
+def download(dataset: DataSet) -> Path:
+    """Downloads the published data set through Minari. Raises OSError, within seconds, when there is no network."""
+    import huggingface_hub
+    import minari
+
+    try:  # the download itself would try again and again, for half a minute
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PATIENCE)
+    except Exception as error:
+        raise OSError(f"no network: {type(error).__name__}") from error
+    try:
+        minari.download_dataset(dataset.name)
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    found = locate(dataset)
+    if found is None:
+        raise OSError("Minari downloaded it, and it is not where Minari keeps its data sets")
+    return found
+
+
+def _open(task, folder):
+    """Minari's own object for a data set, read from a folder of data sets."""
+    import minari
+
+    where = (Path(folder) if folder is not None else Path()) / task.dataset.name
+    with datasets_path(folder):
+        try:
+            return minari.load_dataset(task.dataset.name)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"There is no Minari data set {task.dataset.name} in {folder}.") from error
+        except Exception as error:  # what damage raises depends on where it is
+            raise ValueError(f"{where} is damaged or is not a Minari data set.") from error
+
+
+def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a data set, in the compact layout of `fdbook.rl.transitions`.
+
+    observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): rows of whole episodes one after the other;
+    the last row of an episode holds its last observation, and zeros. `folder` holds Minari's data sets. Rewards have
+    `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it, when it is damaged
+    or does not fit the task.
+    """
+    data, dataset = _open(task, folder), task.dataset
+    where = str((Path(folder) if folder is not None else Path()) / dataset.name)
+    width, action = dataset.observation[0], dataset.action
+    try:
+        rows = int(data.total_steps) + int(data.total_episodes)
+        arrays = {"observations": np.zeros((rows, width), np.float32), "actions": np.zeros((rows, action), np.float32)}
+        arrays |= {key: np.zeros(rows, np.float32) for key in ("rewards", "masks")} | {"ends": np.zeros(rows, bool)}
+        row = 0
+        for episode in data.iterate_episodes():
+            row = _fill(arrays, row, episode, task, where)
+    except (ValueError, MemoryError):
+        raise
+    except Exception as error:  # what damage raises depends on where it is
+        raise ValueError(f"{where} is damaged: {type(error).__name__} on reading its episodes.") from error
+    if row != rows or not rows:
+        raise ValueError(f"{where} holds {row} observations (its metadata promise {rows}).")
+    check_rows(arrays["observations"], "observations", where)
+    check_rows(arrays["actions"], "actions", where, low=-1.0, high=1.0)
+    check_rows(arrays["rewards"], "rewards", where)
+    return arrays
+
+
+def _fill(arrays, row, episode, task, where):
+    """Copies one episode to the rows from `row` on; returns the row after it."""
+    steps, (width,), action = len(episode.rewards), task.dataset.observation, task.dataset.action
+    seen = flatten(episode.observations, task.dataset)
+    for what, got, wanted in (
+        ("observations", seen, (steps + 1, width)),
+        ("actions", episode.actions, (steps, action)),
+    ):
+        if np.shape(got) != wanted:
+            raise ValueError(f"{where}, episode {episode.id}, has {what} of shape {np.shape(got)} (expected {wanted}).")
+    if row + steps >= len(arrays["ends"]):
+        raise ValueError(f"{where} holds more steps than its metadata promise.")
+    over = np.asarray(episode.terminations, bool)
+    if task.success_ends:
+        over = over | (np.asarray(episode.rewards) >= 1)
+    arrays["observations"][row : row + steps + 1] = seen
+    arrays["actions"][row : row + steps] = episode.actions
+    arrays["rewards"][row : row + steps] = np.asarray(episode.rewards) + task.reward_shift
+    arrays["masks"][row : row + steps] = ~over
+    arrays["ends"][row + steps] = True
+    return row + steps + 1
+
+
+def transitions(task: Task, folder: str | Path | None = None) -> tuple[Transitions, None]:
+    """A task's transitions, through Minari, and None: D4RL has no validation data. Raises what `read` does.
+
+    Warns when the task has a goal that no transition reaches.
+    """
+    arrays = read(task, folder)
+    where = str((Path(folder) if folder is not None else Path()) / task.dataset.name)
+    made = Transitions.of(**arrays, where=where)
+    reached = arrays["rewards"][~arrays["ends"]] - task.reward_shift
+    if task.parts and not np.any(reached >= 1):
+        warnings.warn(
+            f"None of the {made.size} transitions of {where} reaches a goal: a critic sees no success.", stacklevel=2
+        )
+    return made, None
+
+
+def environment(task: Task, folder: str | Path | None = None):
+    """The environment to evaluate in, with flat observations: from the data set's own specification if it is there.
+
+    Mazes end when the goal is reached, as in the old D4RL, whose return was then 0 or 1.
+    """
+    import gymnasium
+    import gymnasium_robotics
+
+    options = {"continuing_task": False, "max_episode_steps": task.horizon} if task.parts else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gymnasium.register_envs(gymnasium_robotics)
+        if folder is None and locate(task.dataset) is None:
+            made = gymnasium.make(task.environment, **options)
+        else:
+            made = _open(task, folder).recover_environment(eval_env=True, **options)
+    space = gymnasium.spaces.Box(-np.inf, np.inf, task.dataset.observation, np.float32)
+    return gymnasium.wrappers.TransformObservation(made, lambda seen: flatten(seen, task.dataset), space)
+
+
+def normalised_score(task: Task, returns: float | np.ndarray) -> np.ndarray:
+    """Returns on D4RL's scale: 0 for the random and 100 for the expert policy of `task.references`.
+
+    Raises ValueError for a task without reference returns.
+    """
+    if task.references is None:
+        raise ValueError(f"The task {task.name} has no reference returns: its score is {task.score}.")
+    low, high = task.references
+    return 100 * (np.asarray(returns, float) - low) / (high - low)
