@@ -47,28 +47,28 @@ def global_randomness(seed: int) -> Iterator[None]:
 
 def _build(dataset: DataSet, **options):
     """A data set's environment, with episodes of its length that go on when a goal is reached. OSError where nothing renders."""
-    import gymnasium
-    import ogbench  # noqa: F401 (registers the environments)
-
     options |= {"terminate_at_goal": False, "max_episode_steps": dataset.steps, "disable_env_checker": True}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="glfw")  # it misses a display, but nothing is drawn
-        environment = gymnasium.make(dataset.environment, **options)
-        if dataset.pixels:
-            _refuse_blindness(environment)
-    return environment
-
-
-def _refuse_blindness(environment):
-    """The first reset renders: where that cannot be, what is missing is said in one sentence."""
+    if not dataset.pixels:
+        return _made(dataset.environment, **options)
     try:
-        environment.reset(seed=0)
-    except Exception as error:
+        environment = _made(dataset.environment, **options)
+        environment.reset(seed=0)  # renders
+        return environment
+    except Exception as error:  # what a missing library raises depends on the library
         chosen = os.environ.get("MUJOCO_GL", "")
         raise OSError(
             f"Pictures cannot be rendered here (MUJOCO_GL={chosen!r}: {error}); on a machine without a display, "
             "MUJOCO_GL=egl needs the system's EGL library (libegl1 and a driver)."
         ) from error
+
+
+def _made(name, **options):
+    import gymnasium
+    import ogbench  # noqa: F401 (registers the environments)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="glfw")  # it misses a display, but nothing is drawn
+        return gymnasium.make(name, **options)
 
 
 def _arm_environment(dataset):

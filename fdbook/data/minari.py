@@ -95,8 +95,8 @@ def _open(task, folder):
 def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     """The arrays of a data set, in the compact layout of `fdbook.rl.transitions`.
 
-    observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): rows of whole episodes one after the other;
-    the last row of an episode holds its last observation, and zeros. `folder` holds Minari's data sets. Rewards have
+    observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): whole episodes one after the other. The
+    last row of an episode holds its last observation, and zeros. `folder` holds Minari's data sets. Rewards have
     `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it, when it is damaged
     or does not fit the task.
     """

@@ -197,7 +197,7 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
             code_permalink="none",
             ref_min_score=low,
             ref_max_score=high,
-            description=f"Recorded anew, not the published data: {place.episodes} runs of {dataset.steps} steps, seed {place.seed}.",
+            description=f"Recorded anew, not published: {place.episodes} runs of {dataset.steps} steps, seed {place.seed}.",
             data_format="hdf5",
         )
         for path in shards[1:]:

@@ -14,6 +14,14 @@ from fdbook.data.record import record
 
 CUBE, MAZE = "ogbench/cube-single-play", "ogbench/pointmaze-medium-navigate"
 EPISODES = {CUBE: 2, MAZE: 12}
+OTHERS = {
+    "ogbench/cube-double-play": 1,
+    "ogbench/scene-play": 2,
+    "ogbench/puzzle-3x3-play": 2,
+    "ogbench/puzzle-4x4-play": 1,
+    "ogbench/pointmaze-large-navigate": 1,
+    "ogbench/pointmaze-giant-navigate": 1,
+}
 COMMAND = "import sys; from fdbook.cli import main; sys.exit(main())"
 
 
@@ -22,8 +30,17 @@ def recorded(tmp_path_factory):
     """Each data set, recorded with seed 0 and never interrupted."""
     base = tmp_path_factory.mktemp("recordings")
     for name, episodes in EPISODES.items():
-        record(name, episodes=episodes, folder=base, progress=False)
+        record(name, episodes=episodes, folder=base, workers=1, progress=False)
     return {name: Place(name, episodes, 0, base) for name, episodes in EPISODES.items()}
+
+
+@pytest.fixture(scope="session")
+def families(recorded):
+    """Every family of OGBench, those of `recorded` and others, recorded by two processes."""
+    base = recorded[CUBE].base
+    for name, episodes in OTHERS.items():
+        record(name, episodes=episodes, folder=base, workers=2, progress=False)
+    return recorded | {name: Place(name, episodes, 0, base) for name, episodes in OTHERS.items()}
 
 
 @pytest.fixture
@@ -45,8 +62,9 @@ def start():
     """Starts `fdbook data record` in a process that does not outlive the tests; `first` is run before it."""
     processes = []
 
-    def run(place, first=""):
+    def run(place, first="", workers=1):
         words = ["data", "record", place.name, "--episodes", str(place.episodes), "--folder", str(place.base)]
+        words += ["--workers", str(workers)]
         words = [sys.executable, "-c", first + COMMAND, *words]
         processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         return processes[-1]

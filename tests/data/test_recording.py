@@ -1,11 +1,16 @@
 """Recording on the real environments: OGBench reads the files, the physics agrees, and no interruption changes them."""
 
+import contextlib
+import ctypes.util
+import dataclasses
 import fcntl
+import itertools
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 
 import gymnasium
 import mujoco
@@ -13,10 +18,11 @@ import numpy as np
 import ogbench
 import pytest
 
+from fdbook.data import controllers
 from fdbook.data.files import Place
-from fdbook.data.ogbench import load, maze_layout
+from fdbook.data.ogbench import load, maze_layout, transitions
 from fdbook.data.record import record
-from fdbook.data.tasks import DATASETS
+from fdbook.data.tasks import DATASETS, find_task
 
 
 CUBE, MAZE = "ogbench/cube-single-play", "ogbench/pointmaze-medium-navigate"
@@ -45,22 +51,30 @@ def rerecord(place):
     return place
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_ogbench_reads_the_files(recorded, name):
-    place, widths = recorded[name], DATASETS[name].widths
-    task = place.dataset.stem.replace("-v0", "-singletask-v0")
-    environment, *splits = ogbench.make_env_and_datasets(task, dataset_dir=str(place.folder), add_info=True)
-    assert environment.observation_space.shape == (widths["observations"],)
-    assert environment.action_space.shape == (widths["actions"],)
-    for episodes, data in zip(place.sizes.values(), splits, strict=True):
-        rows = episodes * (STEPS - 1)
-        matrices = widths | {"next_observations": widths["observations"]}
-        assert {key: data[key].shape for key in matrices} == {key: (rows, width) for key, width in matrices.items()}
-        assert all(data[key].shape == (rows,) for key in ("terminals", "rewards", "masks"))
-        assert {values.dtype for values in data.values()} == {np.dtype(np.float32)}
-        assert set(np.unique(data["rewards"])) <= {-1.0, 0.0}
-        assert np.array_equal(data["masks"], -data["rewards"])
-        assert np.array_equal(np.flatnonzero(data["terminals"]), np.arange(1, episodes + 1) * (STEPS - 1) - 1)
+STATES = [name for name, dataset in DATASETS.items() if dataset.benchmark == "ogbench" and dataset.controller]
+STATES = [name for name in STATES if not DATASETS[name].pixels]
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_ogbench_reads_the_files(families, name):
+    """All five tasks, through OGBench alone."""
+    place, dataset = families[name], DATASETS[name]
+    for number in range(1, 6):
+        task = find_task(f"{dataset.stem.removesuffix('-v0')}-singletask-task{number}")
+        environment, *splits = ogbench.make_env_and_datasets(task.name, dataset_dir=str(place.folder), add_info=True)
+        assert environment.observation_space.shape == dataset.observation
+        assert environment.action_space.shape == (dataset.action,)
+        environment.close()
+        for episodes, data in zip(place.sizes.values(), splits, strict=True):
+            steps = dataset.steps - 1
+            matrices = {"observations": dataset.observation, "next_observations": dataset.observation}
+            matrices |= {"actions": (dataset.action,)} | {key: (width,) for key, width in dataset.simulator.items()}
+            assert {key: data[key].shape[1:] for key in matrices} == matrices
+            assert {values.shape[0] for values in data.values()} == {episodes * steps}
+            assert data["observations"].dtype == data["actions"].dtype == np.float32
+            assert set(np.unique(data["rewards"])) <= set(range(-task.parts, 1))
+            assert np.array_equal(data["masks"], data["rewards"] < 0)
+            assert np.array_equal(np.flatnonzero(data["terminals"]), np.arange(1, episodes + 1) * steps - 1)
 
 
 def test_ogbench_reads_the_goal_conditioned_and_the_compact_form(recorded):
@@ -115,6 +129,60 @@ def test_the_arm_carries_the_cube_as_often_as_published(recorded):
     assert np.all((lifts >= 9) & (lifts <= 13))
 
 
+def presses(place):
+    """How often a button was pressed in each episode, told by the states of the buttons."""
+    states = raw(place)["button_states"].reshape(-1, STEPS, place.dataset.simulator["button_states"])
+    return np.any(np.diff(states, axis=1) != 0, axis=2).sum(axis=1)
+
+
+def test_the_arm_presses_buttons_as_often_as_published(families):
+    """OGBench's puzzle data hold about 30 presses in an episode."""
+    assert np.all(
+        (presses(families["ogbench/puzzle-3x3-play"]) >= 27) & (presses(families["ogbench/puzzle-3x3-play"]) <= 33)
+    )
+
+
+def test_a_press_turns_a_button_and_its_neighbours(families):
+    """Lights out on a 3 x 3 board: the buttons that change in one step are a cross around one of them."""
+    states = raw(families["ogbench/puzzle-3x3-play"])["button_states"].reshape(-1, STEPS, 3, 3)
+    changes = np.argwhere(np.any(np.diff(states, axis=1) != 0, axis=(2, 3)))
+    crosses = {
+        frozenset((i + a, j + b) for a, b in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)) if 0 <= i + a < 3 > j + b >= 0)
+        for i in range(3)
+        for j in range(3)
+    }
+    for episode, step in changes:
+        changed = np.argwhere(states[episode, step] != states[episode, step + 1])
+        assert frozenset(map(tuple, changed.tolist())) in crosses
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [(CUBE, 11), ("ogbench/scene-play", 20), ("ogbench/puzzle-3x3-play", 30)]
+)
+def test_as_many_tasks_are_completed_in_an_episode_as_published(name, published, budget):
+    """Counted where the environment sets the next target, while the controller plays."""
+    dataset, counts = DATASETS[name], []
+    with controllers.environment(dataset) as arm:
+        real, restart = arm.unwrapped.set_new_target, arm.unwrapped.initialize_episode
+        arm.unwrapped.set_new_target = lambda **options: counts.append(1) or real(**options)
+        arm.unwrapped.initialize_episode = lambda: (restart(), counts.clear())
+        means = [
+            controllers.episode(dataset, arm, (0, 0, index), lambda steps: None) and len(counts) for index in range(3)
+        ]
+    assert np.mean(means) == pytest.approx(published, abs=budget("completed_tasks"))
+
+
+def test_the_cube_of_the_scene_stays_in_sight(families):
+    _, y, z = raw(families["ogbench/scene-play"])["qpos"][:, 14:17].T
+    assert y.max() < 0.29
+    assert np.all((z[y <= -0.3] >= 0.06) & (z[y <= -0.3] <= 0.08))
+
+
+def test_two_cubes_are_both_carried(families):
+    heights = raw(families["ogbench/cube-double-play"])["qpos"][:, [16, 23]]
+    assert np.all(heights.max(axis=0) > 0.06)
+
+
 def test_the_point_walks_through_the_free_cells_towards_goals(recorded):
     data, maze = raw(recorded[MAZE]), maze_layout(MAZE)
     j, i = np.rint((data["observations"] - maze.origin) / maze.cell).astype(int).T
@@ -165,6 +233,19 @@ def test_an_episode_does_not_depend_on_those_before_it(recorded, tmp_path, start
     }
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_does_not_matter(recorded, same, tmp_path, workers):
+    record(MAZE, episodes=12, folder=tmp_path, workers=workers, progress=False)
+    assert same(recorded[MAZE], Place(MAZE, 12, 0, tmp_path))
+
+
+def test_the_progress_bar_counts_every_row(tmp_path, capsys):
+    record(MAZE, episodes=2, folder=tmp_path, workers=2)
+    said = capsys.readouterr().err
+    assert "100%" in said
+    assert "3.00k/3.00k" in said
+
+
 def test_the_global_generator_is_left_as_it_was(tmp_path):
     np.random.seed(3)  # noqa: NPY002
     expected = np.random.uniform()  # noqa: NPY002
@@ -179,24 +260,54 @@ def test_a_finished_recording_is_not_touched(recorded):
     assert [path.stat() for path in recorded[MAZE].files.values()] == before
 
 
-def test_kill_at_random_moments(recorded, same, tmp_path, start, until):
-    reference, moment = recorded[MAZE], random.Random(0)
-    place = Place(MAZE, reference.episodes, 0, tmp_path)
-    for _ in range(3):
-        saved, process = len(shards(place)), start(place)
-        until(lambda saved=saved: len(shards(place)) > saved)
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(moment.uniform(0, 0.25))
-        process.kill()
-        process.wait()
-        assert not place.folder.exists()
-        assert len(shards(place)) > saved
-    assert same(reference, rerecord(place))
+def processes():
+    """The numbers of the workers that are running on this machine."""
+    found = subprocess.run(
+        ["pgrep", "-f", "from fdbook.data import workers"], capture_output=True, text=True, check=False
+    )
+    return {int(number) for number in found.stdout.split()}
 
 
-def test_ctrl_c_says_one_sentence_and_leaves_nothing_half_written(recorded, same, tmp_path, start, until):
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to count processes with")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kill_at_random_moments(recorded, same, tmp_path, start, until, workers):
+    """Twenty times in all: whenever it is killed, it resumes, and ends with the same arrays; no worker stays behind."""
+    reference, moment, killed, others = recorded[MAZE], random.Random(workers), 0, processes()
+    for turn in itertools.count():
+        place = Place(MAZE, reference.episodes, 0, tmp_path / str(turn))
+        while killed < 10:
+            process = start(place, workers=workers)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moment.uniform(0.5, 4.0))
+                break  # it had finished before
+            process.kill()
+            process.wait()
+            killed += 1
+            assert not place.files["train"].exists() or same(reference, place)
+        assert same(reference, rerecord(place))
+        if killed == 10:
+            break
+    until(lambda: not processes() - others)
+
+
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to find the worker with")
+def test_a_worker_that_is_killed_is_told_and_the_rest_is_kept(recorded, same, tmp_path, start, until):
+    place, before = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path), processes()
+    process = start(place, workers=2)
+    until(lambda: len(shards(place)) >= 3)
+    os.kill((processes() - before).pop(), signal.SIGKILL)
+    _, said = process.communicate(timeout=30)
+    assert said == "fdbook: A recording process was ended by signal 9; run the same command to carry on.\n"
+    assert process.returncode == 1
+    until(lambda: not processes() - before)
+    assert len(shards(place)) >= 3
+    assert same(recorded[MAZE], rerecord(place))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_says_one_sentence_and_leaves_nothing_half_written(recorded, same, tmp_path, start, until, workers):
     place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
-    process = start(place)
+    process = start(place, workers=workers)
     until(lambda: len(shards(place)) >= 2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
@@ -251,11 +362,12 @@ def test_a_folder_that_cannot_be_written_to(folder, monkeypatch):
         record(MAZE, episodes=1, progress=False)
 
 
-def test_a_disk_that_is_full(recorded, same, tmp_path, start):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_is_full(recorded, same, tmp_path, start, workers):
     """The kernel refuses files above 100 kB: each episode fits, the recording does not; nothing of it is left in sight."""
     place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-    process = start(place, first=limit)
+    process = start(place, first=limit, workers=workers)
     _, said = process.communicate(timeout=60)
     assert said == (
         f"fdbook: The recording of {MAZE} stopped after 13 of 13 episodes (File too large); "
@@ -272,6 +384,9 @@ def test_a_disk_that_is_full(recorded, same, tmp_path, start):
         ({"name": "ogbench/cube-singel-play"}, "no data set called .* Did you mean 'ogbench/cube-single-play'?"),
         ({"name": "cube-single-play"}, "Did you mean 'ogbench/cube-single-play'?"),
         ({"name": CUBE, "episodes": 0}, "number of episodes that is a whole number of at least 1; got 0."),
+        ({"name": CUBE, "workers": 0}, "number of workers that is a whole number of at least 1; got 0."),
+        ({"name": "ogbench/antmaze-giant-navigate"}, "it was made by trained walking policies, which no environment"),
+        ({"name": "D4RL/pen/human-v2"}, "D4RL/pen/human-v2 cannot be recorded anew: it was made by people"),
         ({"name": CUBE, "seed": -1}, "seed that is a whole number of at least 0; got -1."),
     ],
 )
@@ -279,3 +394,66 @@ def test_names_and_numbers_that_make_no_sense(arguments, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence.replace("?", r"\?")):
         record(**arguments, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+PIXELS = "ogbench/visual-cube-single-play"
+
+
+@pytest.fixture
+def short_pictures(monkeypatch):
+    """Episodes of 12 rows instead of 1001: without a GPU a picture takes a tenth of a second."""
+    dataset = dataclasses.replace(DATASETS[PIXELS], steps=12)
+    monkeypatch.setitem(DATASETS, PIXELS, dataset)
+    task = dataclasses.replace(find_task("visual-cube-single-play-singletask-task1"), dataset=dataset)
+    return dataset, task
+
+
+@pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing renders without the EGL library")
+@pytest.mark.filterwarnings("ignore:None of the 22 transitions:UserWarning")
+def test_pictures(short_pictures, tmp_path):
+    """Recorded, read by OGBench, and stacked as transitions and by the environment alike."""
+    _, task = short_pictures
+    place = Place(PIXELS, 2, 0, tmp_path)
+    record(PIXELS, episodes=2, folder=tmp_path, progress=False)
+    states, _ = ogbench.make_env_and_datasets(
+        "cube-single-singletask-task1-v0",
+        dataset_only=True,
+        cur_env=gymnasium.make("cube-single-singletask-task1-v0"),
+        dataset_path=str(place.files["train"]),
+    )
+    data = raw(place)
+    assert (data["observations"].shape, data["observations"].dtype) == ((24, 64, 64, 3), np.uint8)
+    assert data["observations"].std() > 10
+    assert len(states["rewards"]) == 22
+    train, _ = transitions(task, place.folder)
+    assert train.observation_shape == (64, 64, 9)
+    batch = train.at(np.array([5]))
+    wanted = np.concatenate(data["observations"][3:6], axis=-1)
+    np.testing.assert_array_equal(batch.observations[0], wanted)
+    np.testing.assert_array_equal(batch.next_observations[0], np.concatenate(data["observations"][4:7], axis=-1))
+
+
+@pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing renders without the EGL library")
+def test_the_environment_stacks_pictures_as_the_transitions_do():
+    code = (
+        "import numpy as np\nfrom fdbook.data import ogbench, tasks\n"
+        "made = ogbench.environment(tasks.find_task('visual-cube-single-play-singletask-task1'))\n"
+        "seen = [made.reset(seed=0)[0]] + [made.step(np.full(5, 0.5, np.float32))[0] for _ in range(3)]\n"
+        "assert made.observation_space.shape == seen[0].shape == (64, 64, 9) and seen[0].dtype == np.uint8\n"
+        "assert np.array_equal(seen[0][..., :3], seen[0][..., 6:])\n"
+        "assert np.array_equal(seen[2][..., :3], seen[0][..., 6:]) and np.array_equal(seen[3][..., :6], seen[2][..., 3:])\n"
+        "assert not np.array_equal(seen[3][..., :3], seen[3][..., 6:])\n"
+        "print('as expected')"
+    )
+    options = {"env": dict(os.environ) | {"MUJOCO_GL": "egl"}, "capture_output": True, "text": True, "check": False}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], **options)
+    assert done.stdout == "as expected\n", done.stderr
+
+
+def test_where_nothing_renders_one_sentence_says_so(short_pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
+    with pytest.raises(
+        OSError, match=r"^Pictures cannot be rendered here \(MUJOCO_GL='osmesa': .*libegl1 and a driver\)\.$"
+    ):
+        record(PIXELS, episodes=1, folder=tmp_path, progress=False)
