@@ -174,7 +174,7 @@ def add_data(commands) -> None:
     )
     _add_place(inspect)
     inspect.add_argument("--dataset-dir", metavar="DIR", type=Path, help="a folder with the benchmark's own files")
-    inspect.add_argument("--out", metavar="FILE", type=Path, help="also draw it, into a PNG, PDF or SVG file")
+    inspect.add_argument("--out", metavar="FILE", type=Path, help="also draw it, into a PNG or PDF file")
 
 
 def _add_place(parser):
@@ -182,7 +182,9 @@ def _add_place(parser):
     parser.add_argument("name", metavar="NAME", help="a data set, as `fdbook data list` names it")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--transitions", metavar="N", type=_whole(1), help="size in transitions (default: as published)")
-    size.add_argument("--episodes", metavar="N", type=_whole(1), help="size in training episodes (default: as published)")
+    size.add_argument(
+        "--episodes", metavar="N", type=_whole(1), help="size in training episodes (default: as published)"
+    )
     parser.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="seed of all randomness (default: 0)")
     parser.add_argument(
         "--folder", metavar="DIR", type=Path, help="folder of all recordings (default: as `fdbook data list` says)"
@@ -223,7 +225,7 @@ def _inspect(arguments):
     from fdbook.data import files, load, summary, tasks
 
     _check_names("data set", [arguments.name], tasks.DATASETS)
-    endings = (".png", ".pdf", ".svg")
+    endings = (".png", ".pdf")
     if arguments.out is not None and arguments.out.suffix not in endings:
         raise _Misuse(f"--out takes a file that ends in {', '.join(endings)}; got {arguments.out}")
     if arguments.dataset_dir is not None:
@@ -236,10 +238,10 @@ def _inspect(arguments):
     print(summary.describe(found))
     if arguments.out is not None:
         os.environ.setdefault("MPLBACKEND", "Agg")
-        from fdbook.report import inspection, numbers
+        from fdbook.report import inspection, numbers, style
 
-        figure = inspection.draw(found)
-        numbers.write_whole(arguments.out, lambda path: figure.savefig(path))
+        numbers.check_writable(arguments.out.parent)
+        numbers.write_whole({arguments.out: style.render(inspection.draw(found), arguments.out.suffix[1:])})
         print(f"Drawn into {arguments.out}.")
 
 

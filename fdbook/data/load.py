@@ -9,11 +9,11 @@ from typing import Literal
 from fdbook.checks import unknown
 from fdbook.data import minari, ogbench
 from fdbook.data.files import Place, root
-from fdbook.data.tasks import Task, find_task
+from fdbook.data.tasks import DataSet, Task, find, find_task
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["Loaded", "load", "recordings"]
+__all__ = ["Loaded", "downloaded", "folder_of", "load", "recordings"]
 
 SOURCES = ("auto", "recorded", "download")
 PATIENCE = 20
@@ -58,7 +58,7 @@ def load(
     task = task if isinstance(task, Task) else find_task(task)
     if source not in SOURCES:
         raise ValueError(unknown("source", source, SOURCES))
-    found, folder = _find(task, source, episodes, seed, dataset_dir)
+    found, folder = _find(task.dataset, source, episodes, seed, dataset_dir)
     train, validation = (ogbench if task.dataset.benchmark == "ogbench" else minari).transitions(task, folder)
     if normalise:
         train = train.normalised()
@@ -78,25 +78,39 @@ def recordings(name: str) -> list[Place]:
     return sorted(found, key=lambda place: (-place.episodes, place.seed))
 
 
-def _find(task, source, episodes, seed, dataset_dir):
+def folder_of(name: str, place: Place | None = None) -> Path:
+    """The folder with a data set's files: those of a recording, or, without one, what `load` would take without a download.
+
+    Raises FileNotFoundError, with the command that records them or the reason why none can, when they are not here.
+    """
+    dataset = find(name)
+    if place is not None:
+        if all(path.exists() for path in place.files.values()):
+            return place.folder
+        raise FileNotFoundError(f"There is no recording in {place.folder}; `{place.command}` records it.")
+    if found := downloaded(dataset):
+        return found
+    if dataset.controller and (standard := Place(name, dataset.episodes)).files["train"].exists():
+        return standard.folder
+    raise FileNotFoundError(f"{name} is not on this machine; {_instead(dataset)}")
+
+
+def _find(dataset, source, episodes, seed, dataset_dir):
     """Where a task's data come from, and the folder that holds them."""
-    dataset = task.dataset
     if dataset_dir is not None:
         return "dataset_dir", Path(dataset_dir).expanduser()
     if dataset.controller and source != "download":
-        if episodes is None and source == "auto" and (published := _cached(dataset)):
+        if episodes is None and source == "auto" and (published := downloaded(dataset)):
             return "downloaded", published
         place = Place(dataset.name, dataset.episodes if episodes is None else episodes, seed)
-        if all(path.exists() for path in place.files.values()):
-            return "recorded", place.folder
-        if episodes is not None or source == "recorded":
-            raise FileNotFoundError(f"There is no recording in {place.folder}; `{place.command}` records it.")
+        if episodes is not None or source == "recorded" or place.files["train"].exists():
+            return "recorded", folder_of(dataset.name, place)
     elif episodes is not None or source == "recorded":
-        raise FileNotFoundError(dataset.why_not_recordable or f"A download has no `episodes`; got {episodes}.")
-    return "downloaded", _cached(dataset) or _download(dataset)
+        raise ValueError(dataset.why_not_recordable or f"A download has one size; got episodes={episodes}.")
+    return "downloaded", downloaded(dataset) or _download(dataset)
 
 
-def _cached(dataset):
+def downloaded(dataset: DataSet) -> Path | None:
     """The folder that holds the published data, if they are on this machine."""
     if dataset.benchmark == "d4rl":
         return minari.locate(dataset)
@@ -132,6 +146,6 @@ def _instead(dataset):
     """What can be done without a download."""
     if not dataset.controller:
         return dataset.why_not_recordable
-    here = [f"`episodes={place.episodes}`, `seed={place.seed}`" for place in recordings(dataset.name)]
-    smaller = f" (or take what is recorded here: {'; '.join(here)})" if here else ""
+    here = [f"{place.episodes} episodes, seed {place.seed}" for place in recordings(dataset.name)]
+    smaller = f" (recorded here in other sizes: {'; '.join(here)})" if here else ""
     return f"`{Place(dataset.name, dataset.episodes).command}` records it{smaller}."

@@ -1,5 +1,6 @@
 """OGBench: its tasks as transitions with its own rewards, the environments to evaluate in, recordings as arrays, and mazes."""
 
+import contextlib
 import dataclasses
 import functools
 import warnings
@@ -145,13 +146,21 @@ def environment(task: Task):
     )
 
 
+@contextlib.contextmanager
+def _quietly():
+    """Without the warnings that OGBench's own spaces and a missing display call forth."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="glfw")
+        warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32")
+        yield
+
+
 def _plain_environment(name):
-    """The environment of that id, made without the warnings that OGBench's own spaces and a missing display call forth."""
+    """The environment of that id."""
     import gymnasium
     import ogbench  # noqa: F401 (registers the environments)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         made = gymnasium.make(name)
     if hasattr(made.unwrapped, "maze_map"):  # its model came from a temporary file that nobody else removes
         Path(made.unwrapped.fullpath).unlink(missing_ok=True)
@@ -171,7 +180,7 @@ def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transition
     for path in paths:
         check_headers(path, task.dataset)
     states = task.environment.removeprefix("visual-")  # a task's rewards depend on the state: nothing need be rendered
-    with _plain_environment(states) as judge:
+    with _quietly(), _plain_environment(states) as judge:
         options = {"compact_dataset": True, "add_info": True, "dataset_only": True, "cur_env": judge}
         try:
             splits = ogbench.make_env_and_datasets(task.name, dataset_dir=str(folder), **options)
@@ -219,6 +228,6 @@ def rewards(task: Task, arrays: dict[str, np.ndarray]) -> Float32[np.ndarray, " 
 
     labelled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
     states = task.environment.removeprefix("visual-")
-    with _plain_environment(states) as judge:
+    with _quietly(), _plain_environment(states) as judge:
         relabel_dataset(states, judge, labelled)
     return labelled["rewards"]
