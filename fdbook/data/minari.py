@@ -61,11 +61,11 @@ def locate(dataset: DataSet) -> Path | None:
 
 def download(dataset: DataSet) -> Path:
     """Downloads the published data set through Minari. Raises OSError, within seconds, when there is no network."""
-    import huggingface_hub
     import minari
+    from huggingface_hub import constants, get_session
 
     try:  # the download itself would try again and again, for half a minute
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=PATIENCE)
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
     except Exception as error:
         raise OSError(f"no network: {type(error).__name__}") from error
     try:

@@ -129,15 +129,15 @@ def maze_layout(name: str) -> MazeLayout:
 
 
 def environment(task: Task):
-    """The environment to evaluate in, whose observations have the shape of those of `transitions` (pictures are stacked).
+    """The environment to evaluate in: its observations have shape and dtype of those of `transitions` (pictures are stacked).
 
     Pictures are rendered: without a display, set MUJOCO_GL=egl.
     """
     import gymnasium
 
     environment = _plain_environment(task.environment)
-    if task.frame_stack == 1:
-        return environment
+    if not task.dataset.pixels:
+        return gymnasium.wrappers.DtypeObservation(environment, np.float32)
     height, width, channels = task.dataset.observation
     space = gymnasium.spaces.Box(0, 255, (height, width, channels * task.frame_stack), np.uint8)
     stacked = gymnasium.wrappers.FrameStackObservation(environment, task.frame_stack, padding_type="reset")

@@ -44,7 +44,7 @@ class Normaliser(eqx.Module):
     def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch observation"]:
         """The normalised observation, or observations."""
         shape = (1,) * (jnp.ndim(observation) - 1) + self.mean.shape
-        return (observation - self.mean.reshape(shape)) / self.scale.reshape(shape)
+        return (jnp.asarray(observation, self.mean.dtype) - self.mean.reshape(shape)) / self.scale.reshape(shape)
 
 
 class Transitions(eqx.Module):
