@@ -44,7 +44,14 @@ def one_sentence(complaint):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["figures", "--help"], ["data", "record", "--help"], ["bench", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["figures", "--help"],
+        ["data", "record", "--help"],
+        ["data", "inspect", "--help"],
+        ["bench", "--help"],
+    ],
 )
 def test_help_has_an_example(words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -76,6 +83,11 @@ def test_help_loads_nothing_heavy():
         (["bench", "flo"], "Did you mean 'flow'"),
         (["figures", "--seed", "-1"], "at least 0, got '-1'"),
         (["figures", "--episodes", "0"], "at least 1, got '0'"),
+        (["data", "list", "ogbench/scene"], "Did you mean 'ogbench/scene-play'"),
+        (["data", "inspect", "ogbench/scene"], "Did you mean 'ogbench/scene-play'"),
+        (["data", "inspect", "ogbench/scene-play", "--out", "scene.gif"], "ends in .png, .pdf; got scene.gif"),
+        (["data", "record", "ogbench/scene-play", "--transitions", "9", "--episodes", "2"], "not allowed with"),
+        (["data", "record", "ogbench/scene-play", "--workers", "0"], "at least 1, got '0'"),
         (["data", "record", "ogbench/cube-single-play", "--episodes", "many"], "at least 1, got 'many'"),
         (["figures", "--fresh", "--redraw"], "not allowed with"),
         (["figures", "--sed", "1"], "unrecognized arguments: --sed"),
@@ -162,7 +174,57 @@ def test_record_hands_on_what_was_asked_for(say, tmp_path, monkeypatch):
     monkeypatch.setattr(record, "record", lambda name, **settings: asked.append((name, settings)) or tmp_path)
     name = "ogbench/cube-single-play"
     assert say("data", "record", name, "--episodes", 3, "--seed", 4, "--folder", tmp_path)[:2] == (0, f"{tmp_path}\n")
-    assert asked == [(name, {"episodes": 3, "seed": 4, "folder": Path(tmp_path), "progress": False})]
+    settings = {"episodes": 3, "seed": 4, "folder": Path(tmp_path), "workers": None, "progress": False}
+    assert asked == [(name, settings)]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "episodes"),
+    [
+        ("ogbench/scene-play", ["--transitions", "300000"], 300),
+        ("ogbench/scene-play", ["--transitions", "300001", "--workers", "2"], 301),
+        ("ogbench/pointmaze-giant-navigate", ["--transitions", "4000"], 2),
+        ("D4RL/pointmaze/umaze-v2", ["--transitions", "4000"], 4),
+        ("ogbench/pointmaze-giant-navigate", [], 500),
+    ],
+)
+def test_a_size_in_transitions_is_as_many_episodes_as_that_takes(say, tmp_path, monkeypatch, name, words, episodes):
+    from fdbook.data import record
+
+    asked = []
+    monkeypatch.setattr(record, "record", lambda name, **settings: asked.append(settings) or tmp_path)
+    assert say("data", "record", name, *words)[0] == 0
+    assert asked[0]["episodes"] == episodes
+    assert asked[0]["workers"] == (2 if "--workers" in words else None)
+
+
+def test_inspect_prints_and_draws(say, tmp_path):
+    from fdbook.data.record import record
+
+    name = "ogbench/pointmaze-medium-navigate"
+    record(name, episodes=2, folder=tmp_path, workers=1, progress=False)
+    words = ("data", "inspect", name, "--episodes", 2, "--folder", tmp_path)
+    code, printed, complaint = say(*words, "--out", tmp_path / "drawn" / "maze.png")
+    assert (code, complaint) == (0, "")
+    assert "2,000 transitions in 2 episodes of 1000" in printed
+    assert (tmp_path / "drawn" / "maze.png").read_bytes().startswith(b"\x89PNG")
+    assert say(*words, "--out", tmp_path / "maze.pdf")[0] == 0
+    assert (tmp_path / "maze.pdf").read_bytes().startswith(b"%PDF")
+    folder = tmp_path / name / "2-episodes-seed-0"
+    assert say("data", "inspect", name, "--dataset-dir", folder)[1].splitlines()[1:] == printed.splitlines()[1:-1]
+
+
+def test_inspecting_what_is_not_there_names_the_command(say, tmp_path, monkeypatch):
+    monkeypatch.setenv("FDBOOK_DATA", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, complaint = say("data", "inspect", "ogbench/scene-play")
+    assert code == 1
+    assert one_sentence(complaint) == (
+        "ogbench/scene-play is not on this machine; `fdbook data record ogbench/scene-play` records it."
+    )
+    code, _, complaint = say("data", "inspect", "ogbench/scene-play", "--episodes", 3)
+    assert code == 1
+    assert "`fdbook data record ogbench/scene-play --episodes 3` records it." in one_sentence(complaint)
 
 
 def test_a_recording_that_was_stopped_says_so(say, monkeypatch):

@@ -106,8 +106,8 @@ def _rewards(fig, summary):
     names = [_short(rewards, index, len(tasks)) for index, rewards in enumerate(tasks, start=1)]
     rows = np.arange(len(tasks))[::-1]
     values = sorted({value for rewards in tasks for value in rewards.values}, reverse=True)
-    shades = [MET, *style.DENSITY(np.linspace(0.85, 0.12, max(2, len(values) - 1)))] if values[0] == 0 else None
-    shades = shades or list(style.DENSITY(np.linspace(0.85, 0.12, max(2, len(values)))))
+    ramp = list(style.DENSITY(np.linspace(0.85, 0.12, max(2, len(values)))))
+    shades = ([MET, *ramp] if values[0] == 0 else ramp)[: len(values)]
     for row, rewards in zip(rows, tasks, strict=True):
         start, share = 0.0, dict(zip(rewards.values, rewards.counts / rewards.counts.sum(), strict=True))
         for value, shade in zip(values, shades, strict=True):
