@@ -7,6 +7,7 @@ with 130.
 
 import argparse
 import importlib.metadata
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -174,6 +175,7 @@ def add_data(commands) -> None:
     )
     _add_place(inspect)
     inspect.add_argument("--dataset-dir", metavar="DIR", type=Path, help="a folder with the benchmark's own files")
+    inspect.add_argument("--json", metavar="FILE", type=Path, help="also write the main numbers to a file")
     inspect.add_argument("--out", metavar="FILE", type=Path, help="also draw it, into a PNG or PDF file")
 
 
@@ -236,6 +238,13 @@ def _inspect(arguments):
         folder = load.folder_of(arguments.name, place if asked else None)
     found = summary.summarise(arguments.name, folder)
     print(summary.describe(found))
+    if arguments.json is not None:
+        from fdbook.report import numbers
+
+        numbers.check_writable(arguments.json.parent)
+        content = json.dumps(summary.record(found), indent=2) + "\n"
+        numbers.write_whole({arguments.json: content.encode()})
+        print(f"Written to {arguments.json}.")
     if arguments.out is not None:
         os.environ.setdefault("MPLBACKEND", "Agg")
         from fdbook.report import inspection, numbers, style

@@ -10,7 +10,7 @@ from fdbook.data import files, minari, ogbench, tasks
 from fdbook.data.tasks import DataSet, Task
 
 
-__all__ = ["Coverage", "Rewards", "Summary", "describe", "summarise"]
+__all__ = ["Coverage", "Rewards", "Summary", "describe", "record", "summarise"]
 
 BINS = 60
 CUBES = {"cube-single": 1, "cube-double": 2, "scene": 1}
@@ -186,6 +186,24 @@ def describe(summary: Summary) -> str:
     for rewards in summary.rewards:
         lines += _told(rewards, summary)
     return "\n".join(lines)
+
+
+def record(summary: Summary) -> dict:
+    """What a run record keeps of a summary: plain numbers, without coverage and histograms."""
+    tasks = {each.task: {"successes": each.successes, "episodes": each.episodes} for each in summary.rewards}
+    return {
+        "name": summary.name,
+        "transitions": summary.transitions,
+        "episodes": len(summary.lengths),
+        "bytes": summary.bytes,
+        "actions": {
+            "mean": [round(value, 6) for value in summary.mean.tolist()],
+            "deviation": [round(value, 6) for value in np.sqrt(np.diag(summary.covariance)).tolist()],
+            "at bounds": [round(value, 6) for value in summary.at_bounds.tolist()],
+            "condition number": round(summary.condition_number, 4),
+        },
+        "tasks": tasks,
+    }
 
 
 def _told(rewards, summary):

@@ -3,13 +3,14 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from fdbook.report import style
 
 
-__all__ = ["draw"]
+__all__ = ["coverage", "draw", "marginal"]
 
 FILL = "#8cc6ea"
 MET, UNMET = "#d9822b", "#e4e7ea"
@@ -34,12 +35,13 @@ def _top(fig, summary):
     extra = [_correlation] + ([_returns] if summary.returns is not None else [])
     axes = fig.subplots(1, len(summary.coverage) + len(extra), squeeze=False)[0]
     for ax, plane in zip(axes, summary.coverage, strict=False):
-        _coverage(fig, ax, plane)
+        coverage(fig, ax, plane)
     for ax, panel in zip(axes[len(summary.coverage) :], extra, strict=True):
         panel(fig, ax, summary)
 
 
-def _coverage(fig, ax, plane):
+def coverage(fig: Any, ax: Axes, plane: Any) -> None:
+    """How often places were visited, on a logarithmic scale, over the walls of a maze."""
     counts = np.ma.masked_equal(plane.counts, 0)
     image = ax.imshow(
         counts, origin="lower", extent=plane.extent, norm=LogNorm(1, max(2, counts.max())), cmap=style.DENSITY
@@ -73,23 +75,28 @@ def _returns(fig, ax, summary):
     ax.set(title="returns of episodes", xlabel="return, as recorded", ylabel="episodes")
 
 
+def marginal(ax: Axes, summary: Any, coordinate: int) -> float:
+    """One coordinate of the actions, with the Gaussian of the same mean and variance; returns a height that shows both."""
+    counts = summary.actions[coordinate]
+    edges, x = np.linspace(-1, 1, len(counts) + 1), np.linspace(-1, 1, 200)
+    density = counts / counts.sum() / (edges[1] - edges[0])
+    deviation = max(np.sqrt(summary.covariance[coordinate, coordinate]), 1e-3)
+    gaussian = np.exp(-(((x - summary.mean[coordinate]) / deviation) ** 2) / 2) / deviation / np.sqrt(2 * np.pi)
+    ax.stairs(density, edges, fill=True, color=FILL)
+    ax.plot(x, gaussian, color=style.INK, linewidth=1)
+    ax.set(xlabel="action units", xticks=(-1, 0, 1))
+    return 1.35 * max(gaussian.max(), np.quantile(density, 0.95))
+
+
 def _marginals(fig, summary):
-    """Each coordinate of the actions, with the Gaussian of the same mean and variance; the first eight of many."""
+    """The marginals of the first eight coordinates."""
     shown = min(8, len(summary.mean))
     axes = fig.subplots(1, shown, sharey=True, squeeze=False)[0]
-    edges = np.linspace(-1, 1, summary.actions.shape[1] + 1)
-    x = np.linspace(-1, 1, 200)
-    tallest = 0.0
+    tallest = max(marginal(ax, summary, coordinate) for coordinate, ax in enumerate(axes))
     for coordinate, ax in enumerate(axes):
-        density = summary.actions[coordinate] / summary.actions[coordinate].sum() / (edges[1] - edges[0])
-        deviation = max(np.sqrt(summary.covariance[coordinate, coordinate]), 1e-3)
-        gaussian = np.exp(-(((x - summary.mean[coordinate]) / deviation) ** 2) / 2) / deviation / np.sqrt(2 * np.pi)
-        ax.stairs(density, edges, fill=True, color=FILL)
-        ax.plot(x, gaussian, color=style.INK, linewidth=1)
         share = f"{summary.at_bounds[coordinate]:.0%} at ±1" if shown <= 5 else f"{summary.at_bounds[coordinate]:.0%}"
-        ax.set(title=f"action {coordinate + 1}: {share}", xlabel="action units", xticks=(-1, 0, 1))
-        tallest = max(tallest, gaussian.max(), np.quantile(density, 0.95))
-    axes[0].set(ylabel="density (per unit)", ylim=(0, 1.35 * tallest))
+        ax.set(title=f"action {coordinate + 1}: {share}")
+    axes[0].set(ylabel="density (per unit)", ylim=(0, tallest))
     if shown < len(summary.mean):
         axes[-1].set_xlabel(f"(of {len(summary.mean)})")
 
