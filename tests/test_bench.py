@@ -3,12 +3,15 @@
 import json
 import os
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 
 from fdbook import bench
+from fdbook.rl.transitions import Batch
 
 
 @pytest.fixture
@@ -25,6 +28,22 @@ def small(monkeypatch):
     for name, value in {"WIDTH": 48, "DEPTH": 2, "BATCH": 64, "UPDATES": 3, "ROUNDS": 2}.items():
         monkeypatch.setattr(bench, name, value)
     monkeypatch.setattr(bench, "PRODUCTS", ((32, 16, 8), (64, 16, 8)))
+
+
+def test_a_batch_is_drawn_from_all_transitions_and_an_update_learns(small, monkeypatch):
+    monkeypatch.setattr(bench, "ROWS", 2002)
+    with jax.enable_x64(False):
+        draw, update, ratio = bench.measure_data()
+        learn, state = bench._fql()
+        learn = eqx.filter_jit(learn)
+        batch = Batch(*(jnp.ones((8, width)) for width in (28, 5, 28)), jnp.full(8, -1.0), jnp.ones(8))
+        losses = []
+        for step in range(200):
+            state, metrics = learn(state, batch, key=jr.key(step))
+            losses.append(float(metrics["loss"]))
+    assert "drawing 256 of 2,000 transitions" in draw.what
+    assert ratio.value == pytest.approx(draw.value / update.value)
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:20])
 
 
 def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):
