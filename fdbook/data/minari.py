@@ -5,6 +5,7 @@ Dict observations are flattened as the papers see them (`flatten`). Time-outs an
 """
 
 import contextlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,17 @@ from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["datasets_path", "download", "environment", "flatten", "locate", "normalised_score", "read", "transitions"]
+__all__ = [
+    "datasets_path",
+    "download",
+    "environment",
+    "flatten",
+    "locate",
+    "normalised_score",
+    "read",
+    "robotics",
+    "transitions",
+]
 
 PATIENCE = 5
 
@@ -34,6 +45,18 @@ def datasets_path(folder: str | Path | None) -> Iterator[None]:
         if folder is not None:
             os.environ.pop("MINARI_DATASETS_PATH")
             os.environ |= {} if before is None else {"MINARI_DATASETS_PATH": before}
+
+
+@contextlib.contextmanager
+def robotics() -> Iterator[None]:
+    """With gymnasium-robotics' environments registered, and without the notices and warnings that it gives for all of them."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import gymnasium
+        import gymnasium_robotics
+
+        gymnasium.register_envs(gymnasium_robotics)
+        yield
 
 
 def flatten(observation: Mapping[str, Array] | Array, dataset: DataSet) -> np.ndarray:
@@ -83,6 +106,8 @@ def _open(task, folder):
     import minari
 
     where = (Path(folder) if folder is not None else Path()) / task.dataset.name
+    if folder is not None and not where.exists():  # Minari would make the folder
+        raise FileNotFoundError(f"There is no Minari data set {task.dataset.name} in {folder}.")
     with datasets_path(folder):
         try:
             return minari.load_dataset(task.dataset.name)
@@ -167,12 +192,9 @@ def environment(task: Task, folder: str | Path | None = None):
     Mazes end when the goal is reached, as in the old D4RL, whose return was then 0 or 1.
     """
     import gymnasium
-    import gymnasium_robotics
 
     options = {"continuing_task": False, "max_episode_steps": task.horizon} if task.parts else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gymnasium.register_envs(gymnasium_robotics)
+    with robotics():
         if folder is None and locate(task.dataset) is None:
             made = gymnasium.make(task.environment, **options)
         else:

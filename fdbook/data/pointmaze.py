@@ -10,17 +10,18 @@ import contextlib
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from fdbook.data import minari, tasks, workers
 from fdbook.data.controllers import TICK, global_randomness
 from fdbook.data.files import Place
 from fdbook.data.tasks import DataSet
 
 
-__all__ = ["check", "environment", "episode", "finish", "read"]
+__all__ = ["check", "environment", "episode", "finish", "read", "serve"]
 
 GAIN, DAMPING, NOISE = 10.0, 1.0, 0.5
 NEAR, SPREAD = 0.1, 0.2
@@ -31,11 +32,8 @@ LAYOUT = {"observations": 4, "goals": 2, "actions": 2, "rewards": 0}
 def environment(dataset: DataSet):
     """The environment that the data come from: reached goals are followed by others, and no clock runs."""
     import gymnasium
-    import gymnasium_robotics
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gymnasium.register_envs(gymnasium_robotics)
+    with minari.robotics():
         options = {"continuing_task": True, "reset_target": True, "max_episode_steps": 1_000_000}
         made = gymnasium.make(dataset.environment, disable_env_checker=True, **options)
     _forget_model(made)
@@ -173,21 +171,43 @@ def _references(dataset: DataSet) -> tuple[float, float]:
 
 
 def finish(place: Place, shards: list[Path], work: Path) -> None:
-    """Builds the Minari data set from its runs in a folder of `work`, and puts it at `place.folder` whole."""
-    import minari
-    from gymnasium.envs.registration import EnvSpec
+    """Builds the Minari data set from its runs in a folder of `work`, and puts it at `place.folder` whole.
 
-    from fdbook.data.minari import datasets_path
-
-    dataset, building = place.dataset, work / "building"
+    It is built in a process of its own: where the disk is full, HDF5 does not raise an error but ends the process.
+    """
+    building = work / "building"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
+    order = {"name": place.name, "about": f"{place.episodes} runs of {place.dataset.steps} steps, seed {place.seed}"}
+    try:
+        workers.run(__name__, order, [[str(building), [str(path) for path in shards]]], 1, lambda steps: None)
+    except OSError as error:
+        raise OSError(
+            f"The Minari data set {place.name} could not be written into {place.folder.parent}; is the disk full? The episodes "
+            "are kept: run the same command to carry on."
+        ) from error
+    _flush(building)
+    shutil.rmtree(place.folder, ignore_errors=True)
+    os.replace(building, place.folder)
+
+
+def serve(order: dict, jobs: Iterator, tick: Callable) -> None:
+    """What the process does that builds a data set (see `fdbook.data.workers`)."""
+    for building, shards in jobs:
+        _build(tasks.find(order["name"]), order["about"], Path(building), [Path(path) for path in shards])
+
+
+def _build(dataset: DataSet, about: str, building: Path, shards: list[Path]) -> None:
+    """Writes the data set with Minari's own means into a folder of data sets."""
+    from gymnasium.envs.registration import EnvSpec
+    from minari import create_dataset_from_buffers
+
     low, high = _references(dataset)
-    with environment(dataset) as world, datasets_path(building), warnings.catch_warnings():
+    with environment(dataset) as world, minari.datasets_path(building), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         spec = EnvSpec.from_json(world.spec.to_json())
-        made = minari.create_dataset_from_buffers(
-            place.name,
+        made = create_dataset_from_buffers(
+            dataset.name,
             list(_buffers(read(shards[0], dataset))),
             env=spec,
             eval_env=dataset.environment,
@@ -197,14 +217,11 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
             code_permalink="none",
             ref_min_score=low,
             ref_max_score=high,
-            description=f"Recorded anew, not published: {place.episodes} runs of {dataset.steps} steps, seed {place.seed}.",
+            description=f"Recorded anew, not the published data: {about}.",
             data_format="hdf5",
         )
         for path in shards[1:]:
             made.update_dataset_from_buffer(list(_buffers(read(path, dataset))))
-    _flush(building)
-    shutil.rmtree(place.folder, ignore_errors=True)
-    os.replace(building, place.folder)
 
 
 def _flush(folder):
@@ -217,7 +234,4 @@ def _flush(folder):
 
 def check(place: Place) -> bool:
     """Whether the recording at `place` can be read whole. Raises ValueError or OSError when it cannot."""
-    from fdbook.data import minari
-    from fdbook.data.tasks import find_task
-
-    return minari.read(find_task(place.name), place.folder)["rewards"].size > 0
+    return minari.read(tasks.find_task(place.name), place.folder)["rewards"].size > 0

@@ -102,6 +102,22 @@ def test_it_is_not_recorded_twice_and_damage_is_mended(recorded, tmp_path):
     assert all(np.array_equal(first[key], other[key]) for key in first)
 
 
+def test_a_disk_that_is_full_while_minari_writes(recorded, tmp_path, start):
+    """The kernel refuses files above 200 kB: each run fits, Minari's file does not."""
+    place = Place(UMAZE, RUNS, 0, tmp_path)
+    process = start(place, first="import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n")
+    printed, said = process.communicate(timeout=100)
+    assert said == (
+        f"fdbook: The Minari data set {UMAZE} could not be written into {place.folder.parent}; is the disk full? The episodes "
+        "are kept: run the same command to carry on.\n"
+    )
+    assert (process.returncode, printed) == (1, "")
+    assert not place.folder.exists()
+    record(UMAZE, episodes=RUNS, folder=tmp_path, workers=1, progress=False)
+    first, other = (minari.read(find_task(UMAZE), each.folder) for each in (recorded, place))
+    assert all(np.array_equal(first[key], other[key]) for key in first)
+
+
 def test_a_damaged_run_is_refused(tmp_path):
     dataset, path = find(UMAZE), tmp_path / "run.npz"
     path.write_bytes(b"nothing")
