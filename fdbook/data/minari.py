@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
         arrays = {"observations": np.zeros((rows, width), np.float32), "actions": np.zeros((rows, action), np.float32)}
         arrays |= {key: np.zeros(rows, np.float32) for key in ("rewards", "masks")} | {"ends": np.zeros(rows, bool)}
         row = 0
-        for episode in data.iterate_episodes():
+        for episode in _episodes(data, dataset):
             row = _fill(arrays, row, episode, task, where)
     except (ValueError, MemoryError):
         raise
@@ -145,6 +146,43 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     check_rows(arrays["actions"], "actions", where, low=-1.0, high=1.0)
     check_rows(arrays["rewards"], "rewards", where)
     return arrays
+
+
+class _Episode(NamedTuple):
+    """What is needed of an episode of Minari."""
+
+    id: int
+    observations: Mapping[str, np.ndarray] | np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+
+
+def _episodes(data, dataset: DataSet) -> Iterator:
+    """Minari's episodes; those of an HDF5 file without their infos, which would take most of the time."""
+    import gymnasium
+    import h5py
+
+    path = Path(data.storage.data_path) / "main_data.hdf5"
+    if not path.exists():
+        yield from data.iterate_episodes()
+        return
+    flat = not isinstance(data.observation_space, gymnasium.spaces.Dict)
+    parts = ["observation", *(["achieved_goal"] * (dataset.family == "antmaze")), *(["desired_goal"] * dataset.goal)]
+    with h5py.File(path, "r") as file:
+
+        def array(name):
+            stored = h5py.h5d.open(file.id, name.encode())
+            values = np.empty(stored.shape, stored.dtype)
+            if values.size:
+                stored.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+            return values
+
+        for index in data.episode_indices:
+            of, seen = f"episode_{index}", f"episode_{index}/observations"
+            observations = array(seen) if flat else {part: array(f"{seen}/{part}") for part in parts}
+            rest = (array(f"{of}/{key}") for key in ("actions", "rewards", "terminations"))
+            yield _Episode(int(index), observations, *rest)
 
 
 def _fill(arrays, row, episode, task, where):

@@ -95,6 +95,21 @@ def test_transitions_are_what_was_seen_and_done(collected, name):
 
 
 @pytest.mark.parametrize("name", [PEN, ANT])
+def test_episodes_are_those_of_minari_itself(collected, monkeypatch, name):
+    """We leave the infos of an HDF5 file unread; the rest is what Minari's own iterator gives."""
+    folder, _ = collected
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
+    task, data = find_task(name), library.load_dataset(name)
+    ours = list(minari._episodes(data, task.dataset))
+    for mine, theirs in zip(ours, data.iterate_episodes(), strict=True):
+        np.testing.assert_array_equal(
+            minari.flatten(mine.observations, task.dataset), minari.flatten(theirs.observations, task.dataset)
+        )
+        for key in ("id", "actions", "rewards", "terminations"):
+            np.testing.assert_array_equal(getattr(mine, key), getattr(theirs, key))
+
+
+@pytest.mark.parametrize("name", [PEN, ANT])
 def test_time_outs_are_no_terminations(collected, name):
     folder, seen = collected
     arrays = minari.read(find_task(name), folder)
