@@ -260,19 +260,26 @@ def test_a_finished_recording_is_not_touched(recorded):
     assert [path.stat() for path in recorded[MAZE].files.values()] == before
 
 
-def processes():
-    """The numbers of the workers that are running on this machine."""
-    found = subprocess.run(
-        ["pgrep", "-f", "from fdbook.data import workers"], capture_output=True, text=True, check=False
-    )
+def workers_of(process):
+    """The numbers of the workers that a process has now."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
     return {int(number) for number in found.stdout.split()}
 
 
-@pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to count processes with")
+def gone(numbers):
+    """Whether none of these processes runs any more."""
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, 0)
+            return False
+    return True
+
+
+@pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to find the workers with")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_at_random_moments(recorded, same, tmp_path, start, until, workers):
     """Twenty times in all: whenever it is killed, it resumes, and ends with the same arrays; no worker stays behind."""
-    reference, moment, killed, others = recorded[MAZE], random.Random(workers), 0, processes()
+    reference, moment, killed = recorded[MAZE], random.Random(workers), 0
     for turn in itertools.count():
         place = Place(MAZE, reference.episodes, 0, tmp_path / str(turn))
         while killed < 10:
@@ -280,26 +287,29 @@ def test_kill_at_random_moments(recorded, same, tmp_path, start, until, workers)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(moment.uniform(0.5, 4.0))
                 break  # it had finished before
+            left = workers_of(process)
             process.kill()
             process.wait()
             killed += 1
+            until(lambda left=left: gone(left))
             assert not place.files["train"].exists() or same(reference, place)
         assert same(reference, rerecord(place))
         if killed == 10:
             break
-    until(lambda: not processes() - others)
 
 
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to find the worker with")
 def test_a_worker_that_is_killed_is_told_and_the_rest_is_kept(recorded, same, tmp_path, start, until):
-    place, before = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path), processes()
+    place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
     process = start(place, workers=2)
     until(lambda: len(shards(place)) >= 3)
-    os.kill((processes() - before).pop(), signal.SIGKILL)
+    both = workers_of(process)
+    assert len(both) == 2
+    os.kill(min(both), signal.SIGKILL)
     _, said = process.communicate(timeout=30)
     assert said == "fdbook: A recording process was ended by signal 9; run the same command to carry on.\n"
     assert process.returncode == 1
-    until(lambda: not processes() - before)
+    until(lambda: gone(both))
     assert len(shards(place)) >= 3
     assert same(recorded[MAZE], rerecord(place))
 
