@@ -236,6 +236,19 @@ EQUATIONS: dict[str, Equation] = {
             "kantorovich",
         ),
         Equation(
+            "E16",
+            "the critic's loss: the target joins an ensemble of slow copies by its mean or its minimum",
+            r"L_Q = E\left[(Q(s, a) - r - \gamma\, m\, \operatorname{agg}_i \bar Q_i(s', \pi(s')))^2\right], \qquad "
+            r"\bar Q_i \gets (1 - \tau)\, \bar Q_i + \tau\, Q_i",
+            "fql",
+        ),
+        Equation(
+            "E17",
+            "Flow Q-Learning: a one-step policy, held to the flow by an L2 distance",
+            r"L = \alpha\, E\left|\mu(s, z) - \operatorname{sg}(\mathrm{flow}(s, z))\right|^2 - E\, Q(s, \mu(s, z))",
+            "fql",
+        ),
+        Equation(
             "E18",
             "DeFlow: an L2 budget for the displacement, kept by a multiplier",
             r"L = \alpha\, E|\delta|^2 / d - Q(s, \operatorname{clip}(a')), \qquad "
