@@ -21,9 +21,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {".".join(("fdbook", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in FILES}
 MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
 
-LEAVES = {"checks", "references"}
+LEAVES = {"checks", "disk", "references"}
 MAY_IMPORT = {
     "checks": set(),
+    "disk": set(),
     "references": {"checks"},
     "geometry": {"geometry"},
     "rl": {"rl", "geometry"},

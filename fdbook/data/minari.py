@@ -224,7 +224,7 @@ def transitions(task: Task, folder: str | Path | None = None) -> tuple[Transitio
     return made, None
 
 
-def environment(task: Task, folder: str | Path | None = None):
+def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None):
     """The environment to evaluate in, with flat observations: from the data set's own specification if it is there.
 
     Mazes end when the goal is reached, as in the old D4RL, whose return was then 0 or 1.
@@ -232,6 +232,7 @@ def environment(task: Task, folder: str | Path | None = None):
     import gymnasium
 
     options = {"continuing_task": False, "max_episode_steps": task.horizon} if task.parts else {}
+    options |= {"render_mode": render_mode} if render_mode else {}
     with robotics():
         if folder is None and locate(task.dataset) is None:
             made = gymnasium.make(task.environment, **options)

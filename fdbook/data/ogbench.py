@@ -128,14 +128,18 @@ def maze_layout(name: str) -> MazeLayout:
         return MazeLayout(maze.maze_map == 1, float(across[0] - origin[0]), (float(origin[0]), float(origin[1])))
 
 
-def environment(task: Task):
+def environment(task: Task, render_mode: str | None = None):
     """The environment to evaluate in: its observations have shape and dtype of those of `transitions` (pictures are stacked).
 
-    Pictures are rendered: without a display, set MUJOCO_GL=egl.
+    `reset(seed=...)` fixes an episode: OGBench's mazes draw their starts and goals from NumPy's global generator, which is seeded
+    for the reset and put back. Pictures are rendered: without a display, set MUJOCO_GL=egl.
     """
     import gymnasium
 
-    environment = _plain_environment(task.environment)
+    environment = _plain_environment(task.environment, **({"render_mode": render_mode} if render_mode else {}))
+    if hasattr(environment.unwrapped, "maze_map"):
+        plain = environment.reset
+        environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
     if not task.dataset.pixels:
         return gymnasium.wrappers.DtypeObservation(environment, np.float32)
     height, width, channels = task.dataset.observation
@@ -144,6 +148,18 @@ def environment(task: Task):
     return gymnasium.wrappers.TransformObservation(
         stacked, lambda frames: np.moveaxis(frames, 0, -2).reshape(space.shape), space
     )
+
+
+def _seeded(reset, seed, options):
+    """A reset whose draws from NumPy's global generator depend on the seed alone."""
+    if seed is None:
+        return reset(options=options)
+    before = np.random.get_state()  # noqa: NPY002 (the generator that OGBench's mazes use)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        return reset(seed=seed, options=options)
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 @contextlib.contextmanager
@@ -155,13 +171,13 @@ def _quietly():
         yield
 
 
-def _plain_environment(name):
+def _plain_environment(name, **options):
     """The environment of that id."""
     import gymnasium
     import ogbench  # noqa: F401 (registers the environments)
 
     with _quietly():
-        made = gymnasium.make(name)
+        made = gymnasium.make(name, **options)
     if hasattr(made.unwrapped, "maze_map"):  # its model came from a temporary file that nobody else removes
         Path(made.unwrapped.fullpath).unlink(missing_ok=True)
     return made

@@ -207,11 +207,11 @@ def _solve(terms, y, args, t0, t1, solver, steps, stepsize_controller, adjoint, 
     )
 
 
-def _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint):
-    """The flow from t = 0 to t = 1, saved as `saveat` says."""
+def _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint, until=1.0):
+    """The flow from t = 0 to `until`, saved as `saveat` says."""
     terms, solver = diffrax.ODETerm(_vector_field), diffrax.Euler() if solver is None else solver
     args = (field, observation)
-    return _solve(terms, noise, args, 0.0, 1.0, solver, steps, stepsize_controller, adjoint, saveat).ys
+    return _solve(terms, noise, args, 0.0, until, solver, steps, stepsize_controller, adjoint, saveat).ys
 
 
 def sample(
@@ -224,14 +224,16 @@ def sample(
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
     clip: bool = False,
+    until: float = 1.0,
 ) -> Float[Array, " d"]:
-    """E3: the action (d,) that the flow carries one noise (d,) to, from t = 0 to t = 1.
+    """E3: the action (d,) that the flow carries one noise (d,) to, from t = 0 to t = 1; with `until` < 1, how far it is then.
 
     The default is the reference setting, 10 equal Euler steps; `clip=True` also clips to the action box [-1, 1]. Any diffrax
     solver, step-size controller (then `steps` only sets the first step) and adjoint can be given.
     """
     check_point(noise, field.action_dim, "flow.sample (noise)")
-    action = _carry(field, observation, noise, diffrax.SaveAt(t1=True), solver, steps, stepsize_controller, adjoint)[0]
+    saveat = diffrax.SaveAt(t1=True)
+    action = _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint, until)[0]
     return jnp.clip(action, -1, 1) if clip else action
 
 

@@ -12,7 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 
-__all__ = ["descend", "run"]
+__all__ = ["advance", "descend", "own", "run"]
 
 
 def descend(
@@ -25,19 +25,38 @@ def descend(
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _chunk(context, state, buffers):
-    """`count` updates from number `first` on; metrics of update i go to row i - first of the buffers."""
-    update, key, data, first, count = context
+def _chunk(context, state):
+    """`count` updates from number `first` on, and `chunk` rows of metrics, of which the first `count` are filled."""
+    update, key, data, first, count, chunk = context
     arrays, rest = eqx.partition(state, eqx.is_array)
+    shapes = eqx.filter_eval_shape(lambda s, d, k: update(s, d, key=k)[1], state, data, key)
+    rows = jax.tree.map(lambda shape: jnp.zeros((chunk, *shape.shape), shape.dtype), shapes)
 
     def body(i, carry):
-        arrays, buffers = carry
+        arrays, rows = carry
         state, metrics = update(eqx.combine(arrays, rest), data, key=jr.fold_in(key, first + i))
-        buffers = jax.tree.map(lambda buffer, value: buffer.at[i].set(value.astype(buffer.dtype)), buffers, metrics)
-        return eqx.filter(state, eqx.is_array), buffers
+        rows = jax.tree.map(lambda row, value: row.at[i].set(value.astype(row.dtype)), rows, metrics)
+        return eqx.filter(state, eqx.is_array), rows
 
-    arrays, buffers = jax.lax.fori_loop(0, count, body, (arrays, buffers))
-    return eqx.combine(arrays, rest), buffers
+    arrays, rows = jax.lax.fori_loop(0, count, body, (arrays, rows))
+    return eqx.combine(arrays, rest), rows
+
+
+def own(state: PyTree) -> PyTree:
+    """A copy of a state: `advance` reuses the memory of the one that it is given."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, state)
+
+
+def advance(
+    update: Callable, state: PyTree, data: PyTree, *, key: PRNGKeyArray, first: int, count: int, chunk: int
+) -> tuple[PyTree, dict[str, np.ndarray]]:
+    """`count` <= `chunk` updates in one dispatch, from number `first` on: the new state, and a row of metrics for each of them.
+
+    Update i is `update(state, data, key=fold_in(key, i))`. One compiled program serves every count up to `chunk`. The arrays of
+    `state` are used up.
+    """
+    state, rows = _chunk((update, key, data, jnp.asarray(first), jnp.asarray(count), chunk), state)
+    return state, {name: np.asarray(values)[:count] for name, values in rows.items()}
 
 
 def run(
@@ -60,16 +79,12 @@ def run(
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"Training takes at least one step and a chunk of at least one; got {steps} and {chunk}.")
-    shapes = eqx.filter_eval_shape(lambda s, d, k: update(s, d, key=k)[1], state, data, key)
-    chunk, history = min(chunk, steps), []
-    # The compiled loop reuses the memory of the state that it is given: the caller keeps its own.
-    state = jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, state)
+    chunk, history, state = min(chunk, steps), [], own(state)
     with tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar:
         for first in range(0, steps, chunk):
             count = min(chunk, steps - first)
-            buffers = jax.tree.map(lambda shape: jnp.zeros((chunk,), shape.dtype), shapes)
-            state, buffers = _chunk((update, key, data, jnp.asarray(first), jnp.asarray(count)), state, buffers)
-            history.append({name: np.asarray(values)[:count] for name, values in buffers.items()})
+            state, metrics = advance(update, state, data, key=key, first=first, count=count, chunk=chunk)
+            history.append(metrics)
             _refuse_divergence(history[-1], first, label)
             bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in history[-1].items()}, refresh=False)
             bar.update(count)

@@ -123,14 +123,17 @@ class Metric(eqx.Module):
         """The cost (k,) before damping and normalisation."""
 
     def cost(
-        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], scores: Float[Array, "k d"]
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], scores: Float[Array, "m d"]
     ) -> Float[Array, " k"]:
-        """The cost (k,) of displacing one state's K actions by `delta` with divergence div delta, given their scores."""
+        """The cost (k,) of displacing one state's K actions by `delta` with divergence div delta, given their scores.
+
+        A pooled metric takes scores of any number of actions of that state; the others take those of the K actions.
+        """
         damped = self.raw_cost(delta, divergence, scores) + self.damping * jnp.sum(delta**2, axis=-1)
         return damped / self.scale(scores)
 
     def penalty(
-        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], scores: Float[Array, "k d"]
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], scores: Float[Array, "m d"]
     ) -> Float[Array, ""]:
         """The mean cost over d: what an actor loss multiplies with alpha and dual ascent holds at its budget (E18 to E22)."""
         return jnp.mean(self.cost(delta, divergence, scores)) / delta.shape[-1]

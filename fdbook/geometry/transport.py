@@ -91,6 +91,12 @@ class LocalTransport(eqx.Module):
         """div delta at one action, shape ()."""
         return jnp.trace(self.jacobian(observation, action))
 
+    def estimated_divergence(
+        self, observation: Float[Array, " n"], action: Float[Array, " d"], probe: Float[Array, " d"]
+    ) -> Float[Array, ""]:
+        """Hutchinson's estimate of div delta at one action, shape (): unbiased for a probe of random signs."""
+        return probe @ jax.jvp(lambda a: self.delta(observation, a), (action,), (probe,))[1]
+
     def determinant(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, ""]:
         """det(I + grad delta) at one action: how much T spreads the actions there; at most 0 where T folds."""
         return jnp.linalg.det(jnp.eye(action.shape[0], dtype=action.dtype) + self.jacobian(observation, action))
@@ -210,7 +216,10 @@ def kl_fisher(transport: LocalTransport, density: Density, nodes: Nodes, observa
 
 
 class BaseActions(NamedTuple):
-    """A batch for an actor loss: b states (b, n), K base actions of each (b, K, d), and the scores read off there (b, K, d)."""
+    """A batch for an actor loss: b states (b, n), K base actions of each (b, K, d), and the scores read off there (b, K, d).
+
+    A pooled Fisher metric may have scores of other actions of those states, and of another number of them.
+    """
 
     observations: Float[Array, "b n"]
     actions: Float[Array, "b k d"]
@@ -246,17 +255,22 @@ def actor_loss(
     multiplier: Float[Array, ""] | float,
     *,
     normalise_value: bool = False,
+    probes: Float[Array, "b k d"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """E18 to E22: multiplier * penalty - mean value(s, a + delta), and a dict with the penalty and the mean value.
 
     `value(s, a)` is a scalar function of one observation and one action. With `normalise_value` the value is divided by its
-    mean absolute value, held constant. No gradient reaches the base actions or their scores.
+    mean absolute value, held constant. No gradient reaches the base actions or their scores. A metric that needs div delta gets
+    it exactly, or, with `probes` (random signs, one vector for each action), as Hutchinson's estimate.
     """
-    observations, actions, scores = jax.lax.stop_gradient(base)
+    observations, (actions, scores) = base.observations, jax.lax.stop_gradient((base.actions, base.scores))
     over_actions = functools.partial(jax.vmap, in_axes=(None, 0))
     delta = jax.vmap(over_actions(transport.delta))(observations, actions)
     divergence = jnp.zeros(actions.shape[:2], actions.dtype)
-    if metric.needs_divergence:
+    if metric.needs_divergence and probes is not None:
+        estimate = jax.vmap(transport.estimated_divergence, in_axes=(None, 0, 0))
+        divergence = jax.vmap(estimate)(observations, actions, probes)
+    elif metric.needs_divergence:
         divergence = jax.vmap(over_actions(transport.divergence))(observations, actions)
     penalty = jnp.mean(jax.vmap(metric.penalty)(delta, divergence, scores))
     values = jax.vmap(over_actions(value))(observations, actions + delta)

@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     next_observations: Float[Array, "batch *observation"] | UInt8[Array, "batch *observation"]
     rewards: Float[Array, " batch"]
     masks: Float[Array, " batch"]
+    next_actions: Float[Array, "batch action"]
+    """What was done next; in the last transition of an episode, where nothing is known of it, its own action."""
 
 
 class Normaliser(eqx.Module):
@@ -164,7 +166,9 @@ class Transitions(eqx.Module):
         """The transitions of the given numbers, from 0 to `size` - 1; not checked inside `jax.jit`, where others are clamped."""
         rows = jnp.asarray(index) if self.usable is None else self.usable[index]
         following = self._stacked(rows + 1) if self.next_observations is None else self.next_observations[rows]
-        return Batch(self._stacked(rows), self.actions[rows], following, self.rewards[rows], self.masks[rows])
+        after = jnp.where(self.ends[rows], rows, jnp.minimum(rows + 1, self.rewards.shape[0] - 1))
+        here = (self.actions[rows], following, self.rewards[rows], self.masks[rows])
+        return Batch(self._stacked(rows), *here, self.actions[after])
 
     def _stacked(self, rows):
         """The observations of rows; with stacking, the last pictures up to each row, oldest first, along the channels."""

@@ -1,0 +1,60 @@
+"""The command line: `fdbook figures`, `fdbook data`, `fdbook train`, `fdbook evaluate` and `fdbook bench`.
+
+Each command has one function that describes it (`add_...`) and one that runs it, and imports what it needs when it runs,
+so that help comes at once. A wrong name or argument ends with exit code 2 and one sentence, a failure with 1, Ctrl-C
+with 130.
+"""
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+
+from fdbook.cli.book import add_bench, add_figures
+from fdbook.cli.common import Misuse, Parser
+from fdbook.cli.data import add_data
+from fdbook.cli.training import add_evaluate, add_train
+
+
+__all__ = ["main"]
+
+
+def _parser():
+    parser = Parser(
+        prog="fdbook",
+        description="A book that runs: flow policies, their Fisher geometry, and how to improve them.",
+        epilog="examples:\n  fdbook figures\n  fdbook data list\n  fdbook COMMAND --help",
+    )
+    version = importlib.metadata.version("fdbook")
+    parser.add_argument("--version", action="version", version=f"fdbook {version}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for add in (add_figures, add_data, add_train, add_evaluate, add_bench):
+        add(commands)
+    return parser
+
+
+def _sentence(error) -> str:
+    """What an error says; for one from the system, what happened to which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 (failed), 2 (misuse) or 130 (Ctrl-C)."""
+    try:
+        arguments = _parser().parse_args(argv)
+        arguments.run(arguments)
+        sys.stdout.flush()
+        return 0
+    except BrokenPipeError:  # whoever read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Misuse as error:
+        message, code = _sentence(error), 2
+    except KeyboardInterrupt as stop:
+        message, code = str(stop) or "Interrupted.", 130
+    except (ValueError, OSError, ArithmeticError) as error:
+        message, code = _sentence(error), 1
+    print(f"fdbook: {message}", file=sys.stderr)
+    return code

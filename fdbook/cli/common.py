@@ -1,0 +1,69 @@
+"""What the commands share: a parser that says in one sentence what is wrong, and the types of arguments."""
+
+import argparse
+import sys
+
+
+__all__ = ["Misuse", "Parser", "add", "bars", "check_names", "unknown_name", "whole"]
+
+
+class Misuse(Exception):
+    """What was typed is wrong; the message is the sentence to say."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, names the nearest choice, and keeps the layout of an epilog."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message):
+        raise Misuse(f"{message} (see `{self.prog} --help`)")
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            raise Misuse(unknown_name("command", value, action.choices))
+
+
+def unknown_name(kind: str, name: str, names) -> str:
+    """The sentence for a name that does not exist."""
+    from fdbook.checks import unknown
+
+    return unknown(kind, name, names)
+
+
+def whole(low: int):
+    """An argparse type: a whole number of at least `low`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {low}, got {text!r}")
+        return value
+
+    return convert
+
+
+def check_names(kind: str, names, known) -> None:
+    """Refuses the first name that is not known."""
+    for name in names:
+        if name not in known:
+            raise Misuse(unknown_name(kind, name, known))
+
+
+def bars(arguments) -> bool:
+    """Whether to show progress bars: not when told so, and not into a file or a log."""
+    return not arguments.no_progress and sys.stderr.isatty()
+
+
+def add(commands, name, run, *, summary, examples, **options):
+    """A command with its help and the function that runs it."""
+    epilog = "examples:\n" + "\n".join(f"  {example}" for example in examples)
+    parser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog, **options
+    )
+    parser.set_defaults(run=run)
+    return parser

@@ -1,0 +1,135 @@
+"""`fdbook data list`, `fdbook data record` and `fdbook data inspect`."""
+
+import json
+import os
+from pathlib import Path
+
+from fdbook.cli.common import Misuse, add, bars, check_names, whole
+
+
+__all__ = ["add_data"]
+
+
+def add_data(commands) -> None:
+    """`fdbook data list`, `fdbook data record NAME` and `fdbook data inspect NAME`: the data sets."""
+    parser = commands.add_parser("data", help="list the tasks and their data, record data anew, or look at them")
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    listing = add(
+        actions,
+        "list",
+        _list_data,
+        summary="list the tasks and their settings, and what of their data is on this machine",
+        examples=(
+            "fdbook data list                    every data set, with the settings of its tasks",
+            "fdbook data list --recordable       those that need no download",
+            "fdbook data list ogbench/scene-play everything that is known of one data set",
+        ),
+    )
+    listing.add_argument("names", metavar="NAME", nargs="*", help="data sets to describe in full")
+    listing.add_argument("--recordable", action="store_true", help="only what can be recorded without a download")
+    record = add(
+        actions,
+        "record",
+        _record,
+        summary="record a data set with the scripted controller that comes with its environment",
+        examples=(
+            "fdbook data record ogbench/cube-single-play                      the standard size, 1000 episodes",
+            "fdbook data record ogbench/cube-single-play --episodes 20        a small one, in a minute",
+            "fdbook data record ogbench/scene-play --transitions 300000       as many episodes as that takes",
+            "fdbook data record D4RL/pointmaze/umaze-v2 --workers 1           with one process",
+        ),
+    )
+    _add_place(record)
+    record.add_argument("--workers", metavar="N", type=whole(1), help="processes (default: one for each core)")
+    record.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    inspect = add(
+        actions,
+        "inspect",
+        _inspect,
+        summary="print and plot what is in the files of a data set",
+        examples=(
+            "fdbook data inspect ogbench/cube-single-play                     the one of the standard size",
+            "fdbook data inspect ogbench/cube-single-play --episodes 20       a small recording",
+            "fdbook data inspect ogbench/cube-single-play --out cube.png      and draw it",
+            "fdbook data inspect ogbench/antmaze-giant-navigate --dataset-dir ~/.ogbench/data",
+        ),
+    )
+    _add_place(inspect)
+    inspect.add_argument("--dataset-dir", metavar="DIR", type=Path, help="a folder with the benchmark's own files")
+    inspect.add_argument("--json", metavar="FILE", type=Path, help="also write the main numbers to a file")
+    inspect.add_argument("--out", metavar="FILE", type=Path, help="also draw it, into a PNG or PDF file")
+
+
+def _add_place(parser):
+    """The arguments that say which recording is meant."""
+    parser.add_argument("name", metavar="NAME", help="a data set, as `fdbook data list` names it")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--transitions", metavar="N", type=whole(1), help="size in transitions (default: as published)")
+    size.add_argument(
+        "--episodes", metavar="N", type=whole(1), help="size in training episodes (default: as published)"
+    )
+    parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument(
+        "--folder", metavar="DIR", type=Path, help="folder of all recordings (default: as `fdbook data list` says)"
+    )
+
+
+def _episodes(arguments):
+    """The number of episodes that was asked for: enough for so many transitions, one less than rows in each episode."""
+    from fdbook.data import tasks
+
+    dataset = tasks.find(arguments.name)
+    if arguments.transitions is not None:
+        return -(-arguments.transitions // dataset.transitions_per_episode)
+    return dataset.episodes if arguments.episodes is None else arguments.episodes
+
+
+def _list_data(arguments):
+    from fdbook.data import files, listing, tasks
+
+    check_names("data set", arguments.names, tasks.DATASETS)
+    if arguments.names:
+        print("\n\n".join(listing.details(name) for name in arguments.names))
+        return
+    print(listing.table(recordable_only=arguments.recordable))
+    print(f"\nRecordings are kept in {files.root()} (set FDBOOK_DATA to keep them elsewhere).")
+
+
+def _record(arguments):
+    from fdbook.data import tasks
+    from fdbook.data.record import record
+
+    check_names("data set", [arguments.name], tasks.DATASETS)
+    settings = {"seed": arguments.seed, "folder": arguments.folder, "workers": arguments.workers}
+    print(record(arguments.name, episodes=_episodes(arguments), progress=bars(arguments), **settings))
+
+
+def _inspect(arguments):
+    from fdbook.data import files, load, summary, tasks
+
+    check_names("data set", [arguments.name], tasks.DATASETS)
+    endings = (".png", ".pdf")
+    if arguments.out is not None and arguments.out.suffix not in endings:
+        raise Misuse(f"--out takes a file that ends in {', '.join(endings)}; got {arguments.out}")
+    if arguments.dataset_dir is not None:
+        folder = arguments.dataset_dir
+    else:
+        asked = arguments.transitions or arguments.episodes or arguments.folder or arguments.seed
+        place = files.Place(arguments.name, _episodes(arguments) or 1, arguments.seed, arguments.folder)
+        folder = load.folder_of(arguments.name, place if asked else None)
+    found = summary.summarise(arguments.name, folder)
+    print(summary.describe(found))
+    if arguments.json is not None:
+        from fdbook.report import numbers
+
+        numbers.check_writable(arguments.json.parent)
+        content = json.dumps(summary.record(found), indent=2) + "\n"
+        numbers.write_whole({arguments.json: content.encode()})
+        print(f"Written to {arguments.json}.")
+    if arguments.out is not None:
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        from fdbook.report import inspection, numbers, style
+
+        numbers.check_writable(arguments.out.parent)
+        numbers.write_whole({arguments.out: style.render(inspection.draw(found), arguments.out.suffix[1:])})
+        print(f"Drawn into {arguments.out}.")

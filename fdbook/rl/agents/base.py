@@ -1,0 +1,200 @@
+"""What every agent is: networks, their slow copies, one optimiser, and three functions, `init`, `update` and `act`.
+
+An agent is an Equinox module, so that a training is `agent = agent.update(batch, key=key)[0]` over and over. All losses of one
+update are added and descended together by one Adam, as in the papers' code: a term reaches only those networks that it names as
+its own, because every other network in it is the agent's and not the one that is differentiated.
+"""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Float, PRNGKeyArray, PyTree
+
+from fdbook.checks import Array, check_range, unknown
+from fdbook.geometry import flow, loop, paths
+from fdbook.rl import networks
+from fdbook.rl.transitions import Batch
+
+
+__all__ = ["Agent", "Carried", "Settings", "carry", "critic_loss", "flow_loss", "values"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all agents can be told; the defaults are the papers'."""
+
+    width: int = 512
+    """Units of each hidden layer."""
+    depth: int = 4
+    """Hidden layers of each network."""
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    clip_norm: float | None = None
+    """Gradients longer than this are shortened to it, all networks taken together; None: never."""
+    discount: float = 0.99
+    aggregation: str = "mean"
+    """How the target of E16 joins the critics: "mean" or "min"."""
+    critics: int = 2
+    tau: float = 0.005
+    """What part of the critics goes into their slow copies at each update."""
+    flow_steps: int = 10
+    """Euler steps from noise to action (E3)."""
+
+    def __post_init__(self):
+        where = f"The settings of {type(self).__qualname__.split('.')[0]}"
+        for name in ("width", "depth", "batch_size", "critics", "flow_steps"):
+            check_range(getattr(self, name), name, where, low=1)
+        check_range(self.learning_rate, "a learning rate", where, open_low=True)
+        check_range(self.discount, "a discount", where, high=1.0, open_high=True)
+        check_range(self.tau, "tau", where, high=1.0, open_low=True)
+        if self.clip_norm is not None:
+            check_range(self.clip_norm, "clip_norm", where, open_low=True)
+        if self.aggregation not in ("mean", "min"):
+            raise ValueError(unknown("aggregation", self.aggregation, ("mean", "min")))
+
+    @property
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam, behind the clipping of gradients if there is one."""
+        adam = optax.adam(self.learning_rate)
+        return adam if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
+
+
+class Agent(eqx.Module):
+    """A policy that learns from batches. Make one with `init`.
+
+    `networks` are the trained ones, by name; `targets` the slow copies of some of them; `memory` is the optimiser's.
+    """
+
+    networks: dict[str, PyTree]
+    targets: dict[str, PyTree]
+    memory: optax.OptState
+    settings: Settings = eqx.field(static=True)
+    action_dim: int = eqx.field(static=True)
+
+    Settings: ClassVar[type[Settings]] = Settings
+    slow: ClassVar[tuple[str, ...]] = ("critic",)
+
+    @classmethod
+    def init(cls, observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **settings: Any) -> Self:
+        """A new agent for observations of a shape and `action_dim` actions in [-1, 1]; `settings` as in `cls.Settings`.
+
+        Raises ValueError, with the nearest name, for a setting that there is not, and for values out of range.
+        """
+        chosen = cls.configure(**settings)
+        made = cls.build(observation_shape, action_dim, chosen, key=key)
+        memory = chosen.optimiser.init(eqx.filter(made, eqx.is_inexact_array))
+        targets = {name: jax.tree.map(lambda x: x, made[name]) for name in cls.slow}
+        return cls(made, targets, memory, chosen, action_dim)
+
+    @classmethod
+    def configure(cls, **settings: Any) -> Settings:
+        """The settings by name, checked."""
+        known = [field.name for field in dataclasses.fields(cls.Settings)]
+        for name in settings:
+            if name not in known:
+                raise ValueError(unknown(f"setting of {cls.__name__}", name, known))
+        return cls.Settings(**settings)
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, observation_shape, action_dim: int, settings, *, key: PRNGKeyArray) -> dict[str, PyTree]:
+        """The networks, by name."""
+
+    @abc.abstractmethod
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> NamedTuple:
+        """All the randomness of one update."""
+
+    @abc.abstractmethod
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: NamedTuple) -> tuple[Array, dict[str, Array]]:
+        """The sum of all losses with the networks `trained`, and scalars to log: each term, and what explains it."""
+
+    @abc.abstractmethod
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """An action (d,) in [-1, 1] for one observation."""
+
+    def update(self, batch: Batch, *, key: PRNGKeyArray) -> tuple[Self, dict[str, Float[Array, ""]]]:
+        """The agent after one step on a batch, and scalars to log."""
+        draws = self.draw(batch, key=key)
+        (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(self.networks, batch, draws)
+        trained, memory = loop.descend(self.settings.optimiser, gradient, self.memory, self.networks)
+        targets = {name: self._follow(self.targets[name], trained[name]) for name in self.targets}
+        return dataclasses.replace(self, networks=trained, targets=targets, memory=memory), info
+
+    def _follow(self, slow, fast):
+        """E16: the slow copy a little nearer to the network."""
+        tau = self.settings.tau
+        return jax.tree.map(
+            lambda old, new: (1 - tau) * old + tau * new if eqx.is_inexact_array(old) else old, slow, fast
+        )
+
+    def aggregate(self, q: Float[Array, "critics *batch"]) -> Float[Array, " *batch"]:
+        """E16: the mean or the minimum over the critics."""
+        return jnp.mean(q, axis=0) if self.settings.aggregation == "mean" else jnp.min(q, axis=0)
+
+
+class Carried(NamedTuple):
+    """Where the flow carried some noises: the actions, clipped to the box, and its last Euler stage before them."""
+
+    actions: Float[Array, "batch d"]
+    points: Float[Array, "batch d"]
+    velocities: Float[Array, "batch d"]
+    time: float
+
+
+def carry(field, features: Float[Array, "batch n"], noises: Float[Array, "batch d"], steps: int) -> Carried:
+    """E3 with `steps` Euler steps, the last of them in the open: its velocity is where Fisher samples come from."""
+    time = (steps - 1) / steps
+    points = noises
+    if steps > 1:
+        points = jax.vmap(lambda s, z: flow.sample(field, s, z, steps=steps - 1, until=time))(features, noises)
+    velocities = jax.vmap(field, in_axes=(None, 0, 0))(jnp.asarray(time, noises.dtype), features, points)
+    return Carried(jnp.clip(points + velocities / steps, -1, 1), points, velocities, time)
+
+
+def values(critic: networks.Encoded, features: Float[Array, "batch n"], actions: Float[Array, "batch d"]) -> Array:
+    """Q of every critic, shape (critics, batch)."""
+    return jax.vmap(critic.head, out_axes=1)(features, actions)
+
+
+def critic_loss(
+    critic: networks.Encoded, batch: Batch, following: Float[Array, " batch"], discount: float
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """E16 against the value `following` of the next states, which is held constant."""
+    q = values(critic, critic.features(batch.observations), batch.actions)
+    bound = jax.lax.stop_gradient(batch.rewards + discount * batch.masks * following)
+    loss = jnp.mean((q - bound[None]) ** 2)
+    return loss, {"critic": loss, "q": jnp.mean(q), "q_largest": jnp.max(jnp.abs(q))}
+
+
+def flow_loss(
+    field, features: Float[Array, "batch n"], actions: Float[Array, "batch d"], t: Float[Array, " batch"], z: Array
+) -> Float[Array, ""]:
+    """E2 with given times and noises, over d as in `fdbook.geometry.flow.flow_matching_loss`."""
+    velocity = jax.vmap(field)(t, features, paths.interpolate(t, z, actions))
+    return jnp.mean((velocity - paths.target_velocity(z, actions)) ** 2)
+
+
+def normals(batch: Batch, *, key: PRNGKeyArray) -> Float[Array, "batch d"]:
+    """One noise z ~ N(0, I) for each action of a batch."""
+    return jr.normal(key, batch.actions.shape, batch.actions.dtype)
+
+
+def propose(agent: Agent, observation: Array, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
+    """n samples (n, d) of an agent's flow for one observation."""
+    field = agent.networks["flow"]
+    features = jnp.repeat(field.features(observation[None]), n, axis=0)
+    noises = jr.normal(key, (n, agent.action_dim), jnp.float32)
+    return carry(field.head, features, noises, agent.settings.flow_steps).actions
+
+
+def best(agent: Agent, observation: Array, actions: Float[Array, "n d"]) -> Float[Array, " d"]:
+    """The one of n actions that the agent's critics value most, joined as in their target."""
+    critic = agent.networks["critic"]
+    features = jnp.repeat(critic.features(observation[None]), len(actions), axis=0)
+    return actions[jnp.argmax(agent.aggregate(values(critic, features, actions)))]

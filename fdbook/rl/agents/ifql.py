@@ -1,0 +1,56 @@
+"""Implicit flow Q-learning: samples of the behaviour's flow, of which the critics choose the best (rejection sampling)."""
+
+import dataclasses
+
+import jax
+import jax.random as jr
+
+from fdbook.checks import check_range
+from fdbook.rl.agents import base, bc, iql
+
+
+__all__ = ["IFQL"]
+
+
+@dataclasses.dataclass(frozen=True)
+class IFQLSettings(base.Settings):
+    """Implicit flow Q-learning's own settings."""
+
+    expectile: float = 0.9
+    """The expectile of Q that V learns, in (0, 1)."""
+    candidates: int = 32
+    """Samples of the flow among which it chooses."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_range(self.expectile, "an expectile", "IFQL", high=1.0, open_low=True, open_high=True)
+        check_range(self.candidates, "candidates", "IFQL", low=1)
+
+
+class IFQL(base.Agent):
+    """A flow (E2) and, apart from it, the critics of implicit Q-learning. It acts with the best of several samples."""
+
+    Settings = IFQLSettings
+
+    @classmethod
+    def build(cls, observation_shape, action_dim, settings, *, key):
+        flow_key, critic_key, value_key = jr.split(key, 3)
+        return {
+            "flow": bc.flow_network(observation_shape, action_dim, settings, key=flow_key),
+            "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
+            "value": iql.mean_network(observation_shape, 1, settings, layer_norm=True, key=value_key),
+        }
+
+    def draw(self, batch, *, key):
+        return bc.matching(batch, key=key)
+
+    def loss(self, trained, batch, draws):
+        field = trained["flow"]
+        flow = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
+        loss, info, _ = iql.expectile_terms(self, trained, batch)
+        return loss + flow, info | {"flow": flow}
+
+    def act(self, observation, *, key):
+        """The best of the flow's samples."""
+        actions = base.propose(self, observation, self.settings.candidates, key=key)
+        return base.best(self, observation, jax.lax.stop_gradient(actions))

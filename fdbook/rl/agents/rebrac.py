@@ -1,0 +1,105 @@
+"""ReBRAC: a deterministic policy held to the logged actions by L2, in the actor's loss and in the critic's target.
+
+It is TD3 with behaviour cloning, layer normalisation in the critics and two separate weights of the distance to the data.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Float
+
+from fdbook.checks import Array, check_range
+from fdbook.rl.agents import base, iql
+
+
+__all__ = ["ReBRAC"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReBRACSettings(base.Settings):
+    """ReBRAC's own settings."""
+
+    aggregation: str = "min"
+    alpha_actor: float = 0.01
+    """The weight of the distance to logged actions in the actor's loss."""
+    alpha_critic: float = 0.01
+    """The same in the critic's target."""
+    noise: float = 0.2
+    """The standard deviation of the noise on the target's actions, clipped at `noise_bound`."""
+    noise_bound: float = 0.5
+    actor_every: int = 2
+    """The actor learns at every so many updates."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("alpha_actor", "alpha_critic", "noise", "noise_bound"):
+            check_range(getattr(self, name), name, "ReBRAC")
+        check_range(self.actor_every, "actor_every", "ReBRAC", low=1)
+
+    @property
+    def optimiser(self):
+        """Adam, which leaves the actor as it is between its turns."""
+        adam = super().optimiser
+        patient = optax.transforms.conditionally_mask(adam, lambda step: step % self.actor_every == 0)
+        return optax.partition({"actor": patient, "rest": adam}, _labels)
+
+
+def _labels(trained):
+    """Which of the two optimisers a network belongs to."""
+    return {
+        name: jax.tree.map(lambda _, name=name: "actor" if name == "actor" else "rest", network)
+        for name, network in trained.items()
+    }
+
+
+class ReBRACDraws(NamedTuple):
+    """The noise on the target's actions, before it is scaled."""
+
+    noise: Float[Array, "batch d"]
+
+
+class ReBRAC(base.Agent):
+    """A deterministic policy (tanh), two critics, and slow copies of both."""
+
+    Settings = ReBRACSettings
+    slow = ("critic", "actor")
+
+    @classmethod
+    def build(cls, observation_shape, action_dim, settings, *, key):
+        critic_key, actor_key = jr.split(key)
+        return {
+            "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
+            "actor": iql.mean_network(observation_shape, action_dim, settings, key=actor_key),
+        }
+
+    def draw(self, batch, *, key):
+        return ReBRACDraws(base.normals(batch, key=key))
+
+    def loss(self, trained, batch, draws):
+        options, slow = self.settings, self.targets["critic"]
+        noise = jnp.clip(options.noise * draws.noise, -options.noise_bound, options.noise_bound)
+        after = jnp.clip(_policy(self.targets["actor"], batch.next_observations) + noise, -1, 1)
+        strayed = jnp.sum((after - batch.next_actions) ** 2, axis=-1)
+        following = self.aggregate(base.values(slow, slow.features(batch.next_observations), after))
+        critic, info = base.critic_loss(
+            trained["critic"], batch, following - options.alpha_critic * strayed, options.discount
+        )
+        actions = _policy(trained["actor"], batch.observations)
+        judge = self.networks["critic"]
+        q = self.aggregate(base.values(judge, judge.features(batch.observations), actions))
+        scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(q)), 1e-8))
+        distance = jnp.mean(jnp.sum((actions - batch.actions) ** 2, axis=-1))
+        actor = options.alpha_actor * distance - scale * jnp.mean(q)
+        return critic + actor, info | {"actor": actor, "distance": distance, "actor_q": jnp.mean(q)}
+
+    def act(self, observation, *, key):
+        """The policy's one action."""
+        return _policy(self.networks["actor"], observation[None])[0]
+
+
+def _policy(actor, observations) -> Float[Array, "batch d"]:
+    return jnp.tanh(jax.vmap(actor.head)(actor.features(observations)))
