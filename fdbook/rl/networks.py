@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree, UInt8
 
 from fdbook.checks import Array, check_shape
@@ -30,6 +31,7 @@ __all__ = [
     "velocity_field",
 ]
 
+LOWEST = np.float32(-np.inf)
 FEATURES = 512
 """The width of an encoded picture."""
 CROP = 3
@@ -159,7 +161,7 @@ class Impala(eqx.Module):
         """The features of one picture of bytes."""
         x = jnp.moveaxis(picture.astype(jnp.float32) / 255, -1, 0)
         for conv, block in zip(self.stages, self.blocks, strict=True):
-            x = jax.lax.reduce_window(conv(x), jnp.float32(-jnp.inf), jax.lax.max, (1, 3, 3), (1, 2, 2), "SAME")
+            x = jax.lax.reduce_window(conv(x), LOWEST, jax.lax.max, (1, 3, 3), (1, 2, 2), "SAME")
             x = block(x)
         return jax.nn.gelu(self.head(jax.nn.relu(x).reshape(-1)))
 

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class Record:
         write_whole({folder / NAME: (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode()})
 
     @classmethod
-    def of(cls, tree: dict[str, Any]) -> Self:
+    def of(cls, tree: dict[str, Any]) -> "Record":
         """The record that a JSON tree describes. Raises ValueError for a tree that is none."""
         known = {field.name for field in dataclasses.fields(cls)}
         try:

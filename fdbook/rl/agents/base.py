@@ -7,7 +7,7 @@ its own, because every other network in it is the agent's and not the one that i
 
 import abc
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -49,7 +49,7 @@ class Settings:
     def __post_init__(self):
         where = f"The settings of {type(self).__qualname__.split('.')[0]}"
         for name in ("width", "depth", "batch_size", "critics", "flow_steps"):
-            check_range(getattr(self, name), name, where, low=1)
+            check_range(getattr(self, name), name, where, low=1.0)
         check_range(self.learning_rate, "a learning rate", where, open_low=True)
         check_range(self.discount, "a discount", where, high=1.0, open_high=True)
         check_range(self.tau, "tau", where, high=1.0, open_low=True)
@@ -81,7 +81,9 @@ class Agent(eqx.Module):
     slow: ClassVar[tuple[str, ...]] = ("critic",)
 
     @classmethod
-    def init(cls, observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **settings: Any) -> Self:
+    def init(
+        cls, observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **settings: Any
+    ) -> "Agent":
         """A new agent for observations of a shape and `action_dim` actions in [-1, 1]; `settings` as in `cls.Settings`.
 
         Raises ValueError, with the nearest name, for a setting that there is not, and for values out of range.
@@ -107,18 +109,18 @@ class Agent(eqx.Module):
         """The networks, by name."""
 
     @abc.abstractmethod
-    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> NamedTuple:
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> tuple:
         """All the randomness of one update."""
 
     @abc.abstractmethod
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: NamedTuple) -> tuple[Array, dict[str, Array]]:
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: tuple) -> tuple[Array, dict[str, Array]]:
         """The sum of all losses with the networks `trained`, and scalars to log: each term, and what explains it."""
 
     @abc.abstractmethod
     def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """An action (d,) in [-1, 1] for one observation."""
 
-    def update(self, batch: Batch, *, key: PRNGKeyArray) -> tuple[Self, dict[str, Float[Array, ""]]]:
+    def update(self, batch: Batch, *, key: PRNGKeyArray) -> tuple["Agent", dict[str, Float[Array, ""]]]:
         """The agent after one step on a batch, and scalars to log."""
         draws = self.draw(batch, key=key)
         (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(self.networks, batch, draws)

@@ -10,7 +10,7 @@ state at perturbed times, is `fisher_samples="fresh"`.
 """
 
 import dataclasses
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -55,7 +55,7 @@ class DecoratedSettings(base.Settings):
         for name in ("budget", "multiplier"):
             check_range(getattr(self, name), f"a {name}", "Decorated", open_low=True)
         for name in ("fisher_count", "candidates", "refinements"):
-            check_range(getattr(self, name), name, "Decorated", low=1)
+            check_range(getattr(self, name), name, "Decorated", low=1.0)
         if self.fisher_samples not in ("trajectory", "fresh"):
             raise ValueError(unknown("source of Fisher samples", self.fisher_samples, ("trajectory", "fresh")))
         if self.flow_steps < 2:
@@ -86,7 +86,7 @@ class Decorated(base.Agent):
         key: PRNGKeyArray,
         metric: metrics.Metric | None = None,
         **settings,
-    ) -> Self:
+    ) -> base.Agent:
         """As `Agent.init`, with a metric of `fdbook.geometry.metrics` (None: L2, which makes it DeFlow)."""
         made = super().init(observation_shape, action_dim, key=key, **settings)
         made = made if metric is None else dataclasses.replace(made, metric=metric)

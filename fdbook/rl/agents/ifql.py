@@ -24,7 +24,7 @@ class IFQLSettings(base.Settings):
     def __post_init__(self):
         super().__post_init__()
         check_range(self.expectile, "an expectile", "IFQL", high=1.0, open_low=True, open_high=True)
-        check_range(self.candidates, "candidates", "IFQL", low=1)
+        check_range(self.candidates, "candidates", "IFQL", low=1.0)
 
 
 class IFQL(base.Agent):

@@ -38,7 +38,7 @@ class ReBRACSettings(base.Settings):
         super().__post_init__()
         for name in ("alpha_actor", "alpha_critic", "noise", "noise_bound"):
             check_range(getattr(self, name), name, "ReBRAC")
-        check_range(self.actor_every, "actor_every", "ReBRAC", low=1)
+        check_range(self.actor_every, "actor_every", "ReBRAC", low=1.0)
 
     @property
     def optimiser(self):

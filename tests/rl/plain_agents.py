@@ -1,0 +1,84 @@
+"""The networks and losses of the agents once more, in NumPy and double precision, written from the equations."""
+
+import numpy as np
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def mlp(model, x, member=None):
+    """A multilayer perceptron, of Equinox or of fdbook.rl.networks, on rows; of an ensemble, one member."""
+
+    def array(leaf):
+        leaf = np.asarray(leaf, np.float64)
+        return leaf if member is None else leaf[member]
+
+    norms = getattr(model, "norms", ())
+    for number, layer in enumerate(model.layers):
+        x = x @ array(layer.weight).T + array(layer.bias)
+        if number == len(model.layers) - 1:
+            return x
+        x = gelu(x)
+        if norms:
+            spread = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-6)
+            x = (x - x.mean(axis=-1, keepdims=True)) / spread * array(norms[number].weight) + array(norms[number].bias)
+    raise AssertionError("a network without layers")
+
+
+def velocity(field, t, s, x):
+    return mlp(field.mlp, np.concatenate([s, x, np.broadcast_to(t, (len(x),))[:, None]], axis=1))
+
+
+def flow(field, s, z, steps):
+    """E3 by Euler: the clipped actions, and the last stage's points and velocities."""
+    x = np.asarray(z, np.float64)
+    for k in range(steps):
+        v = velocity(field, k / steps, s, x)
+        last, x = x, x + v / steps
+    return np.clip(x, -1, 1), last, v
+
+
+def q(critics, s, a):
+    """Q of every member, shape (members, rows)."""
+    pairs = np.concatenate([s, a], axis=1)
+    return np.stack([mlp(critics.members, pairs, member)[:, 0] for member in range(critics.size)])
+
+
+def flow_matching(field, s, a, t, z):
+    x = (1 - t)[:, None] * z + t[:, None] * a
+    return np.mean((velocity(field, t, s, x) - (a - z)) ** 2)
+
+
+def critic(critics, batch, following, discount):
+    bound = batch.rewards + discount * batch.masks * following
+    return np.mean((q(critics, batch.observations, batch.actions) - bound) ** 2)
+
+
+def displaced(delta, s, a):
+    return mlp(delta.mlp, np.concatenate([s, a], axis=1))
+
+
+def divergence(delta, s, a, step=1e-5):
+    """div delta by central differences."""
+    total = np.zeros(len(a))
+    for i in range(a.shape[1]):
+        move = np.zeros_like(a)
+        move[:, i] = step
+        total += (displaced(delta, s, a + move) - displaced(delta, s, a - move))[:, i] / (2 * step)
+    return total
+
+
+def penalty(name, delta, div, scores, damping=1e-3):
+    """E18 to E22 for one state: K displacements (K, d), their divergences, and scores (m, d)."""
+    d = delta.shape[1]
+    if name == "l2":
+        return np.mean(np.sum(delta**2, axis=1)) / d
+    scale = np.trace(scores.T @ scores / len(scores)) / d + damping
+    if name in ("fisher-exact", "fisher-released"):
+        matrix = scores.T @ scores / len(scores) + damping * np.eye(d)
+        cost = np.array([each @ matrix @ each for each in delta])
+    else:
+        inner = np.sum(scores * delta, axis=1) + (div if name == "fisher-rao" else 0.0)
+        cost = inner**2 + damping * np.sum(delta**2, axis=1)
+    return np.mean(cost) / scale / d

@@ -1,0 +1,375 @@
+"""Every agent's losses against NumPy, where gradients go and where not, and what the agents do with their networks."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import plain_agents as plain
+import pytest
+
+from fdbook.geometry import flow, metrics
+from fdbook.geometry.densities import GaussianMixture
+from fdbook.rl import agents
+from fdbook.rl.agents import decorated
+from fdbook.rl.transitions import Batch
+
+
+N, D, B = 6, 3, 32
+SIZES = {"width": 16, "depth": 2, "batch_size": B, "flow_steps": 5}
+ALL = ("bc", "ifql", "fql", "deflow", "fidec", "iql", "rebrac")
+
+
+def some_batch(seed=0, shape=(N,)):
+    keys = jr.split(jr.key(seed), 6)
+    pictures = len(shape) == 3
+    observations = [
+        jr.randint(key, (B, *shape), 0, 256, jnp.uint8) if pictures else jr.normal(key, (B, *shape), jnp.float32)
+        for key in keys[:2]
+    ]
+    actions = [jr.uniform(key, (B, D), jnp.float32, -1, 1) for key in keys[2:4]]
+    rewards = jr.normal(keys[4], (B,), jnp.float32)
+    masks = jr.bernoulli(keys[5], 0.7, (B,)).astype(jnp.float32)
+    return Batch(observations[0], actions[0], observations[1], rewards, masks, actions[1])
+
+
+def make(name, metric=None, seed=0, shape=(N,), **settings):
+    agent = agents.make(name, metric)(shape, D, key=jr.key(seed), **(SIZES | settings))
+    # Slow copies that differ from the networks, and a displacement that is not small: else mistakes would not show.
+    other = agents.make(name, metric)(shape, D, key=jr.key(seed + 1), **(SIZES | settings))
+    agent = dataclasses.replace(agent, targets=other.targets)
+    if "delta" in agent.networks:
+        last = lambda a: a.networks["delta"].head.mlp.layers[-1].weight  # noqa: E731
+        agent = eqx.tree_at(last, agent, 30 * last(agent))
+    return agent
+
+
+def terms(agent, batch, key):
+    draws = agent.draw(batch, key=key)
+    total, info = eqx.filter_jit(agent.loss)(agent.networks, batch, draws)
+    numpy = jax.tree.map(
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf), draws
+    )
+    return float(total), {name: float(value) for name, value in info.items()}, numpy
+
+
+def as_numpy(batch):
+    return Batch(*(np.asarray(leaf, np.float64) for leaf in batch))
+
+
+def aggregate(agent, values):
+    return values.mean(axis=0) if agent.settings.aggregation == "mean" else values.min(axis=0)
+
+
+def test_behaviour_cloning_is_flow_matching(budget):
+    agent, batch = make("bc"), some_batch()
+    total, info, draws = terms(agent, batch, jr.key(2))
+    b = as_numpy(batch)
+    wanted = plain.flow_matching(agent.networks["flow"].head, b.observations, b.actions, draws.t, draws.z)
+    assert total == info["flow"] == pytest.approx(wanted, rel=budget("losses_in_single_precision"))
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "min"])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_flow_q_learning(budget, aggregation, normalise):
+    agent = make("fql", alpha=7.0, aggregation=aggregation, normalise_value=normalise)
+    batch = some_batch()
+    total, info, draws = terms(agent, batch, jr.key(2))
+    b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
+    mu = lambda s, z: plain.mlp(own["actor"].head, np.concatenate([s, z], axis=1))  # noqa: E731
+    taught = plain.flow(own["flow"].head, b.observations, draws.noise, 5)[0]
+    actions = mu(b.observations, draws.noise)
+    judged = plain.q(own["critic"].head, b.observations, np.clip(actions, -1, 1)).mean(axis=0)
+    scale = 1 / np.abs(judged).mean() if normalise else 1.0
+    actor = 7.0 * np.mean((actions - taught) ** 2) - scale * judged.mean()
+    after = np.clip(mu(b.next_observations, draws.following), -1, 1)
+    following = aggregate(agent, plain.q(agent.targets["critic"].head, b.next_observations, after))
+    critic = plain.critic(own["critic"].head, b, following, 0.99)
+    matched = plain.flow_matching(own["flow"].head, b.observations, b.actions, draws.matching.t, draws.matching.z)
+    assert info["actor"] == pytest.approx(actor, rel=tolerance)
+    assert info["critic"] == pytest.approx(critic, rel=tolerance)
+    assert info["flow"] == pytest.approx(matched, rel=tolerance)
+    assert total == pytest.approx(actor + critic + matched, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", metrics.NAMES)
+def test_decorated(budget, name):
+    """E18 to E23 for every metric; with l2 this is DeFlow's loss."""
+    agent = make("deflow") if name == "l2" else make("fidec", name)
+    batch = some_batch()
+    total, info, draws = terms(agent, batch, jr.key(2))
+    b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
+    k = 1 if name == "l2" else 8
+    states = B // k
+    assert draws.noise.shape == (states, k, D)
+    field, delta = own["flow"].head, own["delta"].head
+    penalties, values = [], []
+    for state in range(states):
+        s = np.repeat(b.observations[state][None], k, axis=0)
+        actions, points, velocities = plain.flow(field, s, draws.noise[state], 5)
+        scores = velocities / 0.2 if name == "fisher-released" else (0.8 * velocities - points) / 0.2
+        moves = plain.displaced(delta, s, actions)
+        penalties.append(plain.penalty(name, moves, plain.divergence(delta, s, actions), scores))
+        values.append(plain.q(own["critic"].head, s, np.clip(actions + moves, -1, 1)).mean(axis=0))
+    penalty, values = np.mean(penalties), np.stack(values)
+    actor = 10.0 * penalty - values.mean() / np.abs(values).mean()
+    base = plain.flow(field, b.next_observations, draws.following, 5)[0]
+    after = np.clip(base + plain.displaced(delta, b.next_observations, base), -1, 1)
+    following = plain.q(agent.targets["critic"].head, b.next_observations, after).mean(axis=0)
+    critic = plain.critic(own["critic"].head, b, following, 0.99)
+    matched = plain.flow_matching(field, b.observations, b.actions, draws.matching.t, draws.matching.z)
+    dual = -np.log(10.0) * (penalty - 0.001)
+    assert info["penalty"] == pytest.approx(penalty, rel=tolerance)
+    assert info["actor"] == pytest.approx(actor, rel=tolerance)
+    assert info["critic"] == pytest.approx(critic, rel=tolerance)
+    assert total == pytest.approx(actor + critic + matched + dual, rel=tolerance)
+
+
+def test_a_fixed_multiplier_and_a_raw_value(budget):
+    agent = make("deflow", dual_ascent=False, multiplier=3.0, normalise_value=False)
+    batch = some_batch()
+    total, info, _ = terms(agent, batch, jr.key(2))
+    assert info["actor"] == pytest.approx(
+        3 * info["penalty"] - info["actor_q"], rel=budget("losses_in_single_precision")
+    )
+    assert total == pytest.approx(
+        info["actor"] + info["critic"] + info["flow"], rel=budget("losses_in_single_precision")
+    )
+    after, _ = agent.update(batch, key=jr.key(2))
+    assert float(after.networks["log_multiplier"]) == pytest.approx(np.log(3.0))
+
+
+def test_implicit_q_learning(budget):
+    agent, batch = make("iql", expectile=0.8, alpha=2.0), some_batch()
+    total, info, _ = terms(agent, batch, jr.key(2))
+    b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
+    slow = plain.q(agent.targets["critic"].head, b.observations, b.actions).min(axis=0)
+    advantage = slow - plain.mlp(own["value"].head, b.observations)[:, 0]
+    value = np.mean(np.where(advantage > 0, 0.8, 0.2) * advantage**2)
+    critic = plain.critic(own["critic"].head, b, plain.mlp(own["value"].head, b.next_observations)[:, 0], 0.99)
+    weights = np.minimum(np.exp(2.0 * advantage), 100)
+    means = plain.mlp(own["actor"].head, b.observations)
+    actor = np.mean(weights * 0.5 * np.sum((means - b.actions) ** 2, axis=1))
+    assert info["value"] == pytest.approx(value, rel=tolerance)
+    assert info["critic"] == pytest.approx(critic, rel=tolerance)
+    assert info["actor"] == pytest.approx(actor, rel=tolerance)
+    assert total == pytest.approx(actor + critic + value, rel=tolerance)
+    both, batch_info, _ = terms(make("ifql", expectile=0.8), batch, jr.key(2))
+    assert both == pytest.approx(batch_info["flow"] + batch_info["critic"] + batch_info["value"], rel=tolerance)
+
+
+def test_rebrac(budget):
+    agent, batch = make("rebrac", alpha_actor=0.3, alpha_critic=0.2), some_batch()
+    total, info, draws = terms(agent, batch, jr.key(2))
+    b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
+    policy = lambda network, s: np.tanh(plain.mlp(network.head, s))  # noqa: E731
+    noise = np.clip(0.2 * draws.noise, -0.5, 0.5)
+    after = np.clip(policy(agent.targets["actor"], b.next_observations) + noise, -1, 1)
+    following = plain.q(agent.targets["critic"].head, b.next_observations, after).min(axis=0)
+    following = following - 0.2 * np.sum((after - b.next_actions) ** 2, axis=1)
+    critic = plain.critic(own["critic"].head, b, following, 0.99)
+    actions = policy(own["actor"], b.observations)
+    judged = plain.q(own["critic"].head, b.observations, actions).min(axis=0)
+    distance = np.mean(np.sum((actions - b.actions) ** 2, axis=1))
+    actor = 0.3 * distance - judged.mean() / np.abs(judged).mean()
+    assert info["critic"] == pytest.approx(critic, rel=tolerance)
+    assert info["actor"] == pytest.approx(actor, rel=tolerance)
+    assert total == pytest.approx(actor + critic, rel=tolerance)
+
+
+def test_rebracs_actor_learns_at_every_second_update():
+    agent, batch = make("rebrac"), some_batch()
+    update = eqx.filter_jit(lambda agent, key: agent.update(batch, key=key)[0])
+    moved = []
+    for step in range(4):
+        after = update(agent, jr.key(step))
+        moved.append([_moved(agent.networks[name], after.networks[name]) for name in ("critic", "actor")])
+        agent = after
+    assert moved == [[True, True], [True, False], [True, True], [True, False]]
+
+
+def _moved(before, after):
+    pairs = zip(
+        jax.tree.leaves(eqx.filter(before, eqx.is_array)), jax.tree.leaves(eqx.filter(after, eqx.is_array)), strict=True
+    )
+    return any(bool(jnp.any(a != b)) for a, b in pairs)
+
+
+def _length(tree):
+    return float(sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array))))
+
+
+@pytest.mark.parametrize(("name", "metric"), [("deflow", None), ("fidec", "exact"), ("fidec", "fisher-rao")])
+def test_gradients_reach_what_a_term_names_as_its_own(name, metric):
+    """The actor's loss moves the displacement alone; the critic's loss the critic alone, and never its slow copy."""
+    agent, batch = make(name, metric), some_batch()
+    draws = agent.draw(batch, key=jr.key(2))
+
+    def term(networks, targets, metric, which):
+        whole = dataclasses.replace(agent, networks=networks, targets=targets, metric=metric)
+        return whole.loss(networks, batch, draws)[1][which]
+
+    # All arguments are differentiated, the agent's own networks too where a term uses them: what is held constant must be zero.
+    def gradient(which):
+        parts = (agent.networks, agent.targets, agent.metric)
+        return eqx.filter_grad(lambda parts: term(*parts, which))(parts)
+
+    own, slow, metric_ = gradient("critic")
+    assert {key: _length(value) > 0 for key, value in own.items()} == {
+        "critic": True,
+        "delta": False,
+        "flow": False,
+        "log_multiplier": False,
+    }
+    assert _length(slow) == _length(metric_) == 0
+    own, slow, metric_ = gradient("flow")
+    assert [key for key, value in own.items() if _length(value) > 0] == ["flow"]
+
+    def actor(trained):
+        return agent.loss(trained, batch, draws)[1]["actor"]
+
+    found = eqx.filter_grad(actor)(agent.networks)
+    assert [key for key, value in found.items() if _length(value) > 0] == ["delta"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_update_descends_and_the_slow_copies_follow(name):
+    agent, batch = make(name, learning_rate=1e-3), some_batch()
+    draws = agent.draw(batch, key=jr.key(2))
+    before = float(agent.loss(agent.networks, batch, draws)[0])
+    after, info = eqx.filter_jit(lambda agent: agent.update(batch, key=jr.key(2)))(agent)
+    again = dataclasses.replace(agent, networks=after.networks)
+    assert all(np.shape(value) == () and np.isfinite(value) for value in info.values())
+    # The critics move too, so only the terms of the network that is descended can be compared: the sum of all losses falls.
+    assert float(again.loss(after.networks, batch, draws)[0]) < before
+    for key, slow in agent.targets.items():
+        wanted = jax.tree.map(
+            lambda old, new: 0.995 * old + 0.005 * new if eqx.is_inexact_array(old) else old, slow, after.networks[key]
+        )
+        got = after.targets[key]
+        for a, b in zip(*(jax.tree.leaves(eqx.filter(x, eqx.is_array)) for x in (wanted, got)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_actions_lie_in_the_box_and_depend_on_the_key_alone(name):
+    agent = make(name)
+    act = eqx.filter_jit(lambda observation, key: agent.act(observation, key=key))
+    observations = 3 * jr.normal(jr.key(5), (16, N), jnp.float32)
+    actions = np.array([act(s, key) for s, key in zip(observations, jr.split(jr.key(6), 16), strict=True)])
+    assert actions.shape == (16, D)
+    assert np.all(np.abs(actions) <= 1)
+    assert np.array_equal(act(observations[0], jr.key(1)), act(observations[0], jr.key(1)))
+    random = not np.array_equal(act(observations[0], jr.key(1)), act(observations[0], jr.key(2)))
+    assert random == (name not in ("iql", "rebrac"))
+
+
+def test_the_best_of_several_is_the_one_that_the_critics_value_most():
+    agent = make("fidec", candidates=16)
+    observation, key = jr.normal(jr.key(5), (N,), jnp.float32), jr.key(6)
+    chosen = np.asarray(agent.act(observation, key=key))
+    noises = jr.normal(key, (16, D), jnp.float32)
+    s = np.repeat(np.asarray(observation, np.float64)[None], 16, axis=0)
+    base = plain.flow(agent.networks["flow"].head, s, noises, 5)[0]
+    moved = np.clip(base + plain.displaced(agent.networks["delta"].head, s, base), -1, 1)
+    q = plain.q(agent.networks["critic"].head, s, moved).mean(axis=0)
+    np.testing.assert_allclose(chosen, moved[np.argmax(q)], atol=1e-5)
+    assert np.unique(moved.round(4), axis=0).shape[0] > 8
+
+
+def test_refinements_apply_the_displacement_again():
+    once, twice = make("deflow"), make("deflow", refinements=2)
+    observation, key = jr.normal(jr.key(5), (N,), jnp.float32), jr.key(6)
+    first, second = (np.asarray(agent.act(observation, key=key)) for agent in (once, twice))
+    s = np.asarray(observation, np.float64)[None]
+    move = plain.displaced(once.networks["delta"].head, s, first[None].astype(np.float64))[0]
+    np.testing.assert_allclose(second, np.clip(first + move, -1, 1), atol=1e-5)
+    assert np.abs(second - first).max() > 1e-3
+
+
+def test_scores_from_the_last_stage_and_fresh_ones_estimate_the_same_matrix(budget):
+    """THEORY 6: for an exact velocity both follow p_t; the scores of the same t give the same Fisher matrix."""
+    spread = jnp.asarray([[0.5, 0.2], [0.2, 0.3]])
+    means = jnp.asarray([[0.3, 0.1], [-0.4, -0.2]])
+    mixture = GaussianMixture(jnp.asarray([0.4, 0.6]), means, jnp.stack([spread, 2 * spread]))
+    field, steps, n = flow.ExactVelocity(mixture), 100, 20_000
+    t = (steps - 1) / steps
+    metric = metrics.Fisher(score="exact", t=t)
+    noises = jr.normal(jr.key(0), (n, 2))
+    carried = agents.base.carry(field, jnp.zeros((n, 0)), noises, steps)
+    last = decorated.last_stage_scores(metric, carried.time, carried.points, carried.velocities)
+    fresh = metric.scores(field, jnp.zeros((0,)), mixture.sample(n, key=jr.key(1)), key=jr.key(2))
+    a, b = (np.asarray(metrics.fisher_matrix(scores)) for scores in (last, fresh))
+    np.testing.assert_allclose(a, b, rtol=budget("fisher_matrices_of_20000_samples"))
+    assert carried.time == t
+
+
+@pytest.mark.parametrize("metric", ["exact", "released", "paper", "fisher-rao"])
+def test_fresh_samples_are_as_many_as_asked(metric):
+    agent, batch = make("fidec", metric, fisher_samples="fresh", fisher_count=4), some_batch()
+    draws = agent.draw(batch, key=jr.key(2))
+    base, _ = agent.carried(batch.observations, batch.next_observations, draws)
+    pooled = metric in ("exact", "released")
+    assert base.actions.shape == ((B, 1, D) if pooled else (B // 4, 4, D))
+    assert base.scores.shape == ((B, 4, D) if pooled else (B // 4, 4, D))
+    assert np.isfinite(float(agent.loss(agent.networks, batch, draws)[0]))
+    other, _ = agent.carried(batch.observations, batch.next_observations, draws._replace(key=jr.key(9)))
+    assert np.array_equal(base.actions, other.actions)
+    assert not np.allclose(base.scores, other.scores)
+
+
+def test_many_actions_take_one_random_probe_for_the_divergence(budget):
+    agent = agents.make("fidec", "fisher-rao")((N,), 9, key=jr.key(0), **SIZES)
+    states, k = 64, 8
+    observations = jr.normal(jr.key(1), (states, N), jnp.float32)
+    actions = jr.uniform(jr.key(2), (states, k, 9), jnp.float32, -1, 1)
+    delta = agent.networks["delta"].head
+    field = decorated.transport.LocalTransport(delta)
+    probes = jr.rademacher(jr.key(3), (4000, 9), jnp.float32)
+    exact = float(field.divergence(observations[0], actions[0, 0]))
+    estimates = np.asarray(jax.vmap(lambda p: field.estimated_divergence(observations[0], actions[0, 0], p))(probes))
+    error = estimates.std() / np.sqrt(len(estimates))
+    assert abs(estimates.mean() - exact) < budget("standard_errors") * error
+    assert estimates.std() > 0
+
+
+@pytest.mark.parametrize("name", ["bc", "fql", "fidec"])
+def test_agents_see_pictures(name):
+    agent, batch = make(name, shape=(16, 16, 3)), some_batch(shape=(16, 16, 3))
+    after, info = eqx.filter_jit(lambda agent: agent.update(batch, key=jr.key(0)))(agent)
+    assert all(np.isfinite(value) for value in info.values())
+    for key, network in after.networks.items():
+        if key != "log_multiplier":
+            assert _moved(agent.networks[key].encoder, network.encoder), key
+    assert after.act(batch.observations[0], key=jr.key(1)).shape == (D,)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "sentence"),
+    [
+        ("fidec", {"budgett": 1}, r"no setting of Decorated called 'budgett'\. Did you mean 'budget'\?"),
+        ("fidec", {"budget": 0.0}, r"takes a budget in \(0, inf\]; got 0"),
+        ("fidec", {"fisher_samples": "freshh"}, r"Did you mean 'fresh'\?"),
+        ("fidec", {"fisher_count": 5}, r"a batch of 32 is no multiple of fisher_count = 5"),
+        ("fidec", {"flow_steps": 1}, r"at least 2 steps; got 1"),
+        ("fql", {"alpha": -1.0}, r"takes alpha in \(0, inf\]; got -1"),
+        ("bc", {"discount": 1.0}, r"takes a discount in \[0, 1\); got 1"),
+        ("iql", {"expectile": 1.0}, r"takes an expectile in \(0, 1\); got 1"),
+        ("bc", {"aggregation": "max"}, r"no aggregation called 'max'"),
+        ("bc", {"width": 0}, r"takes width in \[1, inf\]; got 0"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_sentence(name, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        agents.make(name)((N,), D, key=jr.key(0), **(SIZES | settings))
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match=r"no agent called 'fidek'\. Did you mean 'fidec'\?"):
+        agents.make("fidek")
+    with pytest.raises(ValueError, match=r"no metric called 'exakt'\. Did you mean 'exact'\?"):
+        agents.make("fidec", "exakt")
+    with pytest.raises(ValueError, match=r"Only the agent 'fidec' takes a metric; got metric='exact' for 'fql'\."):
+        agents.make("fql", "exact")
