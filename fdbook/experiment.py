@@ -275,7 +275,8 @@ def open_run(folder: str | Path) -> Run:
     task = find_task(record.task)
     data = _Shape(_observation_shape(task), task.dataset.action)
     like = engine.init(agents.make(record.agent, record.metric), data, record.seeds, **record.settings)
-    found = checkpoints.Checkpoints(folder / "checkpoints").restore(like)
+    with checkpoints.Checkpoints(folder / "checkpoints", read_only=True) as stores:
+        found = stores.restore(like)
     if found is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint yet.")
     kept = record.data.get("normaliser")

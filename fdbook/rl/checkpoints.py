@@ -1,6 +1,6 @@
-"""Checkpoints: saved by orbax under another name and moved to their place, the newest few kept, each with a digest.
+"""Checkpoints: saved by orbax under another name and moved to their place, the newest few kept, each sealed by a digest.
 
-A checkpoint that is damaged is refused, and the one before is taken.
+A checkpoint that is damaged or has no seal is refused, and the one before is taken.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fdbook.disk import check_writable
+from fdbook.disk import check_writable, write_whole
 
 
 __all__ = ["Checkpoints"]
@@ -28,78 +28,91 @@ def _leaves(state: PyTree) -> dict[str, np.ndarray]:
     return {f"{number:04d}": np.asarray(leaf) for number, leaf in enumerate(leaves)}
 
 
-def _digest(leaves: dict[str, np.ndarray]) -> str:
+def _digest(folder: Path) -> str:
+    """A digest of all files of a checkpoint."""
     found = hashlib.sha256()
-    for name, leaf in sorted(leaves.items()):
-        found.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        found.update(np.ascontiguousarray(leaf).data)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(str(path.relative_to(folder)).encode())
+        found.update(path.read_bytes())
     return found.hexdigest()
 
 
 class Checkpoints:
-    """The checkpoints in a folder, of which the newest `keep` stay."""
+    """The checkpoints in a folder, of which the newest `keep` stay; to be used in a `with` statement, or closed.
 
-    def __init__(self, folder: Path, keep: int = 2):
+    A checkpoint counts once a file STEP.sha256 with its digest lies beside it.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, *, read_only: bool = False):
         import orbax.checkpoint as orbax
 
         logging.getLogger("absl").setLevel(logging.ERROR)
         self.folder = Path(folder).absolute()
-        check_writable(self.folder)
+        if not read_only:
+            check_writable(self.folder)
         options = orbax.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=not read_only,
+            create=False,
+            read_only=read_only,
         )
         self._orbax, self._manager = orbax, orbax.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *details):
+        self.close()
+
+    def close(self) -> None:
+        """Ends what orbax runs in the background."""
+        self._manager.close()
+
+    def _seal(self, step: int) -> Path:
+        return self.folder / f"{step}.sha256"
 
     @property
     def steps(self) -> list[int]:
         """The steps of the checkpoints, the newest first."""
-        return sorted(self._manager.all_steps(), reverse=True)
+        return sorted((step for step in self._manager.all_steps() if self._seal(step).exists()), reverse=True)
 
     def save(self, step: int, state: PyTree, story: dict[str, Any]) -> None:
         """Saves the arrays of a state, and a JSON tree with them. Raises OSError when that fails: older ones stay whole."""
-        leaves, args = _leaves(state), self._orbax.args
-        story = story | {"digest": _digest(leaves)}
+        args = self._orbax.args
+        parts = args.Composite(arrays=args.StandardSave(_leaves(state)), story=args.JsonSave(story))
         try:
-            self._manager.save(
-                step, args=args.Composite(arrays=args.StandardSave(leaves), story=args.JsonSave(story)), force=True
-            )
+            if step in self._manager.all_steps():  # one that was not sealed, or that is damaged
+                self._manager.delete(step)
+            self._manager.save(step, args=parts, force=True)
+            write_whole({self._seal(step): _digest(self.folder / str(step)).encode()})
         except Exception as error:  # a full disk comes as errors of many kinds
             with contextlib.suppress(OSError):
                 for path in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                     shutil.rmtree(path)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             last = f"the checkpoint of step {self.steps[0]} is whole" if self.steps else "there is no earlier one"
-            raise OSError(
-                f"The checkpoint of step {step} could not be saved in {self.folder}, {last} ({reason})."
-            ) from error
+            failed = f"The checkpoint of step {step} could not be saved in {self.folder}, {last}"
+            raise OSError(f"{failed} ({reason}).") from error
+        for path in self.folder.glob("*.sha256"):
+            if int(path.stem) not in self._manager.all_steps():
+                path.unlink(missing_ok=True)
 
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]] | None:
         """The newest checkpoint that is sound: a state shaped `like` this one, its JSON tree, complaints about newer ones.
 
-        None when there is none.
+        None when there is none. Raises ValueError when all are damaged.
         """
         wanted, args, complaints = _leaves(like), self._orbax.args, []
         for step in self.steps:
-            try:
-                found = self._manager.restore(
-                    step, args=args.Composite(arrays=args.StandardRestore(wanted), story=args.JsonRestore())
-                )
-                leaves = {name: np.asarray(leaf) for name, leaf in found.arrays.items()}
-                if _digest(leaves) != found.story["digest"]:
-                    raise ValueError("its arrays do not have the digest that was saved with them")
-            except Exception as error:  # what a damaged checkpoint raises depends on where the damage is
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                complaints.append(f"The checkpoint of step {step} in {self.folder} is damaged ({reason}).")
+            if _digest(self.folder / str(step)) != self._seal(step).read_text(encoding="utf-8"):
+                complaints.append(f"The checkpoint of step {step} in {self.folder} is damaged.")
                 continue
+            parts = args.Composite(arrays=args.StandardRestore(wanted), story=args.JsonRestore())
+            found = self._manager.restore(step, args=parts)
             structure = jax.tree.structure(eqx.filter(like, eqx.is_array))
-            arrays = structure.unflatten([jnp.asarray(leaves[name]) for name in sorted(leaves)])
+            arrays = structure.unflatten([jnp.asarray(found.arrays[name]) for name in sorted(wanted)])
             return eqx.combine(arrays, like), found.story, complaints
         if complaints:
             raise ValueError(" ".join(complaints))
         return None
-
-    def drop_newer(self, step: int | None) -> None:
-        """Removes the checkpoints after a step (None: all): they are damaged."""
-        for each in self.steps:
-            if step is None or each > step:
-                self._manager.delete(each)

@@ -193,13 +193,20 @@ def train(
     explodes, with the step and the term; ValueError for a folder that holds another run, or data that have changed; OSError when
     nothing can be saved.
     """
-    update, stores = Update(jnp.asarray(record.seeds)), None
-    if folder is not None:
-        stores = Checkpoints(Path(folder) / "checkpoints", keep)
-        agents = _resume(stores, Path(folder), agents, record, say)
+    if folder is None:
+        return _train(agents, data, record, None, None, evaluate, save_every, log_every, progress)
+    folder = Path(folder)
+    with Checkpoints(folder / "checkpoints", keep) as stores:
+        agents = _resume(stores, folder, agents, record, say)
+        return _train(agents, data, record, folder, stores, evaluate, save_every, log_every, progress)
+
+
+def _train(agents, data, record, folder, stores, evaluate, save_every, log_every, progress):
+    """What is left to do of a run."""
     if record.done >= record.steps and not _pending(record):
         return agents
     record.status, record.note = "running", ""
+    update = Update(jnp.asarray(record.seeds))
     rewards = max(1.0, float(jnp.max(jnp.abs(data.rewards))))
     bound = EXPLODED * rewards / (1 - agents.settings.discount)
     clock, log, agents = _Clock(record.wall), _Log(record, folder, log_every), loop.own(agents)
@@ -214,7 +221,7 @@ def train(
                 )
             saved = record.done
         if folder is not None:
-            record.write(Path(folder))
+            record.write(folder)
 
     label = f"{record.agent} on {record.task}"
     options = {"total": record.steps, "initial": record.done, "unit": "update", "unit_scale": True}
@@ -254,13 +261,13 @@ def train(
             last = f"; the checkpoint of step {stores.steps[0]} is sound" if stores and stores.steps else ""
             record.status, record.note = "broken", f"{error}{last}."
             if folder is not None:
-                record.write(Path(folder))
+                record.write(folder)
             raise FloatingPointError(record.note) from None
         finally:
             log.close()
     record.status = "finished"
     if folder is not None:
-        record.write(Path(folder))
+        record.write(folder)
     return agents
 
 
@@ -301,7 +308,6 @@ def _resume(stores, folder, agents, record, say) -> Agent:
     agents, story, complaints = stores.restore(agents)
     if complaints:
         say(" ".join([*complaints, f"The run is carried on from step {story['step']}."]))
-        stores.drop_newer(story["step"])
     for name in STORY:
         setattr(record, name, story[name])
     record.done = story["step"]

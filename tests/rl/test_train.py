@@ -1,0 +1,358 @@
+"""The training loop: seeds side by side, curves, stopping, resuming bit for bit, and everything that can break."""
+
+import dataclasses
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from fdbook.rl import agents, records, train
+from fdbook.rl.checkpoints import Checkpoints
+from fdbook.rl.transitions import Transitions
+
+
+SIZES = {"width": 8, "depth": 1, "batch_size": 16, "flow_steps": 2}
+
+
+def some_data(seed=0, rows=400, reward=1.0):
+    rng = np.random.default_rng(seed)
+    ends = np.arange(rows) % 50 == 49
+    observations = rng.normal(size=(rows, 4)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (rows, 2)).astype(np.float32)
+    rewards = (reward * rng.uniform(-1, 0, rows)).astype(np.float32)
+    return Transitions.of(observations, actions, rewards, np.ones(rows, np.float32), ends)
+
+
+def some_record(agent="bc", seeds=(0,), steps=600, evaluations=(), data=None, **settings):
+    return records.Record(
+        task="toy",
+        agent=agent,
+        metric=None,
+        preset="none",
+        settings=SIZES | settings,
+        seeds=list(seeds),
+        steps=steps,
+        evaluations=list(evaluations),
+        episodes=1,
+        data={"fingerprint": train.fingerprint(some_data() if data is None else data)},
+    )
+
+
+def run(record, data=None, **options):
+    data = some_data() if data is None else data
+    made = train.init(agents.make(record.agent), data, record.seeds, **record.settings)
+    return train.train(made, data, record, **({"progress": False, "save_every": 200, "log_every": 100} | options))
+
+
+def leaves(agent):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(agent, eqx.is_array))]
+
+
+def saved(folder):
+    with Checkpoints(folder / "checkpoints", read_only=True) as stores:
+        return stores.steps
+
+
+def equal(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(leaves(one), leaves(other), strict=True))
+
+
+def test_seeds_side_by_side_are_the_seeds_alone(budget):
+    """Each seed has weights, batches and noise of its own, whatever runs beside it."""
+    together = run(some_record("fql", seeds=(3, 5)))
+    alone = run(some_record("fql", seeds=(5,)))
+    for a, b in zip(leaves(together), leaves(alone), strict=True):
+        np.testing.assert_allclose(
+            a[1], b[0], rtol=budget("two_orders_of_summation"), atol=budget("two_orders_of_summation")
+        )
+        assert a.ndim == 1 or not np.array_equal(a[0], a[1])
+
+
+def test_a_step_of_the_loop_is_an_update_of_the_agent(budget):
+    """The loop by hand: batch and noise from the seed and the number of the update, one after the other."""
+    data, record = some_data(), some_record("fql", seeds=(7,), steps=3)
+    got = run(record, data, log_every=1)
+    agent = agents.make("fql")((4,), 2, key=jr.fold_in(jr.key(0), 7), **SIZES)
+    losses = []
+    for i in range(3):
+        batch_key, _, update_key = jr.split(jr.fold_in(jr.fold_in(jr.key(1), i), 7), 3)
+        agent, info = agent.update(data.sample(16, key=batch_key), key=update_key)
+        losses.append(float(info["critic"]))
+    for a, b in zip(leaves(got), leaves(agent), strict=True):
+        np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=budget("two_orders_of_summation"))
+    assert [row[0] for row in record.curves["critic"]] == pytest.approx(losses, rel=1e-4)
+    assert record.logged == [1, 2, 3]
+
+
+def test_it_learns_and_logs_means(tmp_path):
+    record = some_record(steps=1000, seeds=(0, 1))
+    run(record, folder=tmp_path)
+    assert record.logged == list(range(100, 1001, 100))
+    curve = np.array(record.curves["flow"])
+    assert curve.shape == (10, 2)
+    assert np.all(curve[-1] < curve[0])
+    assert record.status == "finished"
+    assert record.done == 1000
+    assert set(record.wall) == {"training", "saving"}
+    read = records.read(tmp_path)
+    assert read == record
+    assert dataclasses.asdict(read)["curves"] == json.loads((tmp_path / "record.json").read_text())["curves"]
+
+
+def test_curves_do_not_depend_on_how_often_they_are_logged(budget):
+    often, seldom = some_record(steps=400), some_record(steps=400)
+    run(often, log_every=50)
+    run(seldom, log_every=200)
+    means = np.array(often.curves["flow"]).reshape(2, 4, 1).mean(axis=1)
+    np.testing.assert_allclose(seldom.curves["flow"], means, rtol=budget("logged_digits"))
+
+
+def events(folder):
+    """What TensorBoard would read: (tag, step, value) of every record in the event files."""
+    from tensorboardX.proto import event_pb2
+
+    for path in sorted(folder.glob("events*")):
+        content, at = path.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
+            at += 16 + length
+            for value in event.summary.value:
+                yield value.tag, event.step, value.simple_value
+
+
+def test_tensorboard_can_read_the_log(tmp_path):
+    record = some_record(steps=200, seeds=(0, 4), evaluations=(200,))
+    run(record, folder=tmp_path, evaluate=lambda agents, stopped: {"score": [10.0, 20.0]})
+    found = {(tag, step): value for tag, step, value in events(tmp_path / "tensorboard")}
+    assert found["train/flow/seed_4", 100] == pytest.approx(record.curves["flow"][0][1])
+    assert found["evaluation/score/seed_4", 200] == 20.0
+
+
+def test_evaluations_come_when_they_are_due_and_once():
+    steps = []
+    record = some_record(steps=700, evaluations=(130, 500, 700))
+
+    def evaluate(agents, stopped):
+        steps.append(record.done)
+        return {"score": [float(record.done)]}
+
+    run(record, evaluate=evaluate)
+    assert steps == [130, 500, 700]
+    assert [(each["step"], each["score"]) for each in record.scores] == [(s, [float(s)]) for s in steps]
+    assert record.score() == pytest.approx([(130 + 500 + 700) / 3])
+    assert record.score(last=1) == pytest.approx([700])
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
+    whole = run(
+        some_record("fql", steps=900, evaluations=(300, 900)), evaluate=lambda agents, stopped: {"score": [1.0]}
+    )
+
+    def stopping(agents, stopped):
+        os.kill(os.getpid(), getattr(signal, name))
+        while not stopped():
+            time.sleep(0.01)
+        return None
+
+    record = some_record("fql", steps=900, evaluations=(300, 900))
+    with pytest.raises(train.Stopped, match=r"Stopped after 300 of 900 updates; the same command carries on\."):
+        run(record, folder=tmp_path, evaluate=stopping, save_every=500)
+    assert records.read(tmp_path).status == "stopped"
+    assert saved(tmp_path) == [300]
+    again = some_record("fql", steps=900, evaluations=(300, 900))
+    rest = run(again, folder=tmp_path, evaluate=lambda agents, stopped: {"score": [1.0]}, save_every=500)
+    assert equal(whole, rest)
+    assert [each["step"] for each in again.scores] == [300, 900]
+    assert again.status == "finished"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_finished_run_is_not_run_again(tmp_path):
+    first = run(some_record(steps=300), folder=tmp_path)
+    before = (tmp_path / "record.json").read_bytes()
+    record = some_record(steps=300)
+    assert equal(first, run(record, folder=tmp_path))
+    assert record.logged == [100, 200, 300]
+    assert (tmp_path / "record.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seeds": (1,)}, r"holds a run with seeds \[0\], not \[1\]: choose another folder\."),
+        ({"agent": "fql"}, r"holds a run with agent 'bc', not 'fql': choose another folder\."),
+        ({"width": 16}, r"holds a run with settings .*'width': 8.*, not .*'width': 16.*: choose another folder\."),
+    ],
+)
+def test_another_runs_folder_is_refused(tmp_path, change, sentence):
+    run(some_record(steps=100), folder=tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        run(some_record(**({"steps": 100} | change)), folder=tmp_path)
+
+
+def test_data_that_have_changed_are_refused(tmp_path):
+    run(some_record(steps=100), folder=tmp_path)
+    other = some_data(seed=1)
+    with pytest.raises(ValueError, match=r"holds a run with data with the fingerprint '\w{16}', not '\w{16}'"):
+        run(some_record(steps=100, data=other), other, folder=tmp_path)
+
+
+def test_a_fingerprint_sees_every_array():
+    data = some_data()
+    found = {train.fingerprint(data)}
+    for name in ("observations", "actions", "rewards", "masks"):
+        array = getattr(data, name)
+        changed = dataclasses.replace(data, **{name: array.at[(3,) + (0,) * (array.ndim - 1)].add(0.5)})
+        found.add(train.fingerprint(changed))
+    assert len(found) == 5
+    assert train.fingerprint(some_data()) in found
+
+
+def test_a_nan_stops_the_run_with_the_step_the_term_and_the_last_good_checkpoint(tmp_path):
+    """Rewards of 1e18 square to more than single precision holds, once the critic meets them with a row that has one."""
+    data = some_data(reward=0.0)
+    data = dataclasses.replace(data, rewards=data.rewards.at[17].set(1e25))
+    record = some_record("fql", steps=600, data=data)
+    with pytest.raises(
+        FloatingPointError, match=r"The run broke at update (\d+): critic became NaN or infinite"
+    ) as error:
+        run(record, data, folder=tmp_path, save_every=1)
+    step = int(str(error.value).split("update ")[1].split(":")[0])
+    assert f"the checkpoint of step {step} is sound" in str(error.value)
+    assert records.read(tmp_path).status == "broken"
+    # By hand: the first update whose batch holds the row.
+    keys = [jr.split(jr.fold_in(jr.fold_in(jr.key(1), i), 0), 3)[0] for i in range(step + 1)]
+    holds = [bool(jnp.any(data.sample(16, key=key).rewards > 1e24)) for key in keys]
+    assert holds == [False] * step + [True]
+
+
+def test_a_critic_that_explodes_stops_the_run():
+    record = some_record("fql", steps=3000, learning_rate=100.0)
+    with pytest.raises(
+        FloatingPointError, match=r"broke at update \d+: q_largest grew beyond 1e\+03, which the data's"
+    ):
+        run(record)
+    assert record.status == "broken"
+
+
+def test_nothing_is_compiled_after_the_first_chunk():
+    from fdbook.bench import _compilations
+
+    run(some_record(steps=600))
+    with _compilations() as found:
+        run(some_record(steps=830))
+    assert found == []
+
+
+def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_refused(tmp_path):
+    whole = run(some_record(steps=1000))
+    run(some_record(steps=1000), folder=tmp_path)
+    assert saved(tmp_path) == [1000, 800]
+    for path in (tmp_path / "checkpoints" / "1000" / "arrays").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    said, record = [], some_record(steps=1000)
+    again = run(record, folder=tmp_path, say=said.append)
+    assert equal(whole, again)
+    assert len(said) == 1
+    assert "The checkpoint of step 1000" in said[0]
+    assert said[0].endswith("The run is carried on from step 800.")
+    assert saved(tmp_path) == [1000, 800]
+
+
+def test_a_bit_that_flipped_in_a_checkpoint_is_seen(tmp_path):
+    run(some_record(steps=400), folder=tmp_path)
+    for step in (200, 400):
+        for path in (tmp_path / "checkpoints" / str(step) / "arrays").rglob("d/*"):
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 16
+            path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"The checkpoint of step 400 .* is damaged\. The checkpoint of step 200 .* is damaged\."
+    ):
+        run(some_record(steps=400), folder=tmp_path)
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, {tests!r})
+import jax
+jax.config.update("jax_enable_x64", True)
+{first}
+import test_train as t
+from pathlib import Path
+print("begun", flush=True)
+agent = t.run(t.some_record({agent!r}, steps={steps}, seeds=(0, 1)), folder=Path({folder!r}), save_every=250)
+"""
+
+
+def driver(folder, steps, agent="bc", first=""):
+    code = textwrap.dedent(DRIVER).format(
+        tests=str(Path(__file__).parent), folder=str(folder), steps=steps, agent=agent, first=first
+    )
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], env=os.environ | cache, **options)
+
+
+def newest(folder):
+    steps = [int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
+    return max(steps, default=0)
+
+
+def test_twenty_kills_change_nothing(tmp_path):
+    """kill -9 at 20 random moments, saving included: every start resumes, and the end is the uninterrupted one, bit for bit."""
+    steps, rng = 250 * 60, np.random.default_rng(0)
+    folder, kills, resumed = tmp_path / "run", 0, []
+    while kills < 20:
+        before, process = newest(folder), driver(folder, steps)
+        end = time.monotonic() + 120
+        while newest(folder) <= before and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        time.sleep(float(rng.uniform(0, 0.15)))
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        resumed.append(before)
+    assert np.all(np.diff(resumed) > 0)
+    process = driver(folder, steps)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors[-2000:]
+    record = some_record("bc", steps=steps, seeds=(0, 1))
+    interrupted = run(record, folder=folder)
+    assert record.status == "running" or record.done == steps
+    assert equal(interrupted, run(some_record("bc", steps=steps, seeds=(0, 1))))
+
+
+def test_a_full_disk_stops_the_run_and_harms_nothing(tmp_path):
+    """Files beyond a few kilobytes cannot be written any more: what was saved stays, and the run is carried on later."""
+    folder = tmp_path / "run"
+    run(some_record("fql", steps=250, seeds=(0, 1)), folder=folder, save_every=250)
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"steps": 1000}))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+    process = driver(folder, 1000, "fql", first=limit)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "OSError: The checkpoint of step 500 could not be saved in" in errors
+    assert "the checkpoint of step 250 is whole" in errors
+    assert saved(folder) == [250]
+    rest = run(some_record("fql", steps=1000, seeds=(0, 1)), folder=folder, save_every=250)
+    assert equal(rest, run(some_record("fql", steps=1000, seeds=(0, 1))))
