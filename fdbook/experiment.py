@@ -185,7 +185,8 @@ def train(
         data=_about_data(loaded),
         about=records.about(),
     )
-    stacked = engine.init(make, loaded.train, record.seeds, **settings)
+    shape = (loaded.train.observation_shape, loaded.train.action_dim)
+    stacked = engine.init(make, *shape, record.seeds, **settings)
     with environments(task_, len(record.seeds), record.episodes) as get:
 
         def judge(current, stopped):
@@ -230,6 +231,14 @@ class Run:
     """The update that the checkpoint was saved after."""
     normaliser: Normaliser | None = None
 
+    def acting(self, **settings: Any) -> "Run":
+        """The same run with other settings of acting, such as `candidates` and `refinements` of a decorated flow.
+
+        Raises ValueError for a setting that the agent does not have.
+        """
+        chosen = type(self.agents).configure(**(self.record.settings | settings))
+        return dataclasses.replace(self, agents=dataclasses.replace(self.agents, settings=chosen))
+
     def evaluate(self, *, episodes: int = 50, progress: bool = True) -> dict[str, list[float]]:
         """The score, success, return and length of each seed, in the mean over episodes that the run itself uses too."""
         with environments(self.task, len(self.record.seeds), episodes) as get:
@@ -237,12 +246,18 @@ class Run:
             return score(self.task, evaluate(self.agents, get(), self.record.seeds, **options))
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
-        """Writes one episode of one seed into a GIF, and returns whether it succeeded."""
+        """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded."""
         environment = make_environment(self.task, render_mode="rgb_array")
         try:
             seed = self.record.seeds[index]
             frames, success = film(
-                self.agents, environment, seed, episode=episode, index=index, normaliser=self.normaliser
+                self.agents,
+                environment,
+                seed,
+                episode=episode,
+                index=index,
+                normaliser=self.normaliser,
+                every=max(2, self.task.horizon // 100),
             )
         finally:
             environment.close()
@@ -273,8 +288,9 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     record = records.read(folder)
     task = find_task(record.task)
-    data = _Shape(_observation_shape(task), task.dataset.action)
-    like = engine.init(agents.make(record.agent, record.metric), data, record.seeds, **record.settings)
+    *picture, last = task.dataset.observation
+    make, shape = agents.make(record.agent, record.metric), (*picture, last * task.frame_stack)
+    like = engine.init(make, shape, task.dataset.action, record.seeds, **record.settings)
     with checkpoints.Checkpoints(folder / "checkpoints", read_only=True) as stores:
         found = stores.restore(like)
     if found is None:
@@ -282,19 +298,6 @@ def open_run(folder: str | Path) -> Run:
     kept = record.data.get("normaliser")
     normaliser = None if kept is None else Normaliser(*(np.asarray(values, np.float32) for values in kept))
     return Run(record, task, found[0], found[1]["step"], normaliser)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Shape:
-    """What an agent must know of the data to be built."""
-
-    observation_shape: tuple[int, ...]
-    action_dim: int
-
-
-def _observation_shape(task: Task) -> tuple[int, ...]:
-    *picture, last = task.dataset.observation
-    return (*picture, last * task.frame_stack)
 
 
 def summary(record: records.Record) -> str:

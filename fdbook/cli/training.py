@@ -73,13 +73,18 @@ def _value(text: str):
     return text
 
 
-def _train(arguments):
+def _overrides(arguments) -> dict:
     overrides = {}
     for text in arguments.set:
         name, equals, value = text.partition("=")
         if not equals:
             raise Misuse(f"--set takes NAME=VALUE; got {text!r}")
         overrides[name] = _value(value)
+    return overrides
+
+
+def _train(arguments):
+    overrides = _overrides(arguments)
     from fdbook import experiment
     from fdbook.data import tasks
     from fdbook.rl import agents
@@ -125,8 +130,16 @@ def add_evaluate(commands) -> None:
         examples=(
             "fdbook evaluate runs/cube-single-play-singletask-task2-v0/fidec-exact-laptop-1-seeds",
             "fdbook evaluate runs/... --episodes 200          with more episodes",
+            "fdbook evaluate runs/... --set candidates=16     the best of 16 actions, as the critics judge them",
             "fdbook evaluate runs/... --video episode.gif     and film one episode (needs EGL or a display)",
         ),
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="act with another setting: candidates, refinements",
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run, as `fdbook train` named it")
     parser.add_argument(
@@ -147,6 +160,10 @@ def _evaluate(arguments):
     if arguments.video is not None:
         check_writable(arguments.video.parent)
     run = experiment.open_run(arguments.run_folder)
+    try:
+        run = run.acting(**_overrides(arguments))
+    except ValueError as error:
+        raise Misuse(str(error)) from error
     found = run.evaluate(episodes=arguments.episodes, progress=bars(arguments))
     print(
         f"{run.record.agent} on {run.record.task}, the checkpoint of update {run.step:,}, {arguments.episodes} episodes"

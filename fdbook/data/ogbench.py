@@ -140,14 +140,15 @@ def environment(task: Task, render_mode: str | None = None):
     if hasattr(environment.unwrapped, "maze_map"):
         plain = environment.reset
         environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
-    if not task.dataset.pixels:
-        return gymnasium.wrappers.DtypeObservation(environment, np.float32)
-    height, width, channels = task.dataset.observation
-    space = gymnasium.spaces.Box(0, 255, (height, width, channels * task.frame_stack), np.uint8)
-    stacked = gymnasium.wrappers.FrameStackObservation(environment, task.frame_stack, padding_type="reset")
-    return gymnasium.wrappers.TransformObservation(
-        stacked, lambda frames: np.moveaxis(frames, 0, -2).reshape(space.shape), space
-    )
+    with _quietly():
+        if not task.dataset.pixels:
+            return gymnasium.wrappers.DtypeObservation(environment, np.float32)
+        height, width, channels = task.dataset.observation
+        space = gymnasium.spaces.Box(0, 255, (height, width, channels * task.frame_stack), np.uint8)
+        stacked = gymnasium.wrappers.FrameStackObservation(environment, task.frame_stack, padding_type="reset")
+        return gymnasium.wrappers.TransformObservation(
+            stacked, lambda frames: np.moveaxis(frames, 0, -2).reshape(space.shape), space
+        )
 
 
 def _seeded(reset, seed, options):

@@ -134,10 +134,10 @@ def film(
     normaliser: Normaliser | None = None,
     every: int = 2,
 ) -> tuple[list[np.ndarray], bool]:
-    """Every second picture of one evaluation episode of the agent number `index`, and whether it succeeded.
+    """A picture of every second step (or as `every` says) of one evaluation episode, and whether it succeeded.
 
-    The environment must render pictures (`render_mode="rgb_array"`); `seed` is the agent's. The episode is the one that
-    `evaluate` plays under the same number.
+    The environment must render pictures (`render_mode="rgb_array"`); `index` is the agent's place among `agents`, `seed` its
+    seed. The episode is the one that `evaluate` plays under the same number.
     """
     agent = jax.tree.map(lambda leaf: leaf[index : index + 1] if eqx.is_array(leaf) else leaf, agents)
     slot, over, success = _Slot(environment), False, False

@@ -55,10 +55,16 @@ def fingerprint(data: Transitions) -> str:
     return found.hexdigest()[:16]
 
 
-def init(make: Callable[..., Agent], data: Transitions, seeds: Sequence[int], **settings: Any) -> Agent:
-    """New agents for a data set, one for each seed, stacked along the first axis of their arrays."""
+def init(
+    make: Callable[..., Agent],
+    observation_shape: tuple[int, ...],
+    action_dim: int,
+    seeds: Sequence[int],
+    **settings: Any,
+) -> Agent:
+    """New agents, one for each seed, stacked along the first axis of their arrays; `make` as `fdbook.rl.agents.make` gives it."""
     keys = jnp.stack([jr.fold_in(jr.key(0), seed) for seed in seeds])
-    return eqx.filter_vmap(lambda key: make(data.observation_shape, data.action_dim, key=key, **settings))(keys)
+    return eqx.filter_vmap(lambda key: make(observation_shape, action_dim, key=key, **settings))(keys)
 
 
 class Update(eqx.Module):

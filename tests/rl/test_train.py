@@ -52,7 +52,7 @@ def some_record(agent="bc", seeds=(0,), steps=600, evaluations=(), data=None, **
 
 def run(record, data=None, **options):
     data = some_data() if data is None else data
-    made = train.init(agents.make(record.agent), data, record.seeds, **record.settings)
+    made = train.init(agents.make(record.agent), (4,), 2, record.seeds, **record.settings)
     return train.train(made, data, record, **({"progress": False, "save_every": 200, "log_every": 100} | options))
 
 
