@@ -4,10 +4,9 @@ Speeds differ from machine to machine, and on a shared one from minute to minute
 """
 
 import contextlib
-import importlib.metadata
+import itertools
 import os
 import pkgutil
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from fdbook.checks import unknown
 from fdbook.report import numbers
+from fdbook.rl import records
 
 
 __all__ = ["BENCHMARKS", "Row", "run"]
@@ -27,6 +27,8 @@ WIDTH, DEPTH, BATCH = 512, 3, 1024
 UPDATES = 20
 ROUNDS = 7
 ROWS = 1_001_000
+PAPER, SMALL = (512, 4), (128, 2)
+AGENT_UPDATES, LOOP_UPDATES, EVALUATED = 10, 100, 50
 PRODUCTS = ((2560, 512, 512), (1024, 512, 512))
 
 
@@ -175,98 +177,173 @@ def measure_compile() -> list[Row]:
     ]
 
 
-def _fql():
-    """The state and the update of Flow Q-Learning (E16, E17) at width 256 and depth 3, written for its cost alone."""
-    import equinox as eqx
-    import jax
+def _rows(size: int):
+    """Random transitions with a robot's dimensions."""
+    import numpy as np
+
+    from fdbook.rl.transitions import Transitions
+
+    rng, ends = np.random.default_rng(0), np.arange(size) % 1001 == 1000
+    ends[-1] = True
+    observations = rng.normal(size=(size, OBSERVATION_DIM)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (size, ACTION_DIM)).astype(np.float32)
+    rewards = np.zeros(size, np.float32)
+    return Transitions.of(observations, actions, rewards, rewards + 1, ends)
+
+
+def _agents(name: str, seeds: int = 1, **settings):
+    """An agent's update, and its first state, as `fdbook.rl.train` runs them."""
     import jax.numpy as jnp
+
+    from fdbook.rl import agents, train
+
+    made = train.init(agents.make(name), (OBSERVATION_DIM,), ACTION_DIM, range(seeds), **settings)
+    return train.Update(jnp.arange(seeds)), made
+
+
+def _work(update, state, data, count: int, chunk: int | None = None) -> Callable:
+    """`count` updates in dispatches of `chunk`, from a copy of the state, as something to be timed."""
     import jax.random as jr
-    import optax
 
     from fdbook.geometry import loop
 
-    keys = jr.split(jr.key(0), 4)
-    width = OBSERVATION_DIM + ACTION_DIM
-    net = lambda inputs, outputs, key: eqx.nn.MLP(inputs, outputs, 256, 3, jax.nn.gelu, key=key)  # noqa: E731
-    critics = eqx.filter_vmap(lambda key: net(width, "scalar", key))(jr.split(keys[2], 2))
-    models = (net(width + 1, ACTION_DIM, keys[0]), net(width, ACTION_DIM, keys[1]), critics)
-    optimiser = optax.adam(3e-4)
+    chunk, key = chunk or count, jr.key(1)
 
-    def value(critics, observations, actions):
-        pairs = jnp.concatenate([observations, actions], axis=1)
-        return eqx.filter_vmap(lambda critic: jax.vmap(critic)(pairs), in_axes=eqx.if_array(0))(critics)
+    def work():
+        current = loop.own(state)
+        for first in range(0, count, chunk):
+            current, metrics = loop.advance(update, current, data, key=key, first=first, count=chunk, chunk=chunk)
+        return metrics
 
-    def loss(models, target, batch, key):
-        flow, actor, critics = models
-        z, t, follow = jr.normal(key, batch.actions.shape), jr.uniform(key, (len(batch.rewards), 1)), jr.fold_in(key, 1)
+    return work
 
-        def velocity(x, t):
-            return jax.vmap(flow)(jnp.concatenate([batch.observations, x, t], axis=1))
 
-        flow_loss = jnp.mean((velocity((1 - t) * z + t * batch.actions, t) - (batch.actions - z)) ** 2)
-        x = z
-        for step in range(10):
-            x = x + velocity(x, jnp.full_like(t, step / 10)) / 10
-        moved = jax.vmap(actor)(jnp.concatenate([batch.observations, z], axis=1))
-        frozen = jax.lax.stop_gradient(eqx.filter(critics, eqx.is_array))
-        judged = value(eqx.combine(frozen, critics), batch.observations, moved)
-        actor_loss = jnp.mean((moved - jax.lax.stop_gradient(x)) ** 2) - jnp.mean(judged)
-        noise = jr.normal(follow, batch.actions.shape)
-        after = jax.vmap(actor)(jnp.concatenate([batch.next_observations, noise], axis=1))
-        bound = batch.rewards + 0.99 * batch.masks * jnp.mean(value(target, batch.next_observations, after), axis=0)
-        errors = value(critics, batch.observations, batch.actions) - jax.lax.stop_gradient(bound)[None]
-        return flow_loss + actor_loss + jnp.mean(errors**2)
-
-    def update(state, batch, *, key):
-        models, target, moments = state
-        loss_, gradient = eqx.filter_value_and_grad(loss)(models, target, batch, key)
-        models, moments = loop.descend(optimiser, gradient, moments, models)
-        target = jax.tree.map(
-            lambda old, new: 0.995 * old + 0.005 * new if eqx.is_array(old) else old, target, models[2]
-        )
-        return (models, target, moments), {"loss": loss_}
-
-    return update, (models, critics, optimiser.init(eqx.filter(models, eqx.is_inexact_array)))
+def _best(works: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """The shortest time of each work, in turns, after one turn to compile."""
+    for work in works.values():
+        _seconds(work)
+    turns = [{name: _seconds(work) for name, work in works.items()} for _ in range(rounds)]
+    return {name: min(turn[name] for turn in turns) for name in works}
 
 
 def measure_data() -> list[Row]:
-    """Drawing a batch from a million transitions inside jit, against an update of FQL on that batch (best, in turns)."""
+    """Drawing a batch from a million transitions inside jit, against an update of FQL at width 256 (best, in turns)."""
     import jax
-    import jax.random as jr
-    import numpy as np
 
-    from fdbook.geometry import loop
-    from fdbook.rl.transitions import Transitions
-
-    rng, ends = np.random.default_rng(0), np.arange(ROWS) % 1001 == 1000
-    ends[-1] = True
-    observations = rng.normal(size=(ROWS, OBSERVATION_DIM)).astype(np.float32)
-    actions = rng.uniform(-1, 1, (ROWS, ACTION_DIM)).astype(np.float32)
-    rewards = np.zeros(ROWS, np.float32)
-    data = Transitions.of(observations, actions, rewards, rewards + 1, ends)
-    update, state = _fql()
-    batch = data.sample(256, key=jr.key(0))
+    data = _rows(ROWS)
 
     def draw(total, data, *, key):
         drawn = data.sample(256, key=key)
         return total + sum(leaf.sum() for leaf in jax.tree.leaves(drawn)), {"none": total}
 
-    run = lambda update, state, data, steps: loop.run(  # noqa: E731
-        update, state, data, key=jr.key(1), steps=steps, chunk=steps, progress=False
-    )[0]
-    draws, updates = 50 * UPDATES, UPDATES
+    update, state = _agents("fql", width=256, depth=3)
     works = {
-        "draw": (lambda: run(draw, jax.numpy.float32(0), data, draws), draws),
-        "update": (lambda: run(update, state, batch, updates), updates),
+        "draw": _work(draw, jax.numpy.float32(0), data, 50 * UPDATES),
+        "update": _work(update, state, data, UPDATES),
     }
-    for work, _ in works.values():  # once to compile
-        _seconds(work)
-    turns = [{name: _seconds(work) / count for name, (work, count) in works.items()} for _ in range(ROUNDS)]
-    best = {name: 1e3 * min(turn[name] for turn in turns) for name in works}
+    best = _best(works, ROUNDS)
+    draw_, update_ = 1e3 * best["draw"] / (50 * UPDATES), 1e3 * best["update"] / UPDATES
     return [
-        Row(f"drawing 256 of {data.size:,} transitions, inside jit", best["draw"], "ms"),
-        Row("an FQL update on them, width 256, depth 3", best["update"], "ms"),
-        Row("drawing over updating", best["draw"] / best["update"], "", "at most 0.03"),
+        Row(f"drawing 256 of {data.size:,} transitions, inside jit", draw_, "ms"),
+        Row("an FQL update on them, width 256, depth 3", update_, "ms"),
+        Row("drawing over updating", draw_ / update_, "", "at most 0.03"),
+    ]
+
+
+def update_products(name: str, width: int, depth: int, batch: int = 256, steps: int = 10, critics: int = 2) -> float:
+    """Floating-point operations in the matrix products of one update of "fql" or "fidec", counted by hand.
+
+    A network costs 2 operations for each weight and row: forward, once more for the gradient of the weights, and once more,
+    its first layer left out, for the gradient of the layers' inputs.
+    """
+
+    def net(inputs, outputs):
+        sizes = [inputs, *[width] * depth, outputs]
+        return [2.0 * a * b for a, b in itertools.pairwise(sizes)]
+
+    def forward(layers):
+        return batch * sum(layers)
+
+    def training(layers):
+        return batch * (3 * sum(layers) - layers[0])
+
+    s, a = OBSERVATION_DIM, ACTION_DIM
+    field, policy, critic = net(s + a + 1, a), net(s + a, a), net(s + a, 1)
+    judging = forward(critic) + batch * sum(critic)  # forward, and back to the action
+    shared = (
+        training(field) + critics * (judging + forward(critic) + training(critic)) + training(policy) + forward(policy)
+    )
+    return shared + {"fql": 1, "fidec": 2}[name] * steps * forward(field)
+
+
+def measure_agents() -> list[Row]:
+    """Updates at the papers' size, FiDec against FQL, both against the rate of matrix products (best, in turns)."""
+    data, (width, depth) = _rows(20_020), PAPER
+    names = {"fql": "an FQL update", "fidec": "a FiDec update, K = 8"}
+    works = {name: _work(*_agents(name, width=width, depth=depth), data, AGENT_UPDATES) for name in names}
+    flops = {name: AGENT_UPDATES * update_products(name, width, depth) for name in names}
+    for shape in PRODUCTS:
+        works[shape], flops[shape] = _products(shape, flops["fidec"])
+    best = _best(works, ROUNDS)
+    rates = {name: flops[name] / best[name] / 1e9 for name in works}
+    fastest = max(rates[shape] for shape in PRODUCTS)
+    rows = [Row("float32 matrix products, the faster shape", fastest, "GFLOP/s")]
+    for name, what in names.items():
+        rows.append(Row(f"{what}, width {width}, depth {depth}", 1e3 * best[name] / AGENT_UPDATES, "ms"))
+        rows.append(Row("its matrix products over that rate", rates[name] / fastest, "", "at least 0.7"))
+    rows.append(Row("a FiDec update over an FQL update", best["fidec"] / best["fql"], "", "at most 1.3"))
+    return rows
+
+
+def measure_loop() -> list[Row]:
+    """What the scanned loop and stacked seeds save, for FiDec (best, in turns)."""
+    data, width, depth = _rows(20_020), *SMALL
+    one, four = _agents("fidec", width=width, depth=depth), _agents("fidec", 4, width=width, depth=depth)
+    works = {
+        "scanned": _work(*one, data, LOOP_UPDATES),
+        "dispatched": _work(*one, data, LOOP_UPDATES, chunk=1),
+        "four": _work(*four, data, LOOP_UPDATES),
+    }
+    best = {name: 1e3 * seconds / LOOP_UPDATES for name, seconds in _best(works, ROUNDS).items()}
+    return [
+        Row(
+            f"a FiDec update, width {width}, depth {depth}, one of {LOOP_UPDATES} in a dispatch", best["scanned"], "ms"
+        ),
+        Row("the same, a dispatch each", best["dispatched"], "ms"),
+        Row("a dispatch each over one for all", best["dispatched"] / best["scanned"], "", "at least 2"),
+        Row("four seeds together", best["four"], "ms"),
+        Row("four seeds over one", best["four"] / best["scanned"], "", "at most 4.2"),
+    ]
+
+
+def measure_evaluation() -> list[Row]:
+    """50 episodes of cube-single with a policy of the laptop's size, against as many bare steps of its environment."""
+    import numpy as np
+
+    from fdbook import experiment
+    from fdbook.data.tasks import find_task
+    from fdbook.rl.evaluate import evaluate
+
+    task = find_task("cube-single-play-singletask")
+    agents = _agents("fidec", width=256, depth=3)[1]
+    with experiment.environments(task, 1, EVALUATED) as get:
+        environments = get()
+        evaluate(agents, environments, [0], episodes=len(environments))  # once to compile
+        start = time.perf_counter()
+        found = evaluate(agents, environments, [0], episodes=EVALUATED)
+        whole = time.perf_counter() - start
+        steps, rng = int(found.lengths.sum()), np.random.default_rng(0)
+        actions = rng.uniform(-1, 1, (steps, ACTION_DIM)).astype(np.float32)
+        start, over = time.perf_counter(), True
+        for action in actions:
+            if over:
+                environments[0].reset()
+            over = any(environments[0].step(action)[2:4])
+        bare = time.perf_counter() - start
+    return [
+        Row(f"evaluating {EVALUATED} episodes of cube-single, {steps:,} steps", whole, "s"),
+        Row("as many bare steps of one environment", bare, "s"),
+        Row("evaluating over bare steps", whole / bare, "", "at most 1.5"),
     ]
 
 
@@ -275,15 +352,10 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "flow": measure_flow,
     "compile": measure_compile,
     "data": measure_data,
+    "agents": measure_agents,
+    "loop": measure_loop,
+    "evaluation": measure_evaluation,
 }
-
-
-def _about() -> dict:
-    import jax
-
-    versions = {package: importlib.metadata.version(package) for package in ("fdbook", "jax", "jaxlib")}
-    system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    return {"versions": versions, "system": system, "cores": os.cpu_count(), "device": jax.devices()[0].device_kind}
 
 
 def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[str, list[Row]]:
@@ -304,6 +376,6 @@ def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[st
             bound = f"  ({row.bound})" if row.bound else ""
             print(f"{name:<8} {row.what:<62} {row.value:>9.4g} {row.unit}{bound}".rstrip(), flush=True)
     if json is not None:
-        tree = {"about": _about(), **{name: [asdict(row) for row in rows] for name, rows in measured.items()}}
+        tree = {"about": records.about(), **{name: [asdict(row) for row in rows] for name, rows in measured.items()}}
         numbers.write_whole({Path(json): (numbers.layout(numbers.encode(tree)) + "\n").encode()})
     return measured
