@@ -49,7 +49,7 @@ class Preset:
 
 def _laptop(task: Task) -> Preset:
     """What two cores do in half an hour: smaller networks and fewer updates, chosen by measurement."""
-    steps, settings = 60_000, {"width": 256, "depth": 3}
+    steps, settings = 60_000, {"width": 256, "depth": 3, "learning_rate": 1e-3}
     return Preset(steps, tuple(range(10_000, steps + 1, 10_000)), 50, settings)
 
 
