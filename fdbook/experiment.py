@@ -68,7 +68,9 @@ def preset(name: str, task: Task) -> Preset:
     return PRESETS[name](task)
 
 
-def settings_of(task: Task, agent: str, sizes: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def settings_of(
+    task: Task, agent: str, sizes: dict[str, Any], overrides: dict[str, Any], metric: str | None = None
+) -> dict[str, Any]:
     """An agent's settings for a task: the registry's, then a preset's sizes, then what is overridden.
 
     Raises ValueError for a setting that the agent does not have.
@@ -82,7 +84,7 @@ def settings_of(task: Task, agent: str, sizes: dict[str, Any], overrides: dict[s
     if agent == "fidec":
         registry["clip_norm"] = 5.0
     chosen = {name: value for name, value in (registry | sizes).items() if name in known} | overrides
-    agents.family(agent).configure(**chosen)
+    agents.check(agent, metric, **chosen)
     return chosen
 
 
@@ -160,7 +162,7 @@ def train(
     task_ = find_task(task)
     make = agents.make(agent, metric)
     chosen = globals()["preset"](preset, task_)
-    settings = settings_of(task_, agent, chosen.settings, overrides)
+    settings = settings_of(task_, agent, chosen.settings, overrides, metric)
     steps = chosen.steps if steps is None else steps
     if steps < 1 or len(seeds) < 1 or len(set(seeds)) < len(seeds):
         raise ValueError(
@@ -236,7 +238,9 @@ class Run:
 
         Raises ValueError for a setting that the agent does not have.
         """
-        chosen = type(self.agents).configure(**(self.record.settings | settings))
+        known = {field.name for field in dataclasses.fields(type(self.agents).Settings)}
+        kept = {name: value for name, value in self.record.settings.items() if name in known}
+        chosen = type(self.agents).configure(**(kept | settings))
         return dataclasses.replace(self, agents=dataclasses.replace(self.agents, settings=chosen))
 
     def evaluate(self, *, episodes: int = 50, progress: bool = True) -> dict[str, list[float]]:

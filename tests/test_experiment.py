@@ -176,7 +176,7 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
         (["train", TASK, "--preset", "laptopp"], "There is no preset called 'laptopp'. Did you mean 'laptop'?"),
         (
             ["train", TASK, "--set", "budgte=1"],
-            "There is no setting of Decorated called 'budgte'. Did you mean 'budget'?",
+            "There is no setting of fidec called 'budgte'. Did you mean 'budget'?",
         ),
         (["train", TASK, "--set", "budget"], "--set takes NAME=VALUE; got 'budget'"),
         (["train", TASK, "--seeds", "0"], "expected a whole number of at least 1, got '0'"),

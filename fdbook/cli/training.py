@@ -93,7 +93,7 @@ def _train(arguments):
         task = tasks.find_task(arguments.task)
         agents.make(arguments.agent, arguments.metric)
         experiment.preset(arguments.preset, task)
-        experiment.settings_of(task, arguments.agent, {}, overrides)
+        experiment.settings_of(task, arguments.agent, {}, overrides, arguments.metric)
     except ValueError as error:
         raise Misuse(str(error)) from error
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)

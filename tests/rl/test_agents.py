@@ -373,3 +373,27 @@ def test_unknown_names_are_refused_with_the_nearest():
         agents.make("fidec", "exakt")
     with pytest.raises(ValueError, match=r"Only the agent 'fidec' takes a metric; got metric='exact' for 'fql'\."):
         agents.make("fql", "exact")
+
+
+def test_a_metric_takes_settings_of_its_own():
+    made = agents.make("fidec", "released")
+    options = {"damping": 0.5, "trace_normalised": False, "fisher_samples": "fresh"}
+    agent = made((N,), D, key=jr.key(0), perturbed_time=0.7, perturbed_width=0.2, **options, **SIZES)
+    assert agent.metric.t == pytest.approx((0.6, 0.8))
+    assert (agent.metric.damping, agent.metric.trace_normalised, agent.metric.score) == (0.5, False, "released")
+    agent = made((N,), D, key=jr.key(0), perturbed_time=0.7, perturbed_width=0.0, fisher_samples="fresh", **SIZES)
+    assert agent.metric.t == 0.7
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"dampin": 1.0}, r"no setting of fidec called 'dampin'\. Did you mean 'damping'\?"),
+        ({"perturbed_time": 0.8}, r"fisher_samples = fresh; else scores are read at the flow's last stage, t = 0\.9\."),
+        ({"perturbed_time": 0.99, "fisher_samples": "fresh"}, r"a perturbed time in \(0, 1\), .*; got \(0\.965"),
+        ({"damping": -1.0}, r"a damping of at least 0; got -1\.0"),
+    ],
+)
+def test_settings_of_a_metric_are_checked_before_anything_is_built(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        agents.check("fidec", "exact", **settings)
