@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     rewards: Float[Array, " batch"]
     masks: Float[Array, " batch"]
     next_actions: Float[Array, "batch action"]
-    """What was done next; in the last transition of an episode, where nothing is known of it, its own action."""
+    """What was done next; where that is not known, in the last row of an episode, the action itself."""
 
 
 class Normaliser(eqx.Module):

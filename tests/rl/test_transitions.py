@@ -42,9 +42,11 @@ def test_every_row_is_a_transition_where_the_next_observation_is_given():
     transitions = Transitions.of(**arrays, next_observations=following)
     batch = everything(transitions)
     assert (transitions.size, transitions.observation_shape, transitions.action_dim) == (ROWS, (3,), 2)
-    for got, wanted in zip(
-        batch, (arrays["observations"], arrays["actions"], following, arrays["rewards"], arrays["masks"]), strict=True
-    ):
+    ends = np.flatnonzero(arrays["ends"])
+    after = arrays["actions"][[row if row in ends else row + 1 for row in range(ROWS)]]
+    names = ("observations", "actions", "rewards", "masks")
+    observations, actions, rewards, masks = (arrays[name] for name in names)
+    for got, wanted in zip(batch, (observations, actions, following, rewards, masks, after), strict=True):
         np.testing.assert_array_equal(got, wanted)
         assert got.dtype == np.float32
 
@@ -58,6 +60,7 @@ def test_in_the_compact_layout_the_last_row_of_an_episode_is_no_transition():
     np.testing.assert_array_equal(batch.observations, arrays["observations"][kept])
     np.testing.assert_array_equal(batch.next_observations, arrays["observations"][np.add(kept, 1)])
     np.testing.assert_array_equal(batch.actions, arrays["actions"][kept])
+    np.testing.assert_array_equal(batch.next_actions, arrays["actions"][np.add(kept, 1)])
     np.testing.assert_array_equal(batch.rewards, arrays["rewards"][kept])
     np.testing.assert_array_equal(batch.masks, arrays["masks"][kept])
 
