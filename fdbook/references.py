@@ -121,6 +121,14 @@ PAPERS: dict[str, Paper] = {
             kind="article",
         ),
         Paper(
+            "reps",
+            "Peters, Jan and Mülling, Katharina and Altün, Yasemin",
+            "Relative Entropy Policy Search",
+            2010,
+            venue="AAAI Conference on Artificial Intelligence",
+            kind="inproceedings",
+        ),
+        Paper(
             "ogbench",
             "Park, Seohong and Frans, Kevin and Eysenbach, Benjamin and Levine, Sergey",
             "OGBench: Benchmarking Offline Goal-Conditioned RL",
@@ -290,6 +298,13 @@ EQUATIONS: dict[str, Equation] = {
             "E24",
             "trace normalisation: an isotropic Fisher matrix becomes the identity",
             r"F \;\to\; F\, d / \operatorname{tr} F",
+        ),
+        Equation(
+            "E25",
+            "the best that a KL can buy: the behaviour, tilted by the value",
+            r"\pi^* \propto \pi_\beta\, e^{Q / \lambda} \text{ maximises } E_\pi Q \text{ at equal } "
+            r"\mathrm{KL}(\pi \,|\, \pi_\beta)",
+            "reps",
         ),
     )
 }

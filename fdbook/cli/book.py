@@ -34,6 +34,13 @@ def add_figures(commands) -> None:
         default=20,
         help="episodes of each data set, recorded at first use (default: 20)",
     )
+    parser.add_argument(
+        "--runs",
+        metavar="DIR",
+        type=Path,
+        default=Path("figures/data/runs"),
+        help="folder with the folders of runs, for the figure of learning (default: figures/data/runs)",
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--fresh", action="store_true", help="compute anew what is already there and up to date")
     again.add_argument("--redraw", action="store_true", help="compute nothing: draw the numbers in DIR/data again")
@@ -58,7 +65,7 @@ def _figures(arguments):
         return ogbench.load_or_record(name, **settings)
 
     redo = {"fresh": arguments.fresh, "redraw": arguments.redraw}
-    figures.run(names, out=arguments.out, recordings=recordings, **settings, **redo)
+    figures.run(names, out=arguments.out, recordings=recordings, runs=arguments.runs, **settings, **redo)
 
 
 def add_bench(commands) -> None:

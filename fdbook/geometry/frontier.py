@@ -1,8 +1,8 @@
-"""Value against KL: how much a metric's transport maps gain on a 2-D toy, and what they cost, as the multiplier falls.
+"""Value against KL: how much a method gains on a 2-D toy, what it costs as its multiplier falls, and the best that can be had.
 
-Metrics are compared at equal KL to the behaviour, never at equal multiplier or equal budget, which mean something else under
+Methods are compared at equal KL to the behaviour, never at equal multiplier or equal budget, which mean something else under
 each of them. A ladder of falling multipliers, each rung trained on from the one above, traces the frontier; one more rung
-between two others meets a wanted KL.
+between two others meets a wanted KL. The best of all distributions (E25) is computed cell by cell, without learning.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,15 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
+from scipy.optimize import brentq
 
 from fdbook.checks import Array, check_range, check_shape
-from fdbook.geometry import flow, transport
+from fdbook.geometry import distillation, flow, transport
 from fdbook.geometry.densities import Density, off_manifold
 from fdbook.geometry.metrics import Metric
 
 
-__all__ = ["Grid", "Measured", "Yardstick", "trace"]
+__all__ = ["Grid", "Measured", "Optimum", "Yardstick", "trace", "trace_one_step"]
 
 
 class Grid(NamedTuple):
@@ -65,7 +66,7 @@ class Grid(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One map: its multiplier, value gained, KL in nats, whether it is one-to-one, and the share of mass off the manifold."""
+    """One map or policy: its multiplier, value gained, KL in nats, whether it is one-to-one, and the share of mass off the manifold."""
 
     multiplier: float
     gain: float
@@ -74,10 +75,20 @@ class Measured(NamedTuple):
     off: float
 
 
-class Yardstick:
-    """Measures maps of one toy behaviour: moves a crowd of its samples, and takes the KL by quadrature (E9).
+class Optimum(NamedTuple):
+    """E25 at one KL: the temperature lambda, the value gained, the KL in nats, and the density in each cell of the grid."""
 
-    Where the determinant is not positive at some node E9 does not hold, and the KL of the binned crowd stands in for it.
+    temperature: float
+    gain: float
+    kl: float
+    density: np.ndarray
+
+
+class Yardstick:
+    """Measures maps and policies of one toy behaviour: moves a crowd of samples, and takes the KL by E9.
+
+    For a transport map E9 is a quadrature over the behaviour, for a one-step policy a mean over many noises. Where the
+    determinant is not positive at some node E9 does not hold, and the KL of the binned crowd stands in for it.
     """
 
     def __init__(
@@ -87,34 +98,74 @@ class Yardstick:
         self.density, self.value, self.grid = density, value, grid
         self.nodes = density.quadrature(order)
         self.crowd = density.sample(crowd, key=crowd_key)
+        self.noises = jr.normal(jr.fold_in(key, 1), (crowd, density.dim), self.crowd.dtype)
         self.mass = grid.mass(density)
         self._few = min(20_000, crowd)
         self._push = eqx.filter_jit(lambda t, points: jax.vmap(lambda a: t(flow.EMPTY, a))(points))
         self._lowest = eqx.filter_jit(
-            lambda t: jnp.min(jax.vmap(lambda a: t.determinant(flow.EMPTY, a))(self.nodes.points))
+            lambda t, points: jnp.min(jax.vmap(lambda a: t.determinant(flow.EMPTY, a))(points))
         )
         self._kl = eqx.filter_jit(lambda t: transport.kl_exact(t, density, self.nodes))
+        self._kl_one_step = eqx.filter_jit(lambda mu, noises: distillation.kl_exact(mu, density, noises))
 
     def mean_value(self, points: Float[Array, "n 2"]) -> float:
         """The mean of the value over points."""
         return float(jnp.mean(jax.vmap(lambda a: self.value(flow.EMPTY, a))(points)))
 
-    def moved(self, transport_map: transport.LocalTransport) -> Float[Array, "n 2"]:
-        """Where the map carries the crowd, shape (crowd, 2)."""
-        return self._push(transport_map, self.crowd)
+    def moved(self, learned: transport.LocalTransport | distillation.OneStep) -> Float[Array, "n 2"]:
+        """Where a map carries the crowd, or a one-step policy as many noises, shape (crowd, 2)."""
+        return self._push(learned, self.noises if isinstance(learned, distillation.OneStep) else self.crowd)
 
-    def density_of(self, transport_map: transport.LocalTransport) -> np.ndarray:
+    def density_of(self, learned: transport.LocalTransport | distillation.OneStep) -> np.ndarray:
         """The density of the moved crowd in each cell, per squared action unit, shape grid.bins."""
-        return self.grid.share(self.moved(transport_map)) / self.grid.area
+        return self.grid.share(self.moved(learned)) / self.grid.area
 
-    def measure(self, transport_map: transport.LocalTransport, multiplier: float = float("nan")) -> Measured:
-        """What the map gains and costs; the gain is the mean change of value over the same actions."""
-        moved = self.moved(transport_map)
-        one_to_one = bool(self._lowest(transport_map) > 0)
-        kl = float(self._kl(transport_map)) if one_to_one else self.grid.kl(moved, self.mass)
-        gain = self.mean_value(moved[: self._few]) - self.mean_value(self.crowd[: self._few])
-        off = float(off_manifold(self.density, moved[: self._few], key=self._off_key))
+    def measure(
+        self, learned: transport.LocalTransport | distillation.OneStep, multiplier: float = float("nan")
+    ) -> Measured:
+        """What a map or a policy gains and costs.
+
+        A map's gain is the mean change of value over the same actions, a policy's the difference of means over the crowds.
+        """
+        moved, few = self.moved(learned), self._few
+        if isinstance(learned, distillation.OneStep):
+            some = self.noises[: 5 * few]
+            one_to_one = bool(self._lowest(learned, some) > 0)
+            kl = float(self._kl_one_step(learned, some)) if one_to_one else self.grid.kl(moved, self.mass)
+            gain = self.mean_value(moved) - self.mean_value(self.crowd)
+        else:
+            one_to_one = bool(self._lowest(learned, self.nodes.points) > 0)
+            kl = float(self._kl(learned)) if one_to_one else self.grid.kl(moved, self.mass)
+            gain = self.mean_value(moved[:few]) - self.mean_value(self.crowd[:few])
+        off = float(off_manifold(self.density, moved[:few], key=self._off_key))
         return Measured(float(multiplier), gain, kl, one_to_one, off)
+
+    def best(self, kl: float) -> Optimum:
+        """E25: of all distributions on the grid, the one that gains most value at a KL of `kl` > 0 nats to the behaviour.
+
+        It weights every cell by exp(value / lambda), with the temperature lambda found by bisection. Raises ValueError for a
+        KL beyond that of the cell with the highest value, where all mass would be in one cell.
+        """
+        check_range(kl, "a KL", "Yardstick.best", open_low=True)
+        centres = np.stack(np.meshgrid(*self.grid.centres, indexing="ij"), -1).reshape(-1, 2)
+        judged = jax.vmap(lambda a: self.value(flow.EMPTY, a))(jnp.asarray(centres, self.crowd.dtype))
+        values, mass = np.asarray(judged, float), self.mass.ravel() / self.mass.sum()
+
+        def tilted(temperature):
+            log = np.log(np.maximum(mass, 1e-300)) + (values - values.max()) / temperature
+            share = np.exp(log - log.max())
+            share /= share.sum()
+            return share, float(np.sum(share * np.log(np.maximum(share, 1e-300) / np.maximum(mass, 1e-300))))
+
+        spread = float(np.std(values)) + 1e-12
+        low, high = np.log(1e-3 * spread), np.log(1e3 * spread)
+        most = tilted(np.exp(low))[1]
+        if kl >= most:
+            raise ValueError(f"Yardstick.best takes a KL below {most:.3g} nats, where one cell has all mass; got {kl:g}.")
+        temperature = float(np.exp(brentq(lambda log: tilted(np.exp(log))[1] - kl, low, high, xtol=1e-10)))
+        share, found = tilted(temperature)
+        gain = float(np.sum((share - mass) * values))
+        return Optimum(temperature, gain, found, share.reshape(self.grid.bins) / self.grid.area)
 
 
 def trace(
@@ -134,26 +185,64 @@ def trace(
     Every rung is `steps` updates of `transport.fit` from the map above; the first starts near the identity. A target outside
     the ladder's range gets the ladder's end. Raises ValueError unless the multipliers are positive and fall.
     """
+
+    def train(start, multiplier):
+        return transport.fit(
+            start, yardstick.value, metric, base, key=key, multiplier=float(multiplier), steps=steps, progress=False
+        )[0]
+
+    start = transport.LocalTransport(transport.Displacement(0, 2, width, key=key))
+    return _climb(yardstick, start, train, ladder, targets, progress)
+
+
+def trace_one_step(
+    yardstick: Yardstick,
+    noises: Float[Array, "n 2"],
+    taught: Float[Array, "n 2"],
+    *,
+    key: PRNGKeyArray,
+    ladder: Sequence[float] = tuple(np.geomspace(300.0, 6.0, 8)),
+    targets: Sequence[float] = (),
+    imitation: int = 3000,
+    steps: int = 300,
+    width: int = 128,
+    depth: int = 3,
+    progress: Callable[[str], None] = lambda message: None,
+) -> tuple[list[Measured], list[tuple[distillation.OneStep, Measured]], Measured]:
+    """The frontier of Flow Q-Learning (E17), whose multiplier is alpha, as `trace` gives it, and what pure imitation comes to.
+
+    `taught` are a flow's actions for the noises. A one-step policy first imitates them for `imitation` updates; the KL that is
+    left then is the price of the distillation, which no alpha can undercut for long.
+    """
+    init_key, fit_key = jr.split(key)
+    progress("imitating the flow")
+    start = distillation.OneStep(0, 2, width, depth, key=init_key)
+    options = {"key": fit_key, "progress": False}
+    start, _ = distillation.fit(start, None, noises, taught, steps=imitation, learning_rate=2e-3, **options)
+
+    def train(policy, alpha):
+        return distillation.fit(policy, yardstick.value, noises, taught, alpha=float(alpha), steps=steps, **options)[0]
+
+    return *_climb(yardstick, start, train, ladder, targets, progress), yardstick.measure(start, float("inf"))
+
+
+def _climb(yardstick, start, train, ladder, targets, progress):
+    """Down a ladder of multipliers, each rung trained on from the one above, and once more for each target KL."""
     check_range(np.asarray(targets), "target KLs", "frontier.trace", open_low=True)
     if not (min(ladder) > 0 and np.all(np.diff(ladder) < 0)):
         raise ValueError(f"frontier.trace takes positive, falling multipliers; got {tuple(ladder)}.")
-
-    def train(start, multiplier):
-        trained, _ = transport.fit(
-            start, yardstick.value, metric, base, key=key, multiplier=float(multiplier), steps=steps, progress=False
-        )
-        return trained, yardstick.measure(trained, multiplier)
-
-    rungs = [(transport.LocalTransport(transport.Displacement(0, 2, width, key=key)), None)]
+    rungs = [(start, None)]
     for number, multiplier in enumerate(ladder):
         progress(f"rung {number + 1} of {len(ladder)}")
-        rungs.append(train(rungs[-1][0], multiplier))
-    maps, measured = zip(*rungs[1:], strict=True)
+        learned = train(rungs[-1][0], multiplier)
+        rungs.append((learned, yardstick.measure(learned, multiplier)))
+    learned, measured = zip(*rungs[1:], strict=True)
     met = []
     for target in targets:
         progress(f"KL {target:g}")
         above, multiplier = _between(ladder, [rung.kl for rung in measured], target)
-        met.append(train(maps[above], multiplier))
+        one = train(learned[above], multiplier)
+        met.append((one, yardstick.measure(one, multiplier)))
     return list(measured), met
 
 

@@ -1,6 +1,6 @@
 """One style for every figure: sizes, type, colours that colour-blind readers tell apart, and the panels they share.
 
-Each metric has one colour, one marker and one line, here and nowhere else, so that a reader learns them once and a print in
+Each metric, and each method besides, has one colour, one marker and one line, here and nowhere else, so that a reader learns them once and a print in
 black and white still tells them apart.
 """
 
@@ -55,6 +55,8 @@ METRIC_COLOURS = {
     "fisher-released": "#cc79a7",
     "fisher-exact": "#56b4e9",
     "fisher-rao": "#009e73",
+    "fql": "#e0b400",
+    "optimum": "#6b2d0c",
     "exact": INK,
     "behaviour": "#606060",
 }
@@ -64,6 +66,8 @@ METRIC_MARKERS = {
     "fisher-released": "X",
     "fisher-exact": "o",
     "fisher-rao": "D",
+    "fql": "v",
+    "optimum": "P",
     "exact": "*",
     "behaviour": ".",
 }
@@ -73,6 +77,8 @@ METRIC_LINES = {
     "fisher-released": (0, (5, 1.5, 1, 1.5)),
     "fisher-exact": (0, (1, 1.2)),
     "fisher-rao": (0, (3, 1, 1, 1, 1, 1)),
+    "fql": (0, (4, 1)),
+    "optimum": (0, (8, 1.5)),
     "exact": "-",
     "behaviour": "-",
 }
@@ -82,6 +88,8 @@ METRIC_LABELS = {
     "fisher-released": "Fisher (released)",
     "fisher-exact": "Fisher (exact score)",
     "fisher-rao": "Fisher-Rao",
+    "fql": "FQL (one step)",
+    "optimum": "best possible",
     "exact": "exact KL",
     "behaviour": "behaviour",
 }

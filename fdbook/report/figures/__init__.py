@@ -26,13 +26,15 @@ from tqdm import tqdm
 
 from fdbook.checks import unknown
 from fdbook.report import numbers as files
+from fdbook.rl import records
 
 
 __all__ = ["REGISTRY", "Context", "describe", "load_numbers", "run"]
 
 REGISTRY: dict[str, str] = {
-    name: f"{__name__}.{name}" for name in ("geometry", "landscape", "kl", "gap", "score", "robot")
+    name: f"{__name__}.{name}" for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning")
 }
+RUNS = Path("figures/data/runs")
 PACKAGES = ("fdbook", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "ogbench", "mujoco")
 SOURCES = ("fdbook.checks", "fdbook.geometry")
 
@@ -49,6 +51,8 @@ class Context:
     """From the name of another figure to its numbers; that figure is made first if it is not up to date."""
     progress: Callable[[float, str], None]
     """Takes the share that is done, in [0, 1], and what is being done now."""
+    runs: Callable[[], list[records.Record]] = list
+    """Gives the run records that are kept with the figures."""
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -97,8 +101,8 @@ def _machine() -> str:
 class _Studio:
     """One run: where it writes, what it starts from, and which figures are made."""
 
-    def __init__(self, out, seed, episodes, recordings, fresh, redraw, bar):
-        self.out, self.recordings, self.bar = out, recordings, bar
+    def __init__(self, out, seed, episodes, recordings, runs, fresh, redraw, bar):
+        self.out, self.recordings, self.runs, self.bar = out, recordings, runs, bar
         self.fresh, self.redraw = fresh, redraw
         self.settings = {"seed": seed, "episodes": episodes, "versions": _versions()}
         self.made: dict[str, dict] = {}
@@ -134,13 +138,18 @@ class _Studio:
             same = about["sources"] == _fingerprint(name) and all(
                 about[key] == self.settings[key] for key in self.settings
             )
+            same = same and about["records"] in ("", self._records())
             return same and all(self._up_to_date(other) for other in about["uses"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
     def _compute(self, name, module):
         """Computes the numbers and keeps them in `.made`."""
-        start, uses = time.perf_counter(), set()
+        start, uses, read = time.perf_counter(), set(), []
+
+        def runs():
+            read.append(self._records())
+            return [records.read(path) for path in _records_in(self.runs)]
 
         def numbers(other):
             _check_names([other])
@@ -152,10 +161,11 @@ class _Studio:
             self.bar.update(len(self.made) + min(max(share, 0.0), 1.0) - self.bar.n)
 
         progress(0.0, "starting")
-        context = Context(self.settings["seed"], self.recordings, numbers, progress)
+        context = Context(self.settings["seed"], self.recordings, numbers, progress, runs)
         found = module.compute(context)
         about = {"figure": name, "shows": describe(name), "machine": _machine(), "sources": _fingerprint(name)}
         about |= {"seconds": float(f"{time.perf_counter() - start:.3g}"), "uses": sorted(uses), **self.settings}
+        about["records"] = read[0] if read else ""
         whole = files.beside(self._numbers(name), files.stored(found, about))
         files.write_whole(whole, without={self._numbers(name).with_suffix(".npz")} - whole.keys())
 
@@ -175,8 +185,17 @@ class _Studio:
                     gone.add(public)
         files.write_whole(whole, without=gone)
 
+    def _records(self) -> str:
+        """The digest of the run records."""
+        return hashlib.sha256(b"".join(path.read_bytes() for path in _records_in(self.runs))).hexdigest()[:16]
+
     def _numbers(self, name) -> Path:
         return self.out / ("data" if self.redraw else ".made") / f"{name}.json"
+
+
+def _records_in(folder: Path) -> list[Path]:
+    """The run records in the folders below a folder."""
+    return sorted(folder.glob(f"*/{records.NAME}"))
 
 
 def _fingerprint(name) -> str:
@@ -195,13 +214,15 @@ def run(
     seed: int = 0,
     episodes: int = 20,
     recordings: Callable[[str], Any],
+    runs: str | Path = RUNS,
     fresh: bool = False,
     redraw: bool = False,
     progress: bool = True,
 ) -> list[str]:
     """Makes the named figures (all of them by default) in `out`, and returns the names of those that were made.
 
-    `recordings` gives the recording of a data set by name, of `episodes` episodes. With `fresh` everything is computed
+    `recordings` gives the recording of a data set by name, of `episodes` episodes; `runs` is a folder with the folders of runs,
+    as `fdbook train --out` makes them, whose records a figure of learning is drawn from. With `fresh` everything is computed
     anew; with `redraw` nothing is, and the numbers under `out` are drawn whatever they were made from. Raises ValueError
     for an unknown name, OSError for a folder that cannot be written to, both before anything is computed, and
     KeyboardInterrupt, with a sentence that says which figures are finished, on Ctrl-C.
@@ -215,7 +236,7 @@ def run(
         files.check_writable(folder)
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
     with tqdm(total=len(names), bar_format=form, disable=not progress, mininterval=0.2, miniters=0) as bar:
-        studio = _Studio(out, seed, episodes, recordings, fresh, redraw, bar)
+        studio = _Studio(out, seed, episodes, recordings, Path(runs), fresh, redraw, bar)
         try:
             for name in names:
                 studio.make(name)

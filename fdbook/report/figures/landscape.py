@@ -1,17 +1,20 @@
-"""Where the mass goes as the KL grows, under an L2 and under four Fisher metrics, on two moons with a value landscape.
+"""Where the mass goes as the KL grows: L2, four Fisher metrics and FQL on two moons, beside the best that the KL can buy.
 
 Every map is trained by `transport.fit` against the same value; only the metric differs. The scores that the metrics see are
-read off a flow that is trained here on samples of the moons. A ladder of falling multipliers traces a frontier of value
-against KL; maps of equal KL are drawn side by side. The KL is E9 by quadrature while the map is one-to-one; where it folds
-E9 does not hold, and the KL of binned samples stands in for it, marked as such.
+read off a flow that is trained here on samples of the moons. FQL's one-step policy (E17) is taught by the exact flow of the
+moons, as the maps move exact samples of them, so that its KL is that of the distillation and of what the value pulls. A ladder
+of falling multipliers traces a frontier of value against KL; maps of equal KL are drawn side by side. The KL is E9 while the
+map is one-to-one; where it folds E9 does not hold, and the KL of binned samples stands in for it, marked as such. The last
+column is no method: it is E25, the best of all distributions, computed cell by cell.
 """
 
+import diffrax
 import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
 
-from fdbook.geometry import densities, flow, frontier, metrics, transport
+from fdbook.geometry import densities, distillation, flow, frontier, metrics, transport
 from fdbook.report import style
 
 
@@ -20,6 +23,8 @@ __all__ = ["GRID", "PEAK", "TARGETS", "compute", "draw", "value"]
 PEAK = np.array([1.25, 0.75], np.float32)
 TARGETS = (0.03, 0.15, 0.6)
 LADDER = tuple(np.geomspace(300.0, 6.0, 8))
+METHODS = (*metrics.NAMES, "fql")
+CURVE = tuple(np.geomspace(0.004, 2.0, 25))
 GRID = frontier.Grid((-1.7, 1.7), (-1.15, 1.15), (136, 92))
 
 
@@ -29,9 +34,12 @@ def value(observation, action):
 
 
 def compute(
-    context, names=metrics.NAMES, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=300, crowd=400_000
+    context, names=METHODS, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=300, crowd=400_000
 ) -> dict:
-    """Frontiers and panels of the named metrics. Densities are per squared action unit, gains in action units (a distance)."""
+    """Frontiers and panels of the named metrics and of "fql", and the best possible.
+
+    Densities are per squared action unit, gains in action units (a distance).
+    """
     context.progress(0.0, "training the flow")
     data_key, init_key, fit_key, yard_key, score_key, map_key = jr.split(jr.key(context.seed), 6)
     density = densities.make("moons")
@@ -54,17 +62,37 @@ def compute(
         def progress(message, place=place, name=name):
             context.progress(0.15 + 0.85 * place / len(names), f"{name}, {message}")
 
-        metric = metrics.make(name)
-        scores = metric.scores(field, flow.EMPTY, actions, key=score_key)
-        base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], scores[None])
-        rungs, met = frontier.trace(
-            yardstick, metric, base, key=map_key, ladder=ladder, targets=TARGETS, steps=steps, progress=progress
-        )
-        entry = {key: [float(getattr(rung, key)) for rung in rungs] for key in frontier.Measured._fields}
-        entry["panels"] = [found._asdict() for _, found in met]
-        entry["densities"] = np.stack([yardstick.density_of(moved) for moved, _ in met])
-        numbers["metrics"][name] = entry
+        options = {"ladder": ladder, "targets": TARGETS, "steps": steps, "progress": progress, "key": map_key}
+        if name == "fql":
+            found = _one_step(yardstick, density, samples, fit_steps, options, key=score_key)
+        else:
+            metric = metrics.make(name)
+            scores = metric.scores(field, flow.EMPTY, actions, key=score_key)
+            base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], scores[None])
+            found = _entry(yardstick, *frontier.trace(yardstick, metric, base, **options))
+        numbers["metrics"][name] = found
+    best = [yardstick.best(kl) for kl in (*CURVE, *TARGETS)]
+    curve, panels = best[: len(CURVE)], best[len(CURVE) :]
+    numbers["optimum"] = {"kl": [each.kl for each in curve], "gain": [each.gain for each in curve]}
+    numbers["optimum"]["panels"] = [{"kl": each.kl, "gain": each.gain} for each in panels]
+    numbers["optimum"]["densities"] = np.stack([each.density for each in panels])
     return numbers
+
+
+def _entry(yardstick, rungs, met):
+    """A frontier and its panels as numbers."""
+    entry = {key: [float(getattr(rung, key)) for rung in rungs] for key in frontier.Measured._fields}
+    entry["panels"] = [found._asdict() for _, found in met]
+    entry["densities"] = np.stack([yardstick.density_of(moved) for moved, _ in met])
+    return entry
+
+
+def _one_step(yardstick, density, samples, fit_steps, options, *, key):
+    """FQL's frontier, with what pure imitation comes to."""
+    teacher = {"solver": diffrax.Heun(), "steps": 40}
+    pairs = distillation.taught_by_flow(flow.ExactVelocity(density), flow.EMPTY, 2 * samples, key=key, **teacher)
+    rungs, met, imitation = frontier.trace_one_step(yardstick, *pairs, imitation=fit_steps, **options)
+    return _entry(yardstick, rungs, met) | {"imitation": {"kl": imitation.kl, "off": imitation.off}}
 
 
 def _panel(ax, numbers, density, vmax):
@@ -81,18 +109,18 @@ def _panel(ax, numbers, density, vmax):
 
 
 def draw(numbers):
-    """Rows: maps of equal KL; columns: metrics; below: the behaviour, value against KL, and mass off the manifold."""
-    rows, names = len(numbers["targets"]), [name for name in metrics.NAMES if name in numbers["metrics"]]
-    fig = plt.figure(figsize=(1.75 * style.WIDTH, 1.3 * style.WIDTH))
+    """Rows: maps of equal KL; columns: methods and the best possible; below: the behaviour, value and strays against KL."""
+    rows, names = len(numbers["targets"]), [name for name in METHODS if name in numbers["metrics"]]
+    fig = plt.figure(figsize=((0.5 + 0.26 * (len(names) + 1)) * style.WIDTH, 1.3 * style.WIDTH))
     top, bottom = fig.subfigures(2, 1, height_ratios=[2.0, 1.2])
-    axes = top.subplots(rows, len(names), sharex=True, sharey=True)
+    axes = top.subplots(rows, len(names) + 1, sharex=True, sharey=True)
     vmax = 1.25 * float(np.max(np.asarray(numbers["behaviour"])))
-    for column, name in enumerate(names):
-        entry = numbers["metrics"][name]
+    for column, name in enumerate([*names, "optimum"]):
+        entry = numbers["optimum"] if name == "optimum" else numbers["metrics"][name]
         for ax, density, found in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
             image = _panel(ax, numbers, density, vmax)
-            text = f"KL {found['kl']:.2g}{'' if found['one_to_one'] else ' (folds)'}\n"
-            text += f"gain {found['gain']:+.2f}\noff {100 * found['off']:.0f}%"
+            text = f"KL {found['kl']:.2g}{'' if found.get('one_to_one', True) else ' (folds)'}\n"
+            text += f"gain {found['gain']:+.2f}" + (f"\noff {100 * found['off']:.0f}%" if "off" in found else "")
             ax.text(0.02, 0.03, text, transform=ax.transAxes, fontsize=8, va="bottom", linespacing=1.15)
         axes[-1, column].set_xlabel("action $a_1$ (action units)")
         axes[0, column].set_title(style.METRIC_LABELS[name], color=style.METRIC_COLOURS[name], fontweight="bold")
@@ -117,9 +145,11 @@ def _draw_frontiers(axes, numbers, names, vmax):
             look = style.look(name, linestyle="", label="_")
             ax.plot(x[whole], y[whole], **look)
             ax.plot(x[~whole], y[~whole], **look | {"markerfacecolor": "white", "markeredgecolor": look["color"]})
+    best = numbers["optimum"]
+    axes[1].plot(np.asarray(best["kl"]), np.asarray(best["gain"]), **style.look("optimum", marker=""))
     for target in numbers["targets"]:
         axes[1].axvline(target, color=style.PALE, linewidth=0.8, zorder=0)
-    axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.3), title="open markers: the map folds")
+    axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.5), title="open markers: the map folds")
     axes[1].set(xlabel="KL to the behaviour (nats)", ylabel="value gained (action units)")
     axes[2].axhline(100 * numbers["behaviour_off"], color=style.GREY, linewidth=0.8, zorder=0)
     axes[2].text(

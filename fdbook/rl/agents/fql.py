@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Float
 
 from fdbook.checks import Array, check_range
+from fdbook.geometry import distillation
 from fdbook.rl import networks
 from fdbook.rl.agents import base, bc, iql
 
@@ -72,17 +73,19 @@ class FQL(base.Agent):
             field.head, field.features(batch.observations), draws.noise, self.settings.flow_steps
         ).actions
         actions = _one_step(trained["actor"], batch.observations, draws.noise)
-        distance = jnp.mean((actions - taught) ** 2)
         judge = own["critic"]
         judged = base.values(judge, judge.features(batch.observations), jnp.clip(actions, -1, 1))
-        scale = 1.0
-        if self.settings.normalise_value:
-            scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(jnp.mean(judged, axis=0))), 1e-8))
-        actor = self.settings.alpha * distance - scale * jnp.mean(judged)
+        actor, terms = distillation.actor_loss(
+            actions,
+            taught,
+            jnp.mean(judged, axis=0),
+            self.settings.alpha,
+            normalise_value=self.settings.normalise_value,
+        )
         after = jnp.clip(_one_step(own["actor"], batch.next_observations, draws.following), -1, 1)
         following = self.aggregate(base.values(slow, slow.features(batch.next_observations), after))
         critic, info = base.critic_loss(trained["critic"], batch, following, self.settings.discount)
-        info |= {"flow": matched, "actor": actor, "distance": distance, "actor_q": jnp.mean(judged)}
+        info |= {"flow": matched, "actor": actor, "distance": terms["distance"], "actor_q": terms["value"]}
         return matched + actor + critic, info
 
     def act(self, observation, *, key):

@@ -1,0 +1,164 @@
+"""One-step policies, as Flow Q-Learning learns them: mu(s, z) imitates a flow's whole trajectory, and climbs the value.
+
+Unlike a decorated flow, a one-step policy replaces the flow: what the distillation misses is lost, and what the value asks for
+is paid for in L2 distance from the action that the flow makes of the same noise. Its cost in KL is E9's for the map that
+carries the flow's action to the policy's, T = mu after the inverse of the flow; the flow itself cancels.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jaxtyping import Float, PRNGKeyArray
+
+from fdbook.checks import Array, check_finite, check_range, check_shape
+from fdbook.geometry import flow, loop
+from fdbook.geometry.densities import Density, Nodes
+
+
+__all__ = ["OneStep", "actor_loss", "fit", "kl_exact", "taught_by_flow"]
+
+
+class OneStep(eqx.Module):
+    """A multilayer perceptron mu(s, z) with GELU: one action (d,) for one observation (n,) and one noise (d,)."""
+
+    mlp: eqx.nn.MLP
+
+    def __init__(
+        self, observation_dim: int, action_dim: int, width: int = 128, depth: int = 3, *, key: PRNGKeyArray
+    ):
+        self.mlp = eqx.nn.MLP(
+            observation_dim + action_dim, action_dim, width, depth, jax.nn.gelu, dtype=jnp.float32, key=key
+        )
+
+    def __call__(self, observation, noise):
+        """mu(s, z) of shape (d,), computed in the weights' precision."""
+        dtype = self.mlp.layers[0].weight.dtype
+        inputs = jnp.concatenate([jnp.asarray(observation, dtype), jnp.asarray(noise, dtype)])
+        return self.mlp(inputs).astype(noise.dtype)
+
+    def determinant(self, observation, noise) -> Float[Array, ""]:
+        """det(d mu / d z) at one noise: at most 0 where the policy folds, and near 0 where it crowds noises together."""
+        axes = jnp.eye(noise.shape[0], dtype=noise.dtype)
+        columns = [jax.jvp(lambda z: self(observation, z), (noise,), (axis,))[1] for axis in axes]
+        return jnp.linalg.det(jnp.stack(columns, axis=1))
+
+
+def actor_loss(
+    actions: Float[Array, "b d"],
+    taught: Float[Array, "b d"],
+    values: Float[Array, " b"],
+    alpha: float | Float[Array, ""],
+    *,
+    normalise_value: bool = False,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """E17: alpha * mean |mu(s, z) - flow(s, z)|^2 / d - mean value, and a dict with the distance and the mean value.
+
+    `actions` are the policy's, `taught` the flow's for the same noises, and `values` judge the policy's actions. With
+    `normalise_value` the value is divided by its mean absolute value, held constant. No gradient reaches the flow's actions.
+    """
+    distance = jnp.mean((actions - jax.lax.stop_gradient(taught)) ** 2)
+    scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalise_value else 1.0
+    return alpha * distance - scale * jnp.mean(values), {"distance": distance, "value": jnp.mean(values)}
+
+
+def taught_by_flow(
+    field, observation: Float[Array, " n"], n: int, *, key: PRNGKeyArray, **options
+) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    """n noises (n, d) and the actions (n, d) that a flow makes of them in one state (E3, `options` as in `flow.sample`)."""
+    noises = flow.noise(field, n, key=key)
+    return noises, jax.vmap(lambda z: flow.sample(field, observation, z, **options))(noises)
+
+
+def kl_exact(
+    policy: OneStep, density: Density, noises: Float[Array, "n d"], observation=flow.EMPTY
+) -> Float[Array, ""]:
+    """E9 for a one-step policy: KL(law of mu(s, z) | pi) = E_z[log N(z; 0, I) - log det(d mu / d z) - log pi(mu(s, z))], in nats.
+
+    The mean is taken over `noises`, samples of N(0, I). NaN where the policy folds at one of them: then E9 does not hold.
+    """
+
+    def loss(z):
+        normal = -0.5 * z @ z - 0.5 * z.shape[0] * np.log(2 * np.pi).item()
+        return normal - jnp.log(policy.determinant(observation, z)) - density.log_prob(policy(observation, z))
+
+    return Nodes(noises, jnp.full(noises.shape[:1], 1 / noises.shape[0], noises.dtype)).mean(jax.vmap(loss)(noises))
+
+
+def _nothing(observation, action):
+    return jnp.zeros((), action.dtype)
+
+
+class _Training(eqx.Module):
+    policy: OneStep
+    optimiser_state: optax.OptState
+
+
+class _Update(eqx.Module):
+    """One step of Adam on E17 over a batch of the noises of one state."""
+
+    value: Callable
+    alpha: Float[Array, ""]
+    observation: Float[Array, " n"]
+    learning_rate: float = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+
+    @property
+    def optimiser(self):
+        """Adam with a rate that falls to a twentieth, as that of transport maps does."""
+        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05))
+
+    def __call__(self, state, data, *, key):
+        index = jr.randint(key, (self.batch_size,), 0, data[0].shape[0])
+        noises, taught = (array[index] for array in data)
+
+        def loss(policy):
+            actions = jax.vmap(lambda z: policy(self.observation, z))(noises)
+            values = jax.vmap(lambda a: self.value(self.observation, a))(actions)
+            return actor_loss(actions, taught, values, self.alpha)
+
+        (_, info), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(state.policy)
+        policy, optimiser_state = loop.descend(self.optimiser, gradient, state.optimiser_state, state.policy)
+        return _Training(policy, optimiser_state), info
+
+
+def fit(
+    policy: OneStep,
+    value: Callable | None,
+    noises: Float[Array, "n d"],
+    taught: Float[Array, "n d"],
+    *,
+    key: PRNGKeyArray,
+    alpha: float = 1.0,
+    observation=flow.EMPTY,
+    steps: int = 2000,
+    batch_size: int = 512,
+    learning_rate: float = 1e-3,
+    chunk: int = 500,
+    progress: bool = True,
+) -> tuple[OneStep, dict[str, np.ndarray]]:
+    """Trains a one-step policy in one state by E17; returns it and the history of distance and value.
+
+    `taught` are the flow's actions for the `noises`. `value(s, a)` is a scalar function; with None the policy only imitates.
+    Raises ValueError for an alpha that is not positive, for wrong shapes and for NaN among noises or actions.
+    """
+    check_range(alpha, "alpha", "distillation.fit", open_low=True)
+    check_range(min(steps, batch_size), "steps and a batch size", "distillation.fit", low=1.0)
+    check_shape(noises, (None, None), "noises", "distillation.fit")
+    check_shape(taught, np.shape(noises), "taught actions", "distillation.fit")
+    check_finite(noises, "noises", "distillation.fit")
+    check_finite(taught, "taught actions", "distillation.fit")
+    dtype = taught.dtype
+    judge = _nothing if value is None else value
+    seen = jnp.asarray(observation, dtype)
+    update = _Update(judge, jnp.asarray(alpha, dtype), seen, learning_rate, steps, batch_size)
+    state = _Training(policy, update.optimiser.init(eqx.filter(policy, eqx.is_inexact_array)))
+    state, history = loop.run(
+        update, state, (noises, taught), key=key, steps=steps, chunk=chunk, progress=progress, label="one-step policy"
+    )
+    return state.policy, history
