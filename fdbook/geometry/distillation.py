@@ -67,8 +67,8 @@ def actor_loss(
 
 
 def taught_by_flow(
-    field, observation: Float[Array, " n"], n: int, *, key: PRNGKeyArray, **options
-) -> tuple[Float[Array, "n d"], Float[Array, "n d"]]:
+    field, observation: Float[Array, " m"], n: int, *, key: PRNGKeyArray, **options
+) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
     """n noises (n, d) and the actions (n, d) that a flow makes of them in one state (E3, `options` as in `flow.sample`)."""
     noises = flow.noise(field, n, key=key)
     return noises, jax.vmap(lambda z: flow.sample(field, observation, z, **options))(noises)
@@ -131,7 +131,7 @@ def fit(
     policy: OneStep,
     value: Callable | None,
     noises: Float[Array, "n d"],
-    taught: Float[Array, "n d"],
+    taught: Float[Array, "k d"],
     *,
     key: PRNGKeyArray,
     alpha: float = 1.0,

@@ -45,7 +45,8 @@ __all__ = [
 
 WIDTH = 7.0
 """The width of a figure that spans a page, in inches."""
-DPI = 200
+DPI = {"png": 200, "pdf": 150}
+"""Dots per inch of a picture, and of the images inside a PDF."""
 LARGEST_PNG = 400_000
 INK, GREY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
 
@@ -134,7 +135,7 @@ _RC = {
     "mathtext.fontset": "dejavusans",
     "patch.linewidth": 0.8,
     "pdf.fonttype": 42,
-    "savefig.dpi": DPI,
+    "savefig.dpi": DPI["png"],
     "text.color": INK,
     "xtick.color": GREY,
     "xtick.labelcolor": INK,
@@ -254,7 +255,7 @@ def _fewer_colours(png: bytes) -> bytes:
 
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(png))
-    dpi = picture.info.get("dpi", (DPI, DPI))
+    dpi = picture.info.get("dpi", (DPI["png"],) * 2)
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True, dpi=dpi)
     return buffer.getvalue()
 
@@ -263,7 +264,7 @@ def render(fig: Figure, kind: str) -> bytes:
     """The picture as "pdf" or "png", with no date in it: the same figure gives the same bytes. PNG aims at 400 kB."""
     buffer = io.BytesIO()
     undated = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}[kind]
-    fig.savefig(buffer, format=kind, dpi=DPI, metadata=undated)
+    fig.savefig(buffer, format=kind, dpi=DPI[kind], metadata=undated)
     content = buffer.getvalue()
     return _fewer_colours(content) if kind == "png" and len(content) > LARGEST_PNG else content
 

@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from fdbook.geometry import densities, frontier, metrics, transport
+from fdbook.geometry import densities, distillation, flow, frontier, metrics, transport
 
 
 SPREADS = np.array([0.5, 0.2])
@@ -113,6 +113,76 @@ def test_gains_at_equal_kl_are_those_of_the_trust_region(traced, budget):
     }
     for name, (_, [(_, found)]) in traced.items():
         assert abs(found.gain / (np.sqrt(2 * found.kl) * best[name]) - 1) < budget("trust_region_gain")
+
+
+@pytest.mark.parametrize("kl", [0.05, 0.4])
+def test_the_best_of_a_straight_value_is_a_translation(gaussian, kl, budget):
+    """E25 for N(0, S) and the value g . a is N(S g / lambda, S), whose gain at a KL is E13's: sqrt(2 KL g^T S g)."""
+    gradient = np.array([1.0, 2.0])
+    wide = frontier.Grid((-3.5, 3.5), (-1.6, 1.6), (280, 256))
+    yardstick = frontier.Yardstick(gaussian, slope, wide, key=jr.key(0), crowd=1000)
+    best = yardstick.best(kl)
+    reach = np.sum((gradient * SPREADS) ** 2)
+    assert best.kl == pytest.approx(kl, rel=1e-6)
+    assert best.gain == pytest.approx(np.sqrt(2 * kl * reach), rel=budget("best_on_a_grid"))
+    assert best.temperature == pytest.approx(np.sqrt(reach / (2 * kl)), rel=budget("best_on_a_grid"))
+    centres = np.stack(np.meshgrid(*wide.centres, indexing="ij"), -1)
+    mean = np.sum(best.density[..., None] * centres, axis=(0, 1)) * wide.area
+    np.testing.assert_allclose(mean, SPREADS**2 * gradient / best.temperature, rtol=budget("best_on_a_grid"))
+
+
+def test_nothing_on_the_grid_beats_the_best(yardstick):
+    """Random other distributions, mixed in until the KL is the same, gain less; so do maps, which are distributions too."""
+    rng, best, mass = np.random.default_rng(0), yardstick.best(0.2), yardstick.mass / yardstick.mass.sum()
+    centres = np.stack(np.meshgrid(*GRID.centres, indexing="ij"), -1)
+    values = centres @ np.array([1.0, 2.0])
+
+    def kl(share):
+        return np.sum(share * np.log(np.maximum(share, 1e-300) / mass))
+
+    for _ in range(20):
+        x, y = rng.normal(size=2)
+        other = mass * np.exp(2 * np.sin(x * centres[..., 0] + y * centres[..., 1]) + values * rng.uniform(0.5, 3))
+        other /= other.sum()
+        parts = np.linspace(0, 1, 200)
+        mixed = max((part for part in parts if kl(part * other + (1 - part) * mass) <= best.kl), default=0)
+        gain = np.sum((mixed * other + (1 - mixed) * mass - mass) * values)
+        assert gain < best.gain
+
+
+def test_a_kl_that_no_distribution_reaches_is_refused(yardstick):
+    with pytest.raises(ValueError, match=r"Yardstick\.best takes a KL below [\d.]+ nats, where one cell has all mass; got 1000"):
+        yardstick.best(1000.0)
+
+
+def test_a_one_step_policy_is_measured_as_a_map_is(yardstick, budget):
+    """mu(z) = S z + b against N(0, S^2): a translation by b."""
+
+    class Shifted(distillation.OneStep):
+        def __init__(self):
+            self.mlp = None
+
+        def __call__(self, observation, noise):
+            return jnp.asarray(SPREADS) * noise + jnp.array([0.1, 0.05])
+
+    found = yardstick.measure(Shifted(), 3.0)
+    assert (found.multiplier, found.one_to_one) == (3.0, True)
+    assert abs(found.gain - 0.2) < budget("gain_between_crowds")
+    exact = 0.5 * np.sum((np.array([0.1, 0.05]) / SPREADS) ** 2)
+    assert abs(found.kl - exact) < budget("kl_over_noises")
+
+
+def test_the_frontier_of_a_one_step_policy(gaussian, yardstick, budget):
+    """With a straight value E17 adds d g / (2 alpha) to every action: an L2 map, on top of what imitation costs."""
+    pairs = distillation.taught_by_flow(flow.ExactVelocity(gaussian), flow.EMPTY, 4000, key=jr.key(3), steps=100)
+    rungs, met, imitation = frontier.trace_one_step(
+        yardstick, *pairs, key=jr.key(4), ladder=(60.0, 30.0, 15.0), targets=(0.1,), imitation=3000, steps=400, width=32
+    )
+    assert imitation.kl < budget("imitation_kl")
+    for rung in rungs:
+        assert rung.gain == pytest.approx(5.0 / rung.multiplier, abs=budget("gain_of_e17"))
+    assert abs(np.log(met[0][1].kl / 0.1)) < budget("target_kl")
+    assert isinstance(met[0][0], distillation.OneStep)
 
 
 def test_refusals(yardstick, base):

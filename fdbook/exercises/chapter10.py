@@ -1,0 +1,136 @@
+"""Checkers of chapter 10, a bandit with a known optimum: the tilted behaviour, a KL cell by cell, two optimal shifts."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from fdbook.exercises import Wrong, call, exercise, same_shape
+
+
+def _close(value, truth):
+    return np.allclose(value, truth, rtol=1e-3, atol=1e-5)
+
+
+def _refuse(value, mistakes):
+    for wrong, hint in mistakes:
+        if _close(value, wrong):
+            raise Wrong(hint)
+
+
+@exercise("10.1")
+def _check_tilted(answer):
+    rng = np.random.default_rng(0)
+    mass = rng.dirichlet(np.full(12, 0.7))
+    mass[3] = 0.0
+    mass /= mass.sum()
+    values, temperature = rng.normal(size=12), 0.6
+    value = same_shape(call(answer, jnp.asarray(mass), jnp.asarray(values), temperature), (12,))
+    weights = mass * np.exp(values / temperature)
+    truth = weights / weights.sum()
+    if not _close(value, truth):
+        softmax = np.exp(values / temperature) / np.sum(np.exp(values / temperature))
+        mistakes = (
+            (weights, "the cells do not add up to 1."),
+            (weights / weights.max(), "the largest cell is 1 here; it is the sum of the cells that should be 1."),
+            (softmax, "the behaviour has been forgotten: a cell that it never visits has a share here."),
+            (_normal(mass * np.exp(values * temperature)), "a high temperature should leave the behaviour as it is."),
+            (_normal(mass * np.exp(-values / temperature)), "the cells of the lowest value have gained most."),
+            (_normal(mass * np.exp(values)), "the temperature has not been used."),
+            (mass + softmax, "mass and value are added here; E25 lets each cell's mass grow or shrink by a factor."),
+            (np.eye(12)[np.argmax(np.where(mass > 0, values, -9))], "that is the limit of a temperature of 0."),
+        )
+        _refuse(value, mistakes)
+        raise Wrong("E25 weighs each cell's mass by a factor that depends on its value alone, and then normalises.")
+    try:
+        far = call(answer, jnp.asarray(mass), jnp.asarray(values) + 1000, temperature)
+    except Wrong:
+        raise Wrong("right, but 1000 added to every value, which should change nothing, makes it overflow.") from None
+    if not np.allclose(far, truth, rtol=1e-2, atol=1e-4):
+        raise Wrong("right, but 1000 added to every value should change nothing, and does.")
+    return "Only differences of value count, and a cell without mass stays without."
+
+
+def _normal(weights):
+    return weights / weights.sum()
+
+
+@exercise("10.2")
+def _check_kl(answer):
+    rng = np.random.default_rng(1)
+    share, mass = rng.dirichlet(np.full(8, 2.0)), rng.dirichlet(np.full(8, 2.0))
+    value = same_shape(call(answer, jnp.asarray(share), jnp.asarray(mass)), ())
+    log = np.log(share / mass)
+    truth = np.sum(share * log)
+    if not _close(value, truth):
+        mistakes = (
+            (-np.sum(mass * log), "that is the KL of the behaviour to the policy; the other direction is asked for."),
+            (-truth, "a KL is never negative."),
+            (np.sum((share - mass) * log) / 2, "both directions are averaged here; E25 limits one of them."),
+            (truth / np.log(2), "these are bits; the book counts in nats."),
+            (np.mean(log), "the cells are weighed alike; the policy visits some more often than others."),
+            (np.sum(log), "every cell counts fully here, however rarely the policy visits it."),
+            (truth / 8, "that is a mean over the cells; their shares are weights already."),
+            (-np.sum(share * np.log(mass)), "that is the cross-entropy, which is not 0 where both agree."),
+            (np.sum(share * np.log(share)), "the behaviour has been forgotten: this is minus an entropy."),
+            (np.sum(np.abs(share - mass)) / 2, "that is the total variation, which is not in nats."),
+        )
+        _refuse(value, mistakes)
+        raise Wrong("it is the mean of log(share / mass), taken over the policy's own cells.")
+    share[2:5] = 0.0
+    share /= share.sum()
+    full = share > 0
+    truth = np.sum(share[full] * np.log(share[full] / mass[full]))
+    try:
+        value = call(answer, jnp.asarray(share), jnp.asarray(mass))
+    except Wrong:
+        raise Wrong("right, unless the policy leaves a cell empty: 0 log 0 counts as 0.") from None
+    if not _close(value, truth):
+        raise Wrong("right, unless the policy leaves a cell empty; then something is added or lost.")
+    return "A policy may leave cells empty at a finite price; it may not visit cells that the behaviour never visits."
+
+
+@exercise("10.3")
+def _check_shifts(answer):
+    rng = np.random.default_rng(2)
+    gradient, factor = rng.normal(size=3), rng.normal(size=(3, 3))
+    covariance, alpha, temperature = factor @ factor.T + 0.1 * np.eye(3), 4.0, 2.5
+    value = call(answer, jnp.asarray(gradient), jnp.asarray(covariance), alpha, temperature)
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise Wrong("return two shifts: E17's and E25's.")
+    ours, best = (same_shape(part, (3,)) for part in value)
+    shift = gradient * 3 / (2 * alpha)
+    mistakes = (
+        (shift / 3, "E17's shift: the book's distance is a mean over the d coordinates, not a sum."),
+        (2 * shift, "E17's shift: the slope of a square carries a factor."),
+        (2 * shift / 3, "E17's shift: neither the slope of a square nor the mean over the d coordinates is in it."),
+        (-shift, "E17's shift: this one lowers the value."),
+        (gradient * 3 * alpha / 2, "E17's shift: a larger alpha should hold the policy back."),
+        (covariance @ shift, "E17's shift: its distance does not know the behaviour."),
+        (_unit(gradient), "E17's shift: only the direction is left; a steeper value pulls further."),
+    )
+    _refuse(ours, mistakes)
+    if not _close(ours, shift):
+        raise Wrong("E17's shift is where the slope of alpha times the distance meets that of the value.")
+    tilted = covariance @ gradient / temperature
+    mistakes = (
+        (gradient / temperature, "E25's shift: the behaviour has been forgotten."),
+        (-tilted, "E25's shift: this one lowers the value."),
+        (
+            np.linalg.solve(covariance, gradient) / temperature,
+            "E25's shift: it goes furthest where there is least room.",
+        ),
+        (tilted / 2, "E25's shift: complete the square once more, and mind the factor 1/2 in the exponent."),
+        (2 * tilted, "E25's shift: complete the square once more, and mind the factor 1/2 in the exponent."),
+        (tilted * temperature**2, "E25's shift: a higher temperature should leave the behaviour more as it is."),
+        (np.diag(covariance) * gradient / temperature, "E25's shift: the coordinates of the behaviour are correlated."),
+        (shift, "E25's shift: that is E17's once more; now the price is a KL and not a distance."),
+    )
+    _refuse(best, mistakes)
+    if not _close(best, tilted):
+        raise Wrong(
+            "E17's shift is right. For E25's multiply the Gaussian by exp(g . a / lambda): where is its mean now?"
+        )
+    return "One of the two knows where the behaviour is wide, and goes there."
+
+
+def _unit(vector):
+    return vector / np.linalg.norm(vector)

@@ -1,0 +1,131 @@
+"""Success against updates on a robot arm and in a maze, with what the penalty and the multiplier do meanwhile.
+
+Nothing is trained here: the curves are those of the run records in the folder that `fdbook figures --runs` names, one group for
+each task and each method. Runs of one task, method and settings are joined seed by seed, however many runs they came in.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from fdbook.report import style
+
+
+__all__ = ["compute", "draw", "grouped", "method"]
+
+TITLES = {"cube-single-play": "robot arm, one cube", "pointmaze-medium-navigate": "point maze, medium"}
+LABELS = {"bc": "behaviour (BC)", "fql": "FQL", "deflow": "DeFlow (L2)", "ifql": "IFQL", "iql": "IQL", "rebrac": "ReBRAC"}
+LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
+FISHER = {"paper": "fisher-paper", "released": "fisher-released", "exact": "fisher-exact", "fisher-rao": "fisher-rao"}
+
+
+def method(record) -> str:
+    """The name of a record's method: its agent, with its metric where it has one, as in "fidec exact"."""
+    return f"{record.agent} {record.metric}" if record.metric else record.agent
+
+
+def grouped(found: list) -> dict[str, dict[str, list]]:
+    """The records by task and method. Raises ValueError for two records of one method with other settings or a common seed."""
+    groups: dict[str, dict[str, list]] = {}
+    for record in found:
+        groups.setdefault(record.task, {}).setdefault(method(record), []).append(record)
+    for task, methods in groups.items():
+        for name, several in methods.items():
+            seeds = [seed for record in several for seed in record.seeds]
+            alike = all(record.settings == several[0].settings for record in several)
+            same_steps = all(record.evaluations == several[0].evaluations for record in several)
+            if not (alike and same_steps and len(set(seeds)) == len(seeds)):
+                raise ValueError(
+                    f"The records of {name} on {task} are not seeds of one run: their settings or evaluations differ, or they "
+                    f"share a seed ({seeds})."
+                )
+    return groups
+
+
+def _rows(several, read) -> np.ndarray:
+    """A table (steps, seeds) from records whose parts are read as (steps, own seeds); as long as the shortest of them."""
+    parts = [np.asarray(read(record), float) for record in several]
+    shortest = min(len(part) for part in parts)
+    return np.concatenate([part[:shortest] for part in parts], axis=1)
+
+
+def compute(context) -> dict:
+    """For each task and method: steps and scores (evaluations, seeds), curves (logged, seeds), and what the runs were.
+
+    Raises FileNotFoundError when there is no record.
+    """
+    found = [record for record in context.runs() if record.scores]
+    if not found:
+        raise FileNotFoundError(
+            "There is no record of an evaluated run; make one with: fdbook train cube-single-play-singletask --out "
+            "figures/data/runs/cube-single-fidec"
+        )
+    tasks = {}
+    for task, methods in grouped(found).items():
+        tasks[task] = {}
+        for name, several in methods.items():
+            first = several[0]
+            score = _rows(several, lambda record: [each["score"] for each in record.scores])
+            entry = {"agent": first.agent, "metric": first.metric, "seeds": sum(len(record.seeds) for record in several)}
+            entry |= {"steps": [each["step"] for each in first.scores[: len(score)]], "score": score}
+            entry |= {"episodes": first.episodes, "last three": np.mean(score[-3:], axis=0), "logged": first.logged}
+            entry["logged"] = first.logged[: min(len(record.logged) for record in several)]
+            for curve in ("penalty", "multiplier"):
+                if curve in first.curves:
+                    entry[curve] = _rows(several, lambda record, curve=curve: record.curves[curve])
+            entry["budget"] = first.settings.get("budget")
+            entry["minutes a seed"] = sum(sum(r.wall.values()) for r in several) / 60 / entry["seeds"]
+            tasks[task][name] = entry
+    return {"tasks": tasks}
+
+
+def _look(entry, **changes):
+    """The colours and lines of a method."""
+    name = FISHER.get(entry["metric"]) or LOOKS.get(entry["agent"], "exact")
+    label = f"FiDec ({entry['metric']})" if entry["agent"] == "fidec" else LABELS[entry["agent"]]
+    return style.look(name, label=f"{label}, {entry['seeds']} seeds", **changes)
+
+
+def _title(task):
+    return next((title for name, title in TITLES.items() if task.startswith(name)), task)
+
+
+def draw(numbers):
+    """A column for each task: above, success of every seed (pale) and their mean; below, penalty over budget and multiplier."""
+    tasks = numbers["tasks"]
+    size = (1.25 * style.WIDTH, 0.85 * style.WIDTH)
+    fig, axes = plt.subplots(2, len(tasks), figsize=size, squeeze=False, sharex="col", height_ratios=[1.4, 1])
+    for (upper, lower), (task, methods) in zip(axes.T, tasks.items(), strict=True):
+        for entry in methods.values():
+            steps, score = np.asarray(entry["steps"]) / 1000, np.asarray(entry["score"], float)
+            steps, score = np.append(0, steps), np.concatenate([np.full_like(score[:1], np.nan), score])
+            for seed in score.T:
+                upper.plot(steps, seed, **_look(entry, linewidth=0.9, alpha=0.45, marker="") | {"label": "_"})
+            upper.plot(steps, score.mean(axis=1), **_look(entry, linewidth=2, clip_on=False, zorder=3))
+            _draw_duality(lower, entry)
+        upper.set(title=_title(task), ylim=(0, 100), ylabel="success (%)")
+        upper.legend(loc="upper left")
+        upper.grid(axis="y")
+        lower.set(xlabel="updates (thousands)", yscale="log", ylabel="ratio")
+        lower.xaxis.set_major_locator(MaxNLocator(6))
+        lower.legend(loc="upper right")
+    for ax, letter in zip(axes.ravel(), "abcdefgh", strict=False):
+        style.panel_label(ax, letter)
+    return fig
+
+
+def _draw_duality(ax, entry):
+    """Penalty over its budget, and the multiplier over where it ended, of a decorated flow: the mean and range of the seeds."""
+    if "penalty" not in entry:
+        return
+    steps = np.asarray(entry["logged"]) / 1000
+    penalty = np.asarray(entry["penalty"], float) / entry["budget"]
+    multiplier = np.asarray(entry["multiplier"], float)
+    look = _look(entry, marker="")
+    ax.axhline(1, color=style.GREY, linewidth=0.8)
+    for rows, line, label in (
+        (penalty, "-", "penalty / budget"),
+        (multiplier / multiplier[-1], "--", "multiplier / its last"),
+    ):
+        ax.plot(steps, rows.mean(axis=1), color=look["color"], linestyle=line, label=label)
+        ax.fill_between(steps, rows.min(axis=1), rows.max(axis=1), color=look["color"], alpha=0.2, linewidth=0)
