@@ -38,8 +38,7 @@ def add_figures(commands) -> None:
         "--runs",
         metavar="DIR",
         type=Path,
-        default=Path("figures/data/runs"),
-        help="folder with the folders of runs, for the figure of learning (default: figures/data/runs)",
+        help="folder with the folders of runs, for the figure of learning (default: figures/data/runs of the book)",
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--fresh", action="store_true", help="compute anew what is already there and up to date")
@@ -64,8 +63,8 @@ def _figures(arguments):
 
         return ogbench.load_or_record(name, **settings)
 
-    redo = {"fresh": arguments.fresh, "redraw": arguments.redraw}
-    figures.run(names, out=arguments.out, recordings=recordings, runs=arguments.runs, **settings, **redo)
+    redo = {"fresh": arguments.fresh, "redraw": arguments.redraw, "runs": arguments.runs or figures.RUNS}
+    figures.run(names, out=arguments.out, recordings=recordings, **settings, **redo)
 
 
 def add_bench(commands) -> None:

@@ -28,9 +28,7 @@ class OneStep(eqx.Module):
 
     mlp: eqx.nn.MLP
 
-    def __init__(
-        self, observation_dim: int, action_dim: int, width: int = 128, depth: int = 3, *, key: PRNGKeyArray
-    ):
+    def __init__(self, observation_dim: int, action_dim: int, width: int = 128, depth: int = 3, *, key: PRNGKeyArray):
         self.mlp = eqx.nn.MLP(
             observation_dim + action_dim, action_dim, width, depth, jax.nn.gelu, dtype=jnp.float32, key=key
         )

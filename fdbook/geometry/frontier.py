@@ -66,7 +66,7 @@ class Grid(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One map or policy: its multiplier, value gained, KL in nats, whether it is one-to-one, and the share of mass off the manifold."""
+    """One map or policy: its multiplier, value gained, KL in nats, whether it is one-to-one, and its mass off the manifold."""
 
     multiplier: float
     gain: float
@@ -161,7 +161,9 @@ class Yardstick:
         low, high = np.log(1e-3 * spread), np.log(1e3 * spread)
         most = tilted(np.exp(low))[1]
         if kl >= most:
-            raise ValueError(f"Yardstick.best takes a KL below {most:.3g} nats, where one cell has all mass; got {kl:g}.")
+            raise ValueError(
+                f"Yardstick.best takes a KL below {most:.3g} nats, where one cell has all mass; got {kl:g}."
+            )
         temperature = float(np.exp(brentq(lambda log: tilted(np.exp(log))[1] - kl, low, high, xtol=1e-10)))
         share, found = tilted(temperature)
         gain = float(np.sum((share - mass) * values))

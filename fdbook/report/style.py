@@ -1,7 +1,7 @@
 """One style for every figure: sizes, type, colours that colour-blind readers tell apart, and the panels they share.
 
-Each metric, and each method besides, has one colour, one marker and one line, here and nowhere else, so that a reader learns them once and a print in
-black and white still tells them apart.
+Each metric, and each method besides, has one colour, one marker and one line, here and nowhere else, so that a reader learns
+them once and a print in black and white still tells them apart.
 """
 
 import contextlib

@@ -122,4 +122,6 @@ def test_refusals(change, sentence):
     arguments = {"noises": jnp.ones((5, 2)), "taught": jnp.ones((5, 2))} | change
     noises, taught = arguments.pop("noises"), arguments.pop("taught")
     with pytest.raises(ValueError, match=sentence):
-        distillation.fit(distillation.OneStep(0, 2, 4, 1, key=jr.key(0)), None, noises, taught, key=jr.key(0), **arguments)
+        distillation.fit(
+            distillation.OneStep(0, 2, 4, 1, key=jr.key(0)), None, noises, taught, key=jr.key(0), **arguments
+        )

@@ -151,7 +151,9 @@ def test_nothing_on_the_grid_beats_the_best(yardstick):
 
 
 def test_a_kl_that_no_distribution_reaches_is_refused(yardstick):
-    with pytest.raises(ValueError, match=r"Yardstick\.best takes a KL below [\d.]+ nats, where one cell has all mass; got 1000"):
+    with pytest.raises(
+        ValueError, match=r"Yardstick\.best takes a KL below [\d.]+ nats, where one cell has all mass; got 1000"
+    ):
         yardstick.best(1000.0)
 
 

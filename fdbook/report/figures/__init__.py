@@ -34,7 +34,7 @@ __all__ = ["REGISTRY", "Context", "describe", "load_numbers", "run"]
 REGISTRY: dict[str, str] = {
     name: f"{__name__}.{name}" for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning")
 }
-RUNS = Path("figures/data/runs")
+RUNS = Path(__file__).parents[3] / "figures" / "data" / "runs"
 PACKAGES = ("fdbook", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "ogbench", "mujoco")
 SOURCES = ("fdbook.checks", "fdbook.geometry")
 

@@ -14,7 +14,14 @@ from fdbook.report import style
 __all__ = ["compute", "draw", "grouped", "method"]
 
 TITLES = {"cube-single-play": "robot arm, one cube", "pointmaze-medium-navigate": "point maze, medium"}
-LABELS = {"bc": "behaviour (BC)", "fql": "FQL", "deflow": "DeFlow (L2)", "ifql": "IFQL", "iql": "IQL", "rebrac": "ReBRAC"}
+LABELS = {
+    "bc": "behaviour (BC)",
+    "fql": "FQL",
+    "deflow": "DeFlow (L2)",
+    "ifql": "IFQL",
+    "iql": "IQL",
+    "rebrac": "ReBRAC",
+}
 LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
 FISHER = {"paper": "fisher-paper", "released": "fisher-released", "exact": "fisher-exact", "fisher-rao": "fisher-rao"}
 
@@ -66,7 +73,11 @@ def compute(context) -> dict:
         for name, several in methods.items():
             first = several[0]
             score = _rows(several, lambda record: [each["score"] for each in record.scores])
-            entry = {"agent": first.agent, "metric": first.metric, "seeds": sum(len(record.seeds) for record in several)}
+            entry = {
+                "agent": first.agent,
+                "metric": first.metric,
+                "seeds": sum(len(record.seeds) for record in several),
+            }
             entry |= {"steps": [each["step"] for each in first.scores[: len(score)]], "score": score}
             entry |= {"episodes": first.episodes, "last three": np.mean(score[-3:], axis=0), "logged": first.logged}
             entry["logged"] = first.logged[: min(len(record.logged) for record in several)]
