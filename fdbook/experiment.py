@@ -57,7 +57,7 @@ def _laptop(task: Task) -> Preset:
         settings = {"width": 128, "depth": 3, "learning_rate": 1e-3, "tau": 0.03, "multiplier": 0.1}
         return Preset(30_000, (10_000, 20_000, 25_000, 30_000), 50, settings, normalise=True)
     settings = {"width": 256, "depth": 3, "learning_rate": 1e-3}
-    return Preset(40_000, tuple(range(10_000, 40_001, 10_000)), 50, settings)
+    return Preset(60_000, tuple(range(10_000, 60_001, 10_000)), 50, settings)
 
 
 def _paper(task: Task) -> Preset:

@@ -193,7 +193,8 @@ def train(
 
     `evaluate(agents, stopped)` gives a dict with a list of one number for each seed under "score" and whatever else; it may
     return None once `stopped()`. With a `folder` the run saves a checkpoint every `save_every` updates, of which the newest
-    `keep` stay, and carries on from the newest sound one when it is called again. `say` is told what the reader should know.
+    `keep` stay, and carries on from the newest sound one when it is called again, with more steps too. `say` is told what the
+    reader should know.
 
     Raises Stopped after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a critic
     explodes, with the step and the term; ValueError for a folder that holds another run, or data that have changed; OSError when
@@ -299,16 +300,23 @@ def _postfix(record, metrics) -> dict[str, str]:
 
 
 def _resume(stores, folder, agents, record, say) -> Agent:
-    """The agents of the newest sound checkpoint, and what the record knew then; refuses another run's folder."""
+    """The agents of the newest sound checkpoint, and what the record knew then; refuses another run's folder.
+
+    A longer run of the same kind carries a shorter one on: no update depends on how many there will be.
+    """
     scores = []
     if (folder / records.NAME).exists():
         before = records.read(folder)
+        longer = record.steps > before.steps
         for name, value in record.identity.items():
             other = before.identity[name]
-            if other != value:
+            if other != value and not (longer and name in ("steps", "evaluations")):
                 what = "data with the fingerprint" if name == "data" else name
                 raise ValueError(f"{folder} holds a run with {what} {other!r}, not {value!r}: choose another folder.")
         scores = before.scores
+        if longer:
+            later = [step for step in record.evaluations if step > before.steps]
+            record.evaluations = [*before.evaluations, *later]
     if not stores.steps:
         return agents
     agents, story, complaints = stores.restore(agents)

@@ -190,6 +190,20 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert (tmp_path / "record.json").read_bytes() == before
 
 
+def test_a_longer_run_carries_a_shorter_one_on_bit_for_bit(tmp_path):
+    def judge(agents, stopped):
+        return {"score": [1.0]}
+
+    whole = run(some_record("fql", steps=700, evaluations=(200, 700)), evaluate=judge)
+    run(some_record("fql", steps=300, evaluations=(200, 300)), folder=tmp_path, evaluate=judge)
+    record = some_record("fql", steps=700, evaluations=(100, 200, 700))
+    assert equal(whole, run(record, folder=tmp_path, evaluate=judge))
+    assert [each["step"] for each in record.scores] == [200, 300, 700]
+    assert (record.evaluations, record.logged) == ([200, 300, 700], list(range(100, 701, 100)))
+    with pytest.raises(ValueError, match=r"holds a run with steps 700, not 300: choose another folder"):
+        run(some_record("fql", steps=300, evaluations=(200, 300)), folder=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
