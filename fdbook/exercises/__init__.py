@@ -20,7 +20,7 @@ import numpy as np
 from fdbook.checks import unknown
 
 
-__all__ = ["Wrong", "call", "check", "exercise", "names", "same_shape", "verdict"]
+__all__ = ["Wrong", "call", "check", "close", "exercise", "names", "refuse", "same_shape", "verdict"]
 
 CHAPTERS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10")
 _CHECKERS: dict[str, Callable] = {}
@@ -79,6 +79,18 @@ def same_shape(value, shape: tuple[int, ...]) -> np.ndarray:
     if value.shape != shape:
         raise Wrong(f"the answer should have shape {shape}; it has shape {value.shape}.")
     return value
+
+
+def close(value, truth) -> bool:
+    """Whether an answer agrees with the truth to a thousandth."""
+    return np.allclose(value, truth, rtol=1e-3, atol=1e-5)
+
+
+def refuse(value, mistakes) -> None:
+    """Raises Wrong with the hint of the first of several (wrong value, hint) that the answer agrees with."""
+    for wrong, hint in mistakes:
+        if close(value, wrong):
+            raise Wrong(hint)
 
 
 def verdict(name: str, answer) -> tuple[bool, str]:

@@ -3,17 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from fdbook.exercises import Wrong, call, exercise, same_shape
-
-
-def _close(value, truth):
-    return np.allclose(value, truth, rtol=1e-3, atol=1e-5)
-
-
-def _refuse(value, mistakes):
-    for wrong, hint in mistakes:
-        if _close(value, wrong):
-            raise Wrong(hint)
+from fdbook.exercises import Wrong, call, close, exercise, refuse, same_shape
 
 
 @exercise("08.1")
@@ -25,7 +15,7 @@ def _check_variogram(answer):
     difference = actions[pairs[:, 0]] - actions[pairs[:, 1]]
     squares = np.sum(difference**2, axis=1)
     truth = np.mean(squares) / 6
-    if _close(value, truth):
+    if close(value, truth):
         return "Where the states of a pair agree, this is the variance of the actions in one state."
     mistakes = (
         (2 * truth, "two independent actions differ by twice the variance; half of the square is what is asked for."),
@@ -37,7 +27,7 @@ def _check_variogram(answer):
         (25 * truth, "that is a sum over the pairs; their mean does not grow with their number."),
         (np.mean(np.mean(difference, axis=0) ** 2) / 2, "average last: differences of either sign cancel each other."),
     )
-    _refuse(value, mistakes)
+    refuse(value, mistakes)
     raise Wrong("half the mean squared difference of the two actions of a pair, per dimension, is asked for.")
 
 
@@ -79,7 +69,7 @@ def _check_parts(answer):
     if not isinstance(value, tuple | list) or len(value) != 2:
         raise Wrong("return two arrays: the rewards and the masks.")
     rewards, masks = (same_shape(np.asarray(part, float), (4,)) for part in value)
-    _refuse(
+    refuse(
         rewards,
         (
             (
@@ -91,9 +81,9 @@ def _check_parts(answer):
             ([3.0, 1.0, 3.0, 1.0], "you count something else than the parts that are met."),
         ),
     )
-    if not _close(rewards, [0.0, -1.0, -3.0, -1.0]):
+    if not close(rewards, [0.0, -1.0, -3.0, -1.0]):
         raise Wrong("the reward is the number of parts that are met, minus the number of parts.")
-    _refuse(
+    refuse(
         masks,
         (
             ([1.0, 0.0, 0.0, 0.0], "the mask multiplies the next value in E16: at the goal nothing is to follow."),
@@ -101,6 +91,6 @@ def _check_parts(answer):
             (np.ones(4), "without a mask the critic goes on counting after the goal."),
         ),
     )
-    if not _close(masks, [0.0, 1.0, 1.0, 1.0]):
+    if not close(masks, [0.0, 1.0, 1.0, 1.0]):
         raise Wrong("the rewards are right; the mask is 0 where all parts are met, and 1 elsewhere.")
     return "This is how OGBench labels a row for its manipulation tasks."

@@ -3,17 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from fdbook.exercises import Wrong, call, exercise, same_shape
-
-
-def _close(value, truth):
-    return np.allclose(value, truth, rtol=1e-3, atol=1e-5)
-
-
-def _refuse(value, mistakes):
-    for wrong, hint in mistakes:
-        if _close(value, wrong):
-            raise Wrong(hint)
+from fdbook.exercises import Wrong, call, close, exercise, refuse, same_shape
 
 
 @exercise("09.1")
@@ -21,7 +11,7 @@ def _check_value_of_steps(answer):
     steps, discount = np.array([0.0, 1.0, 2.0, 7.0, 40.0]), 0.9
     value = same_shape(call(answer, jnp.asarray(steps), discount), (5,))
     truth = -(1 - discount**steps) / (1 - discount)
-    if _close(value, truth):
+    if close(value, truth):
         return "However far the goal is, the value never falls below -1 / (1 - discount)."
     mistakes = (
         (-truth, "every step costs: the value of a place that is not the goal is negative."),
@@ -34,7 +24,7 @@ def _check_value_of_steps(answer):
         (np.full(5, -1 / (1 - discount)), "that is the value of a place from which the goal is never reached."),
         (-steps * discount**steps, "every step has a discount of its own: the first counts fully, the last least."),
     )
-    _refuse(value, mistakes)
+    refuse(value, mistakes)
     raise Wrong("add up -1 for each of k steps, each of them discounted once more than the one before.")
 
 
@@ -52,7 +42,7 @@ def _check_sweep(answer):
         return np.where(met, 0.0, reward + discount * following)
 
     truth = swept(seen.max(axis=1))
-    if _close(value, truth):
+    if close(value, truth):
         return "As many sweeps as the longest way has steps, and the values of a whole maze are exact."
     mistakes = (
         (swept(seen.min(axis=1)), "that is the value of walking away from the goal as well as one can."),
@@ -65,7 +55,7 @@ def _check_sweep(answer):
         (swept(values), "the place itself is not where a move leads: look up the values of its neighbours."),
         (np.where(met, -1.0, -1 + discount * seen.max(axis=1)), "the goal has a reward of 0 and a mask of 0."),
     )
-    _refuse(value, mistakes)
+    refuse(value, mistakes)
     raise Wrong("outside the goal: the reward of the step, and the discounted value of the best neighbour.")
 
 
@@ -77,7 +67,7 @@ def _check_targets(answer):
     value = same_shape(value, (4,))
     low = q.min(axis=0)
     truth = rewards + discount * masks * low
-    if _close(value, truth):
+    if close(value, truth):
         return "The lowest critic keeps what no data contradict from growing; this chapter's task takes their mean."
     mistakes = (
         (
@@ -97,5 +87,5 @@ def _check_targets(answer):
         ),
         (rewards - discount * masks * low, "the next value is added: a bad next state makes this one worse."),
     )
-    _refuse(value, mistakes)
+    refuse(value, mistakes)
     raise Wrong("reward, plus discount times mask times the lowest of the critics' values of what follows.")

@@ -3,17 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from fdbook.exercises import Wrong, call, exercise, same_shape
-
-
-def _close(value, truth):
-    return np.allclose(value, truth, rtol=1e-3, atol=1e-5)
-
-
-def _refuse(value, mistakes):
-    for wrong, hint in mistakes:
-        if _close(value, wrong):
-            raise Wrong(hint)
+from fdbook.exercises import Wrong, call, close, exercise, refuse, same_shape
 
 
 @exercise("10.1")
@@ -26,7 +16,7 @@ def _check_tilted(answer):
     value = same_shape(call(answer, jnp.asarray(mass), jnp.asarray(values), temperature), (12,))
     weights = mass * np.exp(values / temperature)
     truth = weights / weights.sum()
-    if not _close(value, truth):
+    if not close(value, truth):
         softmax = np.exp(values / temperature) / np.sum(np.exp(values / temperature))
         mistakes = (
             (weights, "the cells do not add up to 1."),
@@ -38,7 +28,7 @@ def _check_tilted(answer):
             (mass + softmax, "mass and value are added here; E25 lets each cell's mass grow or shrink by a factor."),
             (np.eye(12)[np.argmax(np.where(mass > 0, values, -9))], "that is the limit of a temperature of 0."),
         )
-        _refuse(value, mistakes)
+        refuse(value, mistakes)
         raise Wrong("E25 weighs each cell's mass by a factor that depends on its value alone, and then normalises.")
     try:
         far = call(answer, jnp.asarray(mass), jnp.asarray(values) + 1000, temperature)
@@ -60,7 +50,7 @@ def _check_kl(answer):
     value = same_shape(call(answer, jnp.asarray(share), jnp.asarray(mass)), ())
     log = np.log(share / mass)
     truth = np.sum(share * log)
-    if not _close(value, truth):
+    if not close(value, truth):
         mistakes = (
             (-np.sum(mass * log), "that is the KL of the behaviour to the policy; the other direction is asked for."),
             (-truth, "a KL is never negative."),
@@ -73,7 +63,7 @@ def _check_kl(answer):
             (np.sum(share * np.log(share)), "the behaviour has been forgotten: this is minus an entropy."),
             (np.sum(np.abs(share - mass)) / 2, "that is the total variation, which is not in nats."),
         )
-        _refuse(value, mistakes)
+        refuse(value, mistakes)
         raise Wrong("it is the mean of log(share / mass), taken over the policy's own cells.")
     share[2:5] = 0.0
     share /= share.sum()
@@ -83,7 +73,7 @@ def _check_kl(answer):
         value = call(answer, jnp.asarray(share), jnp.asarray(mass))
     except Wrong:
         raise Wrong("right, unless the policy leaves a cell empty: 0 log 0 counts as 0.") from None
-    if not _close(value, truth):
+    if not close(value, truth):
         raise Wrong("right, unless the policy leaves a cell empty; then something is added or lost.")
     return "A policy may leave cells empty at a finite price; it may not visit cells that the behaviour never visits."
 
@@ -107,8 +97,8 @@ def _check_shifts(answer):
         (covariance @ shift, "E17's shift: its distance does not know the behaviour."),
         (_unit(gradient), "E17's shift: only the direction is left; a steeper value pulls further."),
     )
-    _refuse(ours, mistakes)
-    if not _close(ours, shift):
+    refuse(ours, mistakes)
+    if not close(ours, shift):
         raise Wrong("E17's shift is where the slope of alpha times the distance meets that of the value.")
     tilted = covariance @ gradient / temperature
     mistakes = (
@@ -124,8 +114,8 @@ def _check_shifts(answer):
         (np.diag(covariance) * gradient / temperature, "E25's shift: the coordinates of the behaviour are correlated."),
         (shift, "E25's shift: that is E17's once more; now the price is a KL and not a distance."),
     )
-    _refuse(best, mistakes)
-    if not _close(best, tilted):
+    refuse(best, mistakes)
+    if not close(best, tilted):
         raise Wrong(
             "E17's shift is right. For E25's multiply the Gaussian by exp(g . a / lambda): where is its mean now?"
         )
