@@ -6,7 +6,7 @@ each task and each method. Runs of one task, method and settings are joined seed
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from fdbook.report import style
 
@@ -117,7 +117,9 @@ def draw(numbers):
         upper.set(title=_title(task), ylim=(0, 100), ylabel="success (%)")
         upper.legend(loc="upper left")
         upper.grid(axis="y")
-        lower.set(xlabel="updates (thousands)", yscale="log", ylabel="ratio")
+        lower.set(xlabel="updates (thousands)", yscale="log", ylabel="ratio", ylim=(0.08, 8))
+        lower.set_yticks([0.1, 0.3, 1, 3], labels=["0.1", "0.3", "1", "3"])
+        lower.yaxis.set_minor_locator(NullLocator())
         lower.xaxis.set_major_locator(MaxNLocator(6))
         lower.legend(loc="upper right")
     for ax, letter in zip(axes.ravel(), "abcdefgh", strict=False):
