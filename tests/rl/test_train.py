@@ -214,8 +214,9 @@ def test_a_longer_run_carries_a_shorter_one_on_bit_for_bit(tmp_path):
 )
 def test_another_runs_folder_is_refused(tmp_path, change, sentence):
     run(some_record(steps=100), folder=tmp_path)
-    with pytest.raises(ValueError, match=sentence):
-        run(some_record(**({"steps": 100} | change)), folder=tmp_path)
+    for steps in (100, 200):  # a longer run must be of the same kind too
+        with pytest.raises(ValueError, match=sentence):
+            run(some_record(**({"steps": steps} | change)), folder=tmp_path)
 
 
 def test_data_that_have_changed_are_refused(tmp_path):
