@@ -45,6 +45,8 @@ class Preset:
     settings: dict[str, Any]
     normalise: bool = False
     """Whether observations are taken to mean 0 and standard deviation 1."""
+    wavelengths: tuple[float, ...] = ()
+    """Fourier features that are added to them (`Transitions.normalised`)."""
 
 
 def _laptop(task: Task) -> Preset:
@@ -145,6 +147,7 @@ def train(
     folder: str | Path | None = None,
     loaded: Loaded | None = None,
     normalise: bool | None = None,
+    wavelengths: Sequence[float] | None = None,
     source: str = "auto",
     data_episodes: int | None = None,
     data_seed: int = 0,
@@ -177,10 +180,14 @@ def train(
         )
     if evaluations is None:
         evaluations = [step for step in chosen.evaluations if step < steps] + [steps]
-    normalise = chosen.normalise if normalise is None else normalise
     if loaded is None:
         place = {"source": source, "episodes": data_episodes, "seed": data_seed, "dataset_dir": dataset_dir}
-        loaded = load(task_, normalise=normalise, **place)
+        place["normalise"] = chosen.normalise if normalise is None else normalise
+        place["wavelengths"] = chosen.wavelengths if wavelengths is None else wavelengths
+        loaded = load(task_, **place)
+    if folder is not None and type(loaded.train.normaliser) not in (Normaliser, type(None)):
+        other = type(loaded.train.normaliser).__name__
+        raise ValueError(f"A run that is kept takes a Normaliser, which its record can describe; got a {other}.")
     record = records.Record(
         task=task_.name,
         agent=agent,
@@ -219,7 +226,10 @@ def _about_data(loaded: Loaded) -> dict[str, Any]:
     from fdbook.rl.train import fingerprint
 
     data: Transitions = loaded.train
-    statistics = None if data.normaliser is None else (data.normaliser.mean, data.normaliser.scale)
+    statistics = None
+    if data.normaliser is not None:
+        statistics = [data.normaliser.mean, data.normaliser.scale]
+        statistics += [data.normaliser.wavelengths] if data.normaliser.wavelengths else []
     return {
         "name": loaded.task.dataset.name,
         "source": loaded.source,
@@ -300,14 +310,18 @@ def open_run(folder: str | Path) -> Run:
     record = records.read(folder)
     task = find_task(record.task)
     *picture, last = task.dataset.observation
+    statistics = record.data.get("normaliser")
+    normaliser = None
+    if statistics is not None:
+        mean, scale, *wavelengths = statistics
+        normaliser = Normaliser(np.asarray(mean, np.float32), np.asarray(scale, np.float32), *wavelengths)
+        last = normaliser.width
     make, shape = agents.make(record.agent, record.metric), (*picture, last * task.frame_stack)
     like = engine.init(make, shape, task.dataset.action, record.seeds, **record.settings)
     with checkpoints.Checkpoints(folder / "checkpoints", read_only=True) as stores:
         found = stores.restore(like)
     if found is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint yet.")
-    kept = record.data.get("normaliser")
-    normaliser = None if kept is None else Normaliser(*(np.asarray(values, np.float32) for values in kept))
     return Run(record, task, found[0], found[1]["step"], normaliser)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fdbook.data.record import record
 from fdbook.data.tasks import find_task
 from fdbook.rl import records
 from fdbook.rl.evaluate import Evaluation, evaluate
+from fdbook.rl.transitions import Normaliser
 
 
 MAZE, TASK = "ogbench/pointmaze-medium-navigate", "pointmaze-medium-navigate-singletask"
@@ -80,6 +82,29 @@ def test_two_evaluations_of_one_checkpoint_agree(trained):
     environments = [experiment.make_environment(run.task) for _ in range(2)]
     one_each = evaluate(agents, environments, made.seeds, episodes=2, normaliser=run.normaliser)
     assert experiment.score(run.task, one_each) == first
+
+
+def test_waves_are_in_the_record_and_come_back(here):
+    options = {"episodes": 2, "save_every": 30, "log_every": 30, "progress": False, "data_episodes": EPISODES}
+    with pytest.warns(UserWarning, match="reaches the goal"):
+        _, made = experiment.train(TASK, "bc", steps=30, folder="run", wavelengths=(8.0, 4.0), **options, **SMALL)
+    run = experiment.open_run("run")
+    assert run.normaliser.wavelengths == (8, 4)
+    assert run.normaliser.width == 10
+    assert run.evaluate(episodes=2, progress=False) == {
+        name: made.scores[-1][name] for name in ("score", "success", "return", "length")
+    }
+
+
+def test_a_normaliser_that_no_record_can_describe_is_refused(loaded):
+    class Other(Normaliser):
+        pass
+
+    own = loaded.train.normaliser
+    strange = dataclasses.replace(loaded.train, normaliser=Other(own.mean, own.scale))
+    with pytest.raises(ValueError, match=r"takes a Normaliser, which its record can describe; got a Other\.$"):
+        experiment.train(TASK, "bc", loaded=dataclasses.replace(loaded, train=strange), folder="run", steps=30)
+    assert not Path("run").exists()
 
 
 def test_seeds_act_for_themselves_and_episodes_differ(trained):

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -45,12 +46,14 @@ def load(
     seed: int = 0,
     dataset_dir: str | Path | None = None,
     normalise: bool = False,
+    wavelengths: Sequence[float] = (),
 ) -> Loaded:
     """The transitions of a task.
 
     `source` "auto" takes the published data if they are on this machine, else a recording of the standard size, else downloads;
     "recorded" and "download" allow only the one or the other. `episodes` and `seed` choose a recording of another size, and
-    `dataset_dir` a folder with the benchmark's own files. `normalise` takes observations to mean 0 and standard deviation 1.
+    `dataset_dir` a folder with the benchmark's own files. `normalise` takes observations to mean 0 and standard deviation 1,
+    and `wavelengths` adds Fourier features to them (`Transitions.normalised`).
 
     Raises ValueError on an unknown task or source and on damaged data; FileNotFoundError when the data are not here and cannot
     be had, with the command that records them, or the reason why none can.
@@ -60,8 +63,8 @@ def load(
         raise ValueError(unknown("source", source, SOURCES))
     found, folder = _find(task.dataset, source, episodes, seed, dataset_dir)
     train, validation = (ogbench if task.dataset.benchmark == "ogbench" else minari).transitions(task, folder)
-    if normalise:
-        train = train.normalised()
+    if normalise or wavelengths:
+        train = train.normalised(wavelengths=wavelengths)
         validation = None if validation is None else validation.normalised(train.normaliser)
     return Loaded(task, train, validation, folder, found)
 

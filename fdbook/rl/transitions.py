@@ -7,6 +7,7 @@ which keeps every observation once instead of twice).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,7 +17,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
-from fdbook.checks import Array, check_point, check_rows, check_shape
+from fdbook.checks import Array, check_point, check_range, check_rows, check_shape
 
 
 __all__ = ["ACTION_BOUND", "Batch", "Normaliser", "Transitions"]
@@ -38,15 +39,34 @@ class Batch(NamedTuple):
 
 
 class Normaliser(eqx.Module):
-    """Takes observations to mean 0 and standard deviation 1 under the data it was made from; for evaluation too."""
+    """Takes observations to mean 0 and standard deviation 1 under the data it was made from; for evaluation too.
+
+    With `wavelengths` it puts Fourier features behind them: for each wavelength the sines, then the cosines, of all coordinates.
+    A small network is smooth, and gives places nearby nearby values although a wall may stand between them; short waves let it
+    tell them apart.
+    """
 
     mean: Float[Array, " observation"]
     scale: Float[Array, " observation"]
+    wavelengths: tuple[float, ...] = eqx.field(static=True, default=(), converter=tuple)
+    """In standard deviations, so that one number serves every coordinate."""
 
-    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch observation"]:
-        """The normalised observation, or observations."""
+    def __check_init__(self):
+        for wavelength in self.wavelengths:
+            check_range(wavelength, "a wavelength", "Normaliser", open_low=True)
+
+    @property
+    def width(self) -> int:
+        """The number of features of an observation."""
+        return self.mean.size * (1 + 2 * len(self.wavelengths))
+
+    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch features"]:
+        """The features of an observation, or of several."""
         shape = (1,) * (jnp.ndim(observation) - 1) + self.mean.shape
-        return (jnp.asarray(observation, self.mean.dtype) - self.mean.reshape(shape)) / self.scale.reshape(shape)
+        normal = (jnp.asarray(observation, self.mean.dtype) - self.mean.reshape(shape)) / self.scale.reshape(shape)
+        phases = [2 * jnp.pi / wavelength * normal for wavelength in self.wavelengths]
+        waves = [wave(phase) for phase in phases for wave in (jnp.sin, jnp.cos)]
+        return jnp.concatenate([normal, *waves], axis=-1) if waves else normal
 
 
 class Transitions(eqx.Module):
@@ -178,11 +198,13 @@ class Transitions(eqx.Module):
         frames = self.observations[jnp.maximum(rows[:, None] - earlier[None], self.starts[rows][:, None])]
         return jnp.moveaxis(frames, 1, -2).reshape(*frames.shape[:1], *frames.shape[2:-1], -1)
 
-    def normalised(self, normaliser: Normaliser | None = None) -> "Transitions":
+    def normalised(self, normaliser: Normaliser | None = None, *, wavelengths: Sequence[float] = ()) -> "Transitions":
         """The same with observations of mean 0 and standard deviation 1, and the statistics kept in `normaliser`.
 
-        A given normaliser is used instead of the statistics of these data, as for a validation set. Standard deviations below
-        1e-3 count as 1e-3. Raises ValueError for pictures and for transitions that are normalised already.
+        With `wavelengths`, in standard deviations, sines and cosines of the coordinates follow them (`Normaliser`). A given
+        normaliser is used instead of the statistics of these data, as for a validation set. Standard deviations below 1e-3
+        count as 1e-3. Raises ValueError for pictures, for transitions that are normalised already, and for a wavelength that is
+        not positive.
         """
         if self.observations.ndim != 2:
             raise ValueError("Transitions.normalised takes observations that are states; these are pictures.")
@@ -190,7 +212,7 @@ class Transitions(eqx.Module):
             raise ValueError("Transitions.normalised takes raw observations; these are normalised already.")
         if normaliser is None:
             mean = jnp.mean(self.observations, axis=0)
-            normaliser = Normaliser(mean, jnp.maximum(jnp.std(self.observations, axis=0), 1e-3))
+            normaliser = Normaliser(mean, jnp.maximum(jnp.std(self.observations, axis=0), 1e-3), wavelengths)
         check_point(normaliser.mean, self.observations.shape[1], "Transitions.normalised")
         following = None if self.next_observations is None else normaliser(self.next_observations)
         changes = {"observations": normaliser(self.observations), "next_observations": following}

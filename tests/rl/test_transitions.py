@@ -165,7 +165,24 @@ def test_normalised_observations_and_their_statistics(compact, budget):
     )
 
 
+def test_waves_are_sines_and_cosines_of_normalised_coordinates(budget):
+    observations = np.random.default_rng(1).normal([5, -2], [3, 0.5], (ROWS, 2)).astype(np.float32)
+    transitions = Transitions.of(**rows(observations=observations)).normalised(wavelengths=(8.0, 2.5))
+    normal = (observations - observations.mean(axis=0)) / observations.std(axis=0)
+    parts = [normal]
+    for wavelength in (8.0, 2.5):
+        parts += [np.sin(2 * np.pi * normal / wavelength), np.cos(2 * np.pi * normal / wavelength)]
+    tolerance = budget("normalised_observations")
+    np.testing.assert_allclose(transitions.observations, np.concatenate(parts, axis=1), atol=3 * tolerance)
+    assert transitions.observation_shape == (transitions.normaliser.width,) == (10,)
+    np.testing.assert_allclose(transitions.normaliser(observations[3]), transitions.observations[3], atol=3 * tolerance)
+    other = Transitions.of(**rows(observations=observations)).normalised(transitions.normaliser)
+    np.testing.assert_array_equal(other.observations, transitions.observations)
+
+
 def test_what_cannot_be_normalised():
+    with pytest.raises(ValueError, match=r"^Normaliser takes a wavelength in \(0, inf\]; got 0.$"):
+        Transitions.of(**rows()).normalised(wavelengths=(4.0, 0.0))
     with pytest.raises(
         ValueError, match=r"^Transitions.normalised takes observations that are states; these are pictures.$"
     ):
