@@ -115,7 +115,7 @@ def draw(numbers):
             upper.plot(steps, score.mean(axis=1), **_look(entry, linewidth=2, clip_on=False, zorder=3))
             _draw_duality(lower, entry)
         upper.set(title=_title(task), ylim=(0, 100), ylabel="success (%)")
-        upper.legend(loc="upper left")
+        upper.legend(loc="best")
         upper.grid(axis="y")
         lower.set(xlabel="updates (thousands)", yscale="log", ylabel="ratio", ylim=(0.08, 8))
         lower.set_yticks([0.1, 0.3, 1, 3], labels=["0.1", "0.3", "1", "3"])
