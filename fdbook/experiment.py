@@ -164,7 +164,8 @@ def train(
 
     `metric` belongs to the agent "fidec" (`fdbook.rl.agents.METRICS`); `preset` gives sizes and steps, `overrides` any of the
     agent's settings. Without a `folder` nothing is written; with one, the run saves checkpoints, is carried on when it is there
-    already, and ends with record.json. Data come from `loaded`, or from `fdbook.data.load.load` with `source` and the rest.
+    already, and ends with record.json. Data come from `loaded` as they are, or from `fdbook.data.load.load` with `source` and the
+    rest; `normalise` and `wavelengths` say how it prepares observations (None: as the preset does).
 
     Raises ValueError for unknown names, settings out of range, and a folder that holds another run; and what
     `fdbook.data.load.load` and `fdbook.rl.train.train` raise.
