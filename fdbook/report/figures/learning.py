@@ -6,6 +6,7 @@ each task and each method. Runs of one task, method and settings are joined seed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from fdbook.report import style
@@ -24,6 +25,7 @@ LABELS = {
 }
 LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
 FISHER = {"paper": "fisher-paper", "released": "fisher-released", "exact": "fisher-exact", "fisher-rao": "fisher-rao"}
+DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
 
 
 def method(record) -> str:
@@ -121,7 +123,11 @@ def draw(numbers):
         lower.set_yticks([0.1, 0.3, 1, 3], labels=["0.1", "0.3", "1", "3"])
         lower.yaxis.set_minor_locator(NullLocator())
         lower.xaxis.set_major_locator(MaxNLocator(6))
-        lower.legend(loc="upper right")
+        lower.legend(
+            handles=[Line2D([], [], color=style.INK, linestyle=line, label=label) for line, label in DUALITY],
+            loc="lower right",
+            ncols=2,
+        )
     for ax, letter in zip(axes.ravel(), "abcdefgh", strict=False):
         style.panel_label(ax, letter)
     return fig
@@ -136,9 +142,6 @@ def _draw_duality(ax, entry):
     multiplier = np.asarray(entry["multiplier"], float)
     look = _look(entry, marker="")
     ax.axhline(1, color=style.GREY, linewidth=0.8)
-    for rows, line, label in (
-        (penalty, "-", "penalty / budget"),
-        (multiplier / multiplier[-1], "--", "multiplier / its last"),
-    ):
-        ax.plot(steps, rows.mean(axis=1), color=look["color"], linestyle=line, label=label)
+    for rows, (line, _) in zip((penalty, multiplier / multiplier[-1]), DUALITY, strict=True):
+        ax.plot(steps, rows.mean(axis=1), color=look["color"], linestyle=line)
         ax.fill_between(steps, rows.min(axis=1), rows.max(axis=1), color=look["color"], alpha=0.2, linewidth=0)
