@@ -296,22 +296,30 @@ def measure_agents() -> list[Row]:
 
 
 def measure_loop() -> list[Row]:
-    """What the scanned loop and stacked seeds save, for FiDec (best, in turns)."""
+    """What the scanned loop saves for a heavy update (FiDec) and a light one (BC); what stacked seeds save (best, in turns)."""
     data, width, depth = _rows(20_020), *SMALL
-    one, four = _agents("fidec", width=width, depth=depth), _agents("fidec", 4, width=width, depth=depth)
+    one, four, light = (
+        _agents(name, n, width=width, depth=depth) for name, n in (("fidec", 1), ("fidec", 4), ("bc", 1))
+    )
     works = {
         "scanned": _work(*one, data, LOOP_UPDATES),
         "dispatched": _work(*one, data, LOOP_UPDATES, chunk=1),
+        "light scanned": _work(*light, data, LOOP_UPDATES),
+        "light dispatched": _work(*light, data, LOOP_UPDATES, chunk=1),
         "four": _work(*four, data, LOOP_UPDATES),
     }
     best = {name: 1e3 * seconds / LOOP_UPDATES for name, seconds in _best(works, ROUNDS).items()}
+    rows = []
+    for what, kind, bound in (("a FiDec update", "", "at least 2"), ("a BC update", "light ", "")):
+        scanned, dispatched = best[f"{kind}scanned"], best[f"{kind}dispatched"]
+        rows += [
+            Row(f"{what}, width {width}, depth {depth}, one of {LOOP_UPDATES} in a dispatch", scanned, "ms"),
+            Row("the same, a dispatch each", dispatched, "ms"),
+            Row("a dispatch each over one for all", dispatched / scanned, "", bound),
+        ]
     return [
-        Row(
-            f"a FiDec update, width {width}, depth {depth}, one of {LOOP_UPDATES} in a dispatch", best["scanned"], "ms"
-        ),
-        Row("the same, a dispatch each", best["dispatched"], "ms"),
-        Row("a dispatch each over one for all", best["dispatched"] / best["scanned"], "", "at least 2"),
-        Row("four seeds together", best["four"], "ms"),
+        *rows,
+        Row("four seeds of FiDec together", best["four"], "ms"),
         Row("four seeds over one", best["four"] / best["scanned"], "", "at most 4.2"),
     ]
 
