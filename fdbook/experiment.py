@@ -184,10 +184,13 @@ def train(
     if evaluations is None:
         evaluations = [step for step in chosen.evaluations if step < steps] + [steps]
     if loaded is None:
+        normalise = chosen.normalise if normalise is None else normalise
+        if wavelengths is None:
+            wavelengths = chosen.wavelengths if normalise else ()
         place = {"source": source, "episodes": data_episodes, "seed": data_seed, "dataset_dir": dataset_dir}
-        place["normalise"] = chosen.normalise if normalise is None else normalise
-        place["wavelengths"] = chosen.wavelengths if wavelengths is None else wavelengths
-        loaded = load(task_, **place)
+        loaded = load(task_, normalise=normalise, wavelengths=wavelengths, **place)
+    elif normalise is not None or wavelengths is not None:
+        raise ValueError("train takes `loaded` data as they are: prepare them with Transitions.normalised instead.")
     if folder is not None and type(loaded.train.normaliser) not in (Normaliser, type(None)):
         other = type(loaded.train.normaliser).__name__
         raise ValueError(f"A run that is kept takes a Normaliser, which its record can describe; got a {other}.")

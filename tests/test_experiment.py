@@ -96,6 +96,21 @@ def test_waves_are_in_the_record_and_come_back(here):
     }
 
 
+def test_raw_observations_stay_raw_although_the_preset_has_waves(here):
+    options = {"episodes": 1, "log_every": 1, "progress": False, "data_episodes": EPISODES}
+    with pytest.warns(UserWarning, match="reaches the goal"):
+        _, made = experiment.train(TASK, "bc", steps=1, normalise=False, **options, **SMALL)
+    assert made.data["normaliser"] is None
+
+
+def test_waves_that_would_be_ignored_are_refused(loaded):
+    with pytest.raises(ValueError, match=r"^load adds waves to normalised observations only; got wavelengths with"):
+        load(TASK, episodes=EPISODES, wavelengths=(8.0,))
+    for ignored in ({"wavelengths": (8.0,)}, {"normalise": False}):
+        with pytest.raises(ValueError, match=r"^train takes `loaded` data as they are: prepare them"):
+            experiment.train(TASK, "bc", loaded=loaded, steps=1, **ignored)
+
+
 def test_a_normaliser_that_no_record_can_describe_is_refused(loaded):
     class Other(Normaliser):
         pass

@@ -53,17 +53,19 @@ def load(
     `source` "auto" takes the published data if they are on this machine, else a recording of the standard size, else downloads;
     "recorded" and "download" allow only the one or the other. `episodes` and `seed` choose a recording of another size, and
     `dataset_dir` a folder with the benchmark's own files. `normalise` takes observations to mean 0 and standard deviation 1,
-    and `wavelengths` adds Fourier features to them (`Transitions.normalised`).
+    and `wavelengths` adds Fourier features to these (`Transitions.normalised`).
 
-    Raises ValueError on an unknown task or source and on damaged data; FileNotFoundError when the data are not here and cannot
-    be had, with the command that records them, or the reason why none can.
+    Raises ValueError on an unknown task or source, waves without `normalise`, and damaged data; FileNotFoundError when the data
+    are not here and cannot be had, with the command that records them, or the reason why none can.
     """
     task = task if isinstance(task, Task) else find_task(task)
     if source not in SOURCES:
         raise ValueError(unknown("source", source, SOURCES))
+    if wavelengths and not normalise:
+        raise ValueError("load adds waves to normalised observations only; got wavelengths with normalise=False.")
     found, folder = _find(task.dataset, source, episodes, seed, dataset_dir)
     train, validation = (ogbench if task.dataset.benchmark == "ogbench" else minari).transitions(task, folder)
-    if normalise or wavelengths:
+    if normalise:
         train = train.normalised(wavelengths=wavelengths)
         validation = None if validation is None else validation.normalised(train.normaliser)
     return Loaded(task, train, validation, folder, found)
