@@ -1,5 +1,6 @@
 """`fdbook train` and `fdbook evaluate`."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -17,54 +18,119 @@ def add_train(commands) -> None:
         _train,
         summary="train an agent on a task, several seeds at once, and keep a record of the run",
         examples=(
-            "fdbook train cube-single-play-singletask                         Fisher Decorator, half an hour",
-            "fdbook train cube-single-play-singletask --agent deflow          the same with the L2 metric",
-            "fdbook train pointmaze-medium-navigate-singletask --seeds 3      three seeds, trained together",
-            "fdbook train cube-single-play-singletask --preset paper          the papers' sizes: for a GPU",
-            "fdbook train cube-single-play-singletask --set budget=0.01       another setting",
+            "fdbook train cube-single                         Fisher Decorator, half an hour",
+            "fdbook train cube-single --agent deflow          the same with the L2 metric",
+            "fdbook train pointmaze-medium --seeds 3          three seeds, trained together",
+            "fdbook train cube-single --preset paper          the papers' sizes: for a GPU",
+            "fdbook train cube-single --set budget=0.01       another setting",
+            "fdbook train cube-single --set metric.damping=0.01",
+            "fdbook train --data log.npz --env MyRobot-v0     data and an environment of your own",
         ),
     )
-    parser.add_argument("task", metavar="TASK", help="a task, as `fdbook data list` names them")
+    parser.add_argument("task", metavar="TASK", nargs="?", help="a task, as `fdbook data list` names them")
+    parser.add_argument("--agent", metavar="NAME", default="fidec", help="one of those below (default: fidec)")
+    parser.add_argument("--metric", metavar="NAME", help="of fidec, one of those below (default: the preset's)")
     parser.add_argument(
-        "--agent", metavar="NAME", default="fidec", help="bc, ifql, fql, deflow, fidec, iql or rebrac (default: fidec)"
+        "--preset", metavar="NAME", default="laptop", help="sizes, updates and settings (default: laptop)"
+    )
+    _add_seeds(parser)
+    parser.add_argument("--updates", "--steps", metavar="N", type=whole(1), help="updates (default: the preset's)")
+    parser.add_argument(
+        "--evaluations",
+        metavar="N,N,...",
+        type=_numbers(int),
+        help="updates after which to evaluate (default: the preset's)",
     )
     parser.add_argument(
-        "--metric", metavar="NAME", help="of fidec: paper, released, exact, fisher-rao or l2 (default: exact)"
+        "--episodes", metavar="N", type=whole(1), help="episodes of an evaluation (default: the preset's)"
     )
     parser.add_argument(
-        "--preset", metavar="NAME", default="laptop", help="sizes and steps: laptop or paper (default: laptop)"
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="take observations to mean 0 and deviation 1 (default: as the preset does)",
     )
+    parser.add_argument(
+        "--wavelengths", metavar="X,X,...", type=_numbers(float), help="add Fourier features to normalized observations"
+    )
+    _add_settings(parser, "a setting of the agent, or metric.NAME for one of the metric; can be given several times")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder of the run (default: runs/TASK/AGENT-PRESET-...)"
+    )
+    _add_data(parser)
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    _describe_names(parser)
+
+
+def _add_seeds(parser):
     parser.add_argument(
         "--seeds", metavar="N", type=whole(1), default=1, help="train seeds 0 to N - 1 together (default: 1)"
     )
     parser.add_argument(
         "--first-seed", metavar="N", type=whole(0), default=0, help="begin with another seed (default: 0)"
     )
-    parser.add_argument("--steps", metavar="N", type=whole(1), help="updates (default: the preset's)")
-    parser.add_argument("--episodes", metavar="N", type=whole(1), help="episodes of an evaluation (default: 50)")
+
+
+def _add_settings(parser, summary):
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help=summary)
+
+
+def _add_data(parser):
     parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="a setting of the agent; can be given several times",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="folder of the run (default: runs/TASK/AGENT-PRESET-...)"
-    )
-    parser.add_argument(
-        "--source", metavar="NAME", default="auto", help="where data come from: auto, recorded or download"
+        "--source",
+        metavar="NAME",
+        default="auto",
+        help="where data come from: auto, recorded or download (default: auto)",
     )
     parser.add_argument("--data-episodes", metavar="N", type=whole(1), help="use a recording of another size")
+    parser.add_argument("--data-seed", metavar="N", type=whole(0), default=0, help="use a recording of another seed")
     parser.add_argument("--dataset-dir", metavar="DIR", type=Path, help="a folder with the benchmark's own files")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    parser.add_argument(
+        "--data",
+        metavar="FILE|ID",
+        help="data of your own instead of a task: an npz file in OGBench's layout, or a Minari id",
+    )
+    parser.add_argument("--env", metavar="ID", help="the gymnasium id of the environment to evaluate such data in")
+
+
+class _Names(argparse.Action):
+    """Prints the names that the registries hold, and stops."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from fdbook.experiment import PRESETS
+        from fdbook.rl import agents
+
+        for name, (_, summary) in agents.NAMES.items():
+            print(f"agent   {name:<11} {summary}")
+        for name, summary in agents.metric_summaries().items():
+            print(f"metric  {name:<11} {summary}")
+        for name, make in PRESETS.items():
+            print(f"preset  {name:<11} {make.__doc__.splitlines()[0]}")
+        parser.exit()
+
+
+def _describe_names(parser):
+    parser.add_argument("--names", action=_Names, nargs=0, help="print the agents, metrics and presets, and stop")
+
+
+def _numbers(kind):
+    """An argparse type: numbers with commas between them; an empty text is none of them."""
+
+    def convert(text: str) -> tuple:
+        try:
+            return tuple(kind(part) for part in text.split(",") if part)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected numbers with commas between them, got {text!r}") from None
+
+    return convert
 
 
 def _value(text: str):
-    """A setting's value: a number, true, false, none, or a word."""
+    """A setting's value: a number, true, false, none, a word, or several with commas between them."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
+    if "," in text:
+        return tuple(_value(part) for part in text.split(","))
     for kind in (int, float):
         try:
             return kind(text)
@@ -73,51 +139,65 @@ def _value(text: str):
     return text
 
 
-def _overrides(arguments) -> dict:
-    overrides = {}
+def _settings(arguments) -> tuple[dict, dict]:
+    """The settings of --set: the agent's, and the metric's."""
+    own, of_metric = {}, {}
     for text in arguments.set:
         name, equals, value = text.partition("=")
         if not equals:
             raise Misuse(f"--set takes NAME=VALUE; got {text!r}")
-        overrides[name] = _value(value)
-    return overrides
+        target = of_metric if name.startswith("metric.") else own
+        target[name.removeprefix("metric.")] = _value(value)
+    return own, of_metric
+
+
+def _spec(arguments):
+    """The specification that was typed."""
+    from fdbook import experiment
+    from fdbook.data import custom
+    from fdbook.geometry import metrics
+
+    config, options = _settings(arguments)
+    if (arguments.task is None) == (arguments.data is None):
+        raise Misuse("train takes the name of a task, or --data with data of your own")
+    if arguments.env is not None and arguments.data is None:
+        raise Misuse("--env belongs to --data: the tasks of the registry have their own environments")
+    task = arguments.task or custom.from_source(arguments.data, arguments.env)
+    metric = arguments.metric
+    if options:
+        metric = metrics.make(metric or experiment.RunSpec(task, preset=arguments.preset).method.split()[1], **options)
+    first = arguments.first_seed
+    return experiment.RunSpec(
+        task,
+        arguments.agent,
+        metric=metric,
+        preset=arguments.preset,
+        data=_data_spec(arguments),
+        seeds=range(first, first + arguments.seeds),
+        config=config,
+        **{
+            name: getattr(arguments, name)
+            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths")
+        },
+    )
+
+
+def _data_spec(arguments) -> dict:
+    """What --source and the options beside it say, without what they do not."""
+    said = {"source": arguments.source, "episodes": arguments.data_episodes, "seed": arguments.data_seed}
+    return said | {"dataset_dir": arguments.dataset_dir and str(arguments.dataset_dir)}
 
 
 def _train(arguments):
-    overrides = _overrides(arguments)
     from fdbook import experiment
-    from fdbook.data import tasks
-    from fdbook.rl import agents
 
     try:
-        task = tasks.find_task(arguments.task)
-        agents.make(arguments.agent, arguments.metric)
-        experiment.preset(arguments.preset, task)
-        experiment.settings_of(task, arguments.agent, {}, overrides, arguments.metric)
+        spec = _spec(arguments)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    sizes = {name: getattr(arguments, name) for name in ("steps", "episodes")}
-    unusual = overrides | {name: value for name, value in sizes.items() if value is not None}
-    folder = arguments.out or experiment.run_folder(
-        task, arguments.agent, arguments.metric, arguments.preset, seeds, unusual
-    )
-    print(f"The run is kept in {folder}.", flush=True)
-    _, record = experiment.train(
-        task.name,
-        arguments.agent,
-        metric=arguments.metric,
-        preset=arguments.preset,
-        seeds=list(seeds),
-        folder=folder,
-        source=arguments.source,
-        data_episodes=arguments.data_episodes,
-        dataset_dir=arguments.dataset_dir,
-        progress=bars(arguments),
-        **sizes,
-        **overrides,
-    )
-    print(experiment.summary(record))
+    folder = arguments.out or spec.folder
+    run = experiment.train(spec, folder, progress=bars(arguments))
+    print(experiment.summary(run.record))
 
 
 def add_evaluate(commands) -> None:
@@ -128,23 +208,15 @@ def add_evaluate(commands) -> None:
         _evaluate,
         summary="evaluate the newest checkpoint of a run, and film it",
         examples=(
-            "fdbook evaluate runs/cube-single-play-singletask-task2-v0/fidec-exact-laptop-1-seeds",
+            "fdbook evaluate runs/cube-single-play-singletask-task2-v0/fidec-exact-laptop-seed-0",
             "fdbook evaluate runs/... --episodes 200          with more episodes",
             "fdbook evaluate runs/... --set candidates=16     the best of 16 actions, as the critics judge them",
             "fdbook evaluate runs/... --video episode.gif     and film one episode (needs EGL or a display)",
         ),
     )
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="act with another setting: candidates, refinements",
-    )
+    _add_settings(parser, "act with another setting: candidates, refinements")
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run, as `fdbook train` named it")
-    parser.add_argument(
-        "--episodes", metavar="N", type=whole(1), default=50, help="episodes for each seed (default: 50)"
-    )
+    parser.add_argument("--episodes", metavar="N", type=whole(1), help="episodes for each seed (default: the run's)")
     parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of the first seed into a GIF")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
 
@@ -160,16 +232,18 @@ def _evaluate(arguments):
     if arguments.video is not None:
         check_writable(arguments.video.parent)
     run = experiment.open_run(arguments.run_folder)
+    config, of_metric = _settings(arguments)
+    if of_metric:
+        raise Misuse("evaluate takes settings of acting; a metric is one of training")
     try:
-        run = run.acting(**_overrides(arguments))
+        run = run.acting(**config)
     except ValueError as error:
         raise Misuse(str(error)) from error
-    found = run.evaluate(episodes=arguments.episodes, progress=bars(arguments))
-    print(
-        f"{run.record.agent} on {run.record.task}, the checkpoint of update {run.step:,}, {arguments.episodes} episodes"
-    )
+    episodes = arguments.episodes or run.spec.episodes
+    found = run.evaluate(episodes=episodes, progress=bars(arguments))
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {episodes} episodes")
     print("  seed     score   success    return    length")
-    for i, seed in enumerate(run.record.seeds):
+    for i, seed in enumerate(run.spec.seeds):
         row = "".join(f"{found[name][i]:10.1f}" for name in ("score", "success", "return", "length"))
         print(f"  {seed:>4}{row}")
     if arguments.video is not None:

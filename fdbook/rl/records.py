@@ -1,6 +1,7 @@
-"""The run record: what was run, on what, with which settings and seeds, and what came out, as one JSON file.
+"""The run record: what was run, on what data, and what came out, as one JSON file.
 
-The training loop writes it; tables, figures and sentences read it. Curves and scores have one value for each seed.
+`fdbook.experiment.train` makes it from a specification, the training loop fills it, tables, figures and sentences read it. Curves
+and scores have one value for each seed.
 """
 
 import dataclasses
@@ -16,59 +17,114 @@ import numpy as np
 from fdbook.disk import write_whole
 
 
-__all__ = ["Record", "about", "read"]
+__all__ = ["Progress", "Record", "about", "read"]
 
 LAST = 3
 NAME = "record.json"
+LABELS = ("preset", "overrides")
+"""Parts of a specification that say where its values came from, and not what they are."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come, and what has come out: the part of a record that a checkpoint keeps, too."""
+
+    done: int = 0
+    """Updates so far."""
+    wall: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Seconds spent in training, evaluating and saving."""
+    curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
+    """By the name of a scalar: its means over the updates since the last logged one, one row each time, one column a seed."""
+    logged: list[int] = dataclasses.field(default_factory=list)
+    """The updates of the rows of `curves`."""
+    scores: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Of each evaluation: the update, under "step", and for each seed the score and what explains it, means over episodes."""
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Versions and machine, where the run began."""
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> "Progress":
+        """The inverse of `dataclasses.asdict`. Raises TypeError for a tree of another kind."""
+        return cls(**tree)
 
 
 @dataclasses.dataclass
 class Record:
     """One run of one agent on one task with several seeds."""
 
-    task: str
-    agent: str
-    metric: str | None
-    preset: str
-    settings: dict[str, Any]
-    seeds: list[int]
-    steps: int
-    """Updates asked for."""
-    evaluations: list[int]
-    """The updates after which it is evaluated."""
-    episodes: int
-    """Episodes of an evaluation, for each seed."""
+    spec: dict[str, Any]
+    """The specification, as `fdbook.experiment.RunSpec.to_dict` gives it."""
     data: dict[str, Any]
     """Name, source, size and fingerprint of the transitions."""
-    about: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Versions and machine, where the run began."""
     status: Literal["running", "stopped", "finished", "broken"] = "running"
-    done: int = 0
-    """Updates done so far."""
-    wall: dict[str, float] = dataclasses.field(default_factory=dict)
-    """Seconds spent in training, evaluating and saving."""
-    curves: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
-    """By the name of a scalar: its means over the updates since the last logged step, one row a step, one column a seed."""
-    logged: list[int] = dataclasses.field(default_factory=list)
-    """The steps of the rows of `curves`."""
-    scores: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """Of each evaluation: the step, and for each seed score, success and return in the mean, and length."""
     note: str = ""
     """Why a run broke."""
+    progress: Progress = dataclasses.field(default_factory=Progress)
 
     @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.spec["task"]["name"]
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent."""
+        return self.spec["agent"]
+
+    @property
+    def metric(self) -> str | None:
+        """The short name of the metric of a decorated flow, as the command line has it; None for other agents."""
+        return None if self.spec["metric"] is None else self.spec["metric"]["label"]
+
+    @property
+    def method(self) -> str:
+        """The name of the method in tables and figures: the agent, for "fidec" with its metric, as in "fidec exact"."""
+        return f"{self.agent} {self.metric}" if self.agent == "fidec" else self.agent
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that are trained side by side."""
+        return list(self.spec["seeds"])
+
+    @property
+    def updates(self) -> int:
+        """Updates asked for."""
+        return self.spec["updates"]
+
+    @property
+    def evaluations(self) -> list[int]:
+        """The updates after which it is evaluated."""
+        return list(self.spec["evaluations"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The agent's configuration, without its metric."""
+        return self.spec["config"]
+
+    @property
+    def done(self) -> int:
+        """Updates so far."""
+        return self.progress.done
+
+    @property
+    def scores(self) -> list[dict[str, Any]]:
+        """The evaluations so far (`Progress.scores`)."""
+        return self.progress.scores
+
     def identity(self) -> dict[str, Any]:
-        """What a run that is carried on must share with the one that began."""
-        names = ("task", "agent", "metric", "settings", "seeds", "steps", "evaluations", "episodes")
-        return {name: getattr(self, name) for name in names} | {"data": self.data.get("fingerprint")}
+        """What a run that is carried on must share with the one that began, by dotted names."""
+        flat = {name: value for name, value in flatten(self.spec).items() if name.split(".")[0] not in LABELS}
+        return flat | {"data with the fingerprint": self.data.get("fingerprint")}
 
     def score(self, last: int = LAST) -> np.ndarray:
         """The papers' number for each seed: the mean score of the last three evaluations (or of as many as there are).
 
-        Raises ValueError before the first evaluation.
+        Raises ValueError before the first evaluation, and for a task that has no environment to score in.
         """
         if not self.scores:
             raise ValueError(f"The run of {self.agent} on {self.task} has not been evaluated yet.")
+        if "score" not in self.scores[-1]:
+            raise ValueError(f"The task {self.task} has no environment, so that its runs have no score.")
         return np.mean([evaluation["score"] for evaluation in self.scores[-last:]], axis=0)
 
     def write(self, folder: Path) -> None:
@@ -76,13 +132,25 @@ class Record:
         write_whole({folder / NAME: (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode()})
 
     @classmethod
-    def of(cls, tree: dict[str, Any]) -> "Record":
+    def from_dict(cls, tree: dict[str, Any]) -> "Record":
         """The record that a JSON tree describes. Raises ValueError for a tree that is none."""
-        known = {field.name for field in dataclasses.fields(cls)}
         try:
-            return cls(**{key: value for key, value in tree.items() if key in known})
-        except (TypeError, AttributeError) as error:
-            raise ValueError("This is no run record: fields are missing.") from error
+            record = cls(**(tree | {"progress": Progress.from_dict(tree["progress"])}))
+            flatten(
+                {name: record.spec[name] for name in ("task", "agent", "metric", "seeds", "updates", "evaluations")}
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError("This is no run record: fields are missing, or there are others.") from error
+        return record
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+        flat |= nested
+    return flat
 
 
 def read(path: str | Path) -> Record:
@@ -92,13 +160,13 @@ def read(path: str | Path) -> Record:
     if not path.exists():
         raise FileNotFoundError(f"There is no run record {path}.")
     try:
-        return Record.of(json.loads(path.read_text(encoding="utf-8")))
+        return Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise ValueError(f"{path} is no run record: it is damaged, or something else wrote it.") from error
 
 
 def about() -> dict[str, Any]:
-    """What a run depends on beside its settings: versions, system, cores and device."""
+    """What a run depends on beside its specification: versions, system, cores and device."""
     import jax
 
     packages = (

@@ -126,7 +126,7 @@ def _breakage(metrics: dict[str, np.ndarray], first: int, bound: float) -> tuple
 
 
 class _Log:
-    """Means of the scalars between logged steps, in the record and, with a folder, for TensorBoard."""
+    """Means of the scalars between logged updates, in the record and, with a folder, for TensorBoard."""
 
     def __init__(self, record, folder, every):
         from tensorboardX import SummaryWriter
@@ -140,11 +140,12 @@ class _Log:
             name: self.sums.get(name, 0.0) + values.sum(axis=0, dtype=float) for name, values in metrics.items()
         }
         self.count += rows
-        if step % self.every == 0 or step == self.record.steps:
-            self.record.logged.append(step)
+        if step % self.every == 0 or step == self.record.updates:
+            progress = self.record.progress
+            progress.logged.append(step)
             for name, total in self.sums.items():
                 mean = [float(f"{value:.6g}") for value in total / self.count]
-                self.record.curves.setdefault(name, []).append(mean)
+                progress.curves.setdefault(name, []).append(mean)
                 self.scalars(f"train/{name}", mean, step)
             self.sums, self.count = {}, 0
 
@@ -156,24 +157,6 @@ class _Log:
     def close(self):
         if self.writer is not None:
             self.writer.close()
-
-
-@dataclasses.dataclass
-class _Clock:
-    """Seconds by what they were spent on."""
-
-    wall: dict[str, float]
-
-    @contextlib.contextmanager
-    def __call__(self, what: str):
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.wall[what] = round(self.wall.get(what, 0.0) + time.perf_counter() - start, 3)
-
-
-STORY = ("curves", "logged", "scores", "wall", "about")
 
 
 def train(
@@ -191,139 +174,173 @@ def train(
 ) -> Agent:
     """Trains stacked agents (`init`) as a record says, writes into the record what comes out, and returns the agents.
 
-    `evaluate(agents, stopped)` gives a dict with a list of one number for each seed under "score" and whatever else; it may
-    return None once `stopped()`. With a `folder` the run saves a checkpoint every `save_every` updates, of which the newest
-    `keep` stay, and carries on from the newest sound one when it is called again, with more steps too. `say` is told what the
-    reader should know.
+    `evaluate(agents, stopped)` gives a dict of lists with one number for each seed; it may return None once `stopped()`. With a
+    `folder` the run saves a checkpoint every `save_every` updates, of which the newest `keep` stay, and carries on from the
+    newest sound one when it is called again, with more updates too. `say` is told what the reader should know.
 
     Raises Stopped after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a critic
-    explodes, with the step and the term; ValueError for a folder that holds another run, or data that have changed; OSError when
-    nothing can be saved.
+    explodes, with the update and the term; ValueError for a folder that holds another run, or data that have changed; OSError
+    when nothing can be saved.
     """
+    options = {"save_every": save_every, "log_every": log_every, "bar": progress}
     if folder is None:
-        return _train(agents, data, record, None, None, evaluate, save_every, log_every, progress)
+        return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
     with Checkpoints(folder / "checkpoints", keep) as stores:
         agents = _resume(stores, folder, agents, record, say)
-        return _train(agents, data, record, folder, stores, evaluate, save_every, log_every, progress)
+        say(f"The run is kept in {folder}.")
+        return _Loop(agents, data, record, folder, stores, evaluate, **options).run()
 
 
-def _train(agents, data, record, folder, stores, evaluate, save_every, log_every, progress):
-    """What is left to do of a run."""
-    if record.done >= record.steps and not _pending(record):
-        return agents
-    record.status, record.note = "running", ""
-    update = Update(jnp.asarray(record.seeds))
-    rewards = max(1.0, float(jnp.max(jnp.abs(data.rewards))))
-    bound = EXPLODED * rewards / (1 - agents.settings.discount)
-    clock, log, agents = _Clock(record.wall), _Log(record, folder, log_every), loop.own(agents)
-    saved = record.done if stores and stores.steps else None
+class _Loop:
+    """What is left to do of a run: evaluations and dispatches in turn, with what is saved and logged between them."""
 
-    def save():
-        nonlocal saved
-        if stores is not None and saved != record.done:
-            with clock("saving"):
-                stores.save(
-                    record.done, agents, {name: getattr(record, name) for name in STORY} | {"step": record.done}
-                )
-            saved = record.done
-        if folder is not None:
-            record.write(folder)
+    def __init__(self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar):
+        self.agents, self.data, self.record, self.folder = agents, data, record, folder
+        self.stores, self.evaluate, self.bar = stores, evaluate, bar
+        self.save_every, self.log_every = save_every, log_every
+        self.update = Update(jnp.asarray(record.seeds))
+        self.saved = record.done if stores and stores.steps else None
 
-    label = f"{record.agent} on {record.task}"
-    options = {"total": record.steps, "initial": record.done, "unit": "update", "unit_scale": True}
-    with _signals() as stopped, tqdm(desc=label, disable=not progress, **options) as bar:
+    def run(self) -> Agent:
+        """Trains to the end, and returns the agents."""
+        record = self.record
+        if record.done >= record.updates and not self._pending():
+            return self.agents
+        record.status, record.note = "running", ""
+        self.agents, self.log = loop.own(self.agents), _Log(record, self.folder, self.log_every)
+        options = {"total": record.updates, "initial": record.done, "unit": "update", "unit_scale": True}
+        label = f"{record.method} on {record.task}"
+        with _signals() as stopped, tqdm(desc=label, disable=not self.bar, **options) as bar:
+            try:
+                self._until_the_end(stopped, bar)
+            except Stopped as stop:
+                record.status = "stopped"
+                self._save()
+                raise Stopped(f"{stop}{'; the same command carries on' if self.folder else ''}.") from None
+            except FloatingPointError as error:
+                record.status, record.note = "broken", f"{error}{self._last_sound()}."
+                self._write()
+                raise FloatingPointError(record.note) from None
+            finally:
+                self.log.close()
+        record.status = "finished"
+        self._write()
+        return self.agents
+
+    def _until_the_end(self, stopped, bar):
+        record = self.record
+        while True:
+            if self._pending():
+                self._evaluate(stopped)
+            if stopped():
+                raise Stopped(f"Stopped after {record.done} of {record.updates} updates")
+            if record.done >= record.updates:
+                return
+            metrics = self._dispatch()
+            bar.update(len(next(iter(metrics.values()))))
+            bar.set_postfix(_postfix(record, metrics), refresh=False)
+            if record.done % self.save_every == 0 or record.done in (record.updates, *record.evaluations):
+                self._save()
+
+    def _dispatch(self) -> dict[str, np.ndarray]:
+        """The updates up to where something is due, and their scalars."""
+        first = self.record.done
+        count, key = self._next() - first, jr.key(1)
+        with self._clock("training"):
+            self.agents, metrics = loop.advance(
+                self.update, self.agents, self.data, key=key, first=first, count=count, chunk=CHUNK
+            )
+        if broken := _breakage(metrics, first, self._bound):
+            raise FloatingPointError(f"The run broke at update {broken[0]}: {broken[1]}")
+        self.record.progress.done += count
+        self.log.add(self.record.done, metrics)
+        return metrics
+
+    @functools.cached_property
+    def _bound(self) -> float:
+        """What no value of a sound critic can be beyond."""
+        rewards = max(1.0, float(jnp.max(jnp.abs(self.data.rewards))))
+        return EXPLODED * rewards / (1 - self.agents.settings.discount)
+
+    def _evaluate(self, stopped):
+        with self._clock("evaluating"):
+            found = self.evaluate(self.agents, stopped)
+        if found is not None:
+            self.record.scores.append({"step": self.record.done, **found})
+            for name, values in found.items():
+                self.log.scalars(f"evaluation/{name}", values, self.record.done)
+            self._save()
+
+    def _pending(self) -> bool:
+        """Whether the run stands at an evaluation that has not been made."""
+        record = self.record
+        due = record.done in record.evaluations and all(each["step"] != record.done for each in record.scores)
+        return due and self.evaluate is not None
+
+    def _next(self) -> int:
+        """Where the next dispatch ends: after a chunk, or earlier where something is due."""
+        record, done = self.record, self.record.done
+        stops = [done + CHUNK, record.updates, *(step for step in record.evaluations if step > done)]
+        return min(stops + [(done // every + 1) * every for every in (self.save_every, self.log_every)])
+
+    def _save(self):
+        if self.stores is not None and self.saved != self.record.done:
+            with self._clock("saving"):
+                self.stores.save(self.record.done, self.agents, dataclasses.asdict(self.record.progress))
+            self.saved = self.record.done
+        self._write()
+
+    def _write(self):
+        if self.folder is not None:
+            self.record.write(self.folder)
+
+    def _last_sound(self) -> str:
+        return f"; the checkpoint of step {self.stores.steps[0]} is sound" if self.stores and self.stores.steps else ""
+
+    @contextlib.contextmanager
+    def _clock(self, what: str):
+        """Adds the seconds that pass within it to what they were spent on."""
+        start, wall = time.perf_counter(), self.record.progress.wall
         try:
-            while True:
-                if evaluate is not None and _pending(record):
-                    with clock("evaluating"):
-                        found = evaluate(agents, stopped)
-                    if found is not None:
-                        record.scores.append({"step": record.done, **found})
-                        log.scalars("evaluation/score", found["score"], record.done)
-                        save()
-                if stopped():
-                    raise Stopped(f"Stopped after {record.done} of {record.steps} updates")
-                if record.done >= record.steps:
-                    break
-                first = record.done
-                count = _next(record, save_every, log_every) - first
-                with clock("training"):
-                    agents, metrics = loop.advance(
-                        update, agents, data, key=jr.key(1), first=first, count=count, chunk=CHUNK
-                    )
-                if broken := _breakage(metrics, first, bound):
-                    raise FloatingPointError(f"The run broke at update {broken[0]}: {broken[1]}")
-                record.done += count
-                log.add(record.done, metrics)
-                bar.update(count)
-                bar.set_postfix(_postfix(record, metrics), refresh=False)
-                if record.done % save_every == 0 or record.done == record.steps or record.done in record.evaluations:
-                    save()
-        except Stopped as stop:
-            record.status = "stopped"
-            save()
-            raise Stopped(f"{stop}{'; the same command carries on' if folder else ''}.") from None
-        except FloatingPointError as error:
-            last = f"; the checkpoint of step {stores.steps[0]} is sound" if stores and stores.steps else ""
-            record.status, record.note = "broken", f"{error}{last}."
-            if folder is not None:
-                record.write(folder)
-            raise FloatingPointError(record.note) from None
+            yield
         finally:
-            log.close()
-    record.status = "finished"
-    if folder is not None:
-        record.write(folder)
-    return agents
-
-
-def _pending(record) -> bool:
-    """Whether the run stands at an evaluation that has not been made."""
-    return record.done in record.evaluations and all(each["step"] != record.done for each in record.scores)
-
-
-def _next(record, save_every: int, log_every: int) -> int:
-    """Where the next dispatch ends: after a chunk, or earlier where something is due."""
-    stops = [record.done + CHUNK, record.steps, *(step for step in record.evaluations if step > record.done)]
-    stops += [(record.done // every + 1) * every for every in (save_every, log_every)]
-    return min(stops)
+            wall[what] = round(wall.get(what, 0.0) + time.perf_counter() - start, 3)
 
 
 def _postfix(record, metrics) -> dict[str, str]:
     shown = {
         name: f"{metrics[name][-1].mean():.3g}" for name in ("critic", "flow", "actor", "multiplier") if name in metrics
     }
-    if record.scores:
+    if record.scores and "score" in record.scores[-1]:
         shown["score"] = " ".join(f"{score:.0f}" for score in record.scores[-1]["score"])
     return shown
 
 
 def _resume(stores, folder, agents, record, say) -> Agent:
-    """The agents of the newest sound checkpoint, and what the record knew then; refuses another run's folder.
-
-    A longer run of the same kind carries a shorter one on: no update depends on how many there will be.
-    """
+    """The agents of the newest sound checkpoint, and what the record knew then; refuses another run's folder."""
     scores = []
     if (folder / records.NAME).exists():
         before = records.read(folder)
-        longer = record.steps > before.steps
-        for name, value in record.identity.items():
-            other = before.identity[name]
-            if other != value and not (longer and name in ("steps", "evaluations")):
-                what = "data with the fingerprint" if name == "data" else name
-                raise ValueError(f"{folder} holds a run with {what} {other!r}, not {value!r}: choose another folder.")
+        _check_same(before, record, folder)
         scores = before.scores
-        if longer:
-            later = [step for step in record.evaluations if step > before.steps]
-            record.evaluations = [*before.evaluations, *later]
     if not stores.steps:
         return agents
     agents, story, complaints = stores.restore(agents)
+    record.progress = records.Progress.from_dict(story)
     if complaints:
-        say(" ".join([*complaints, f"The run is carried on from step {story['step']}."]))
-    for name in STORY:
-        setattr(record, name, story[name])
-    record.done = story["step"]
-    record.scores = [each for each in scores if each["step"] <= record.done] or record.scores
+        say(" ".join([*complaints, f"The run is carried on from step {record.done}."]))
+    record.progress.scores = [each for each in scores if each["step"] <= record.done] or record.scores
     return agents
+
+
+def _check_same(before, record, folder) -> None:
+    """Refuses a folder with another run. A longer one of the same kind carries it on: no update depends on how many there are."""
+    longer, old, new = record.updates > before.updates, before.identity(), record.identity()
+    for name in new | old:
+        if old.get(name) != new.get(name) and not (longer and name in ("updates", "evaluations")):
+            kinds = f"{name} {old.get(name)!r}, not {new.get(name)!r}"
+            raise ValueError(f"{folder} holds a run with {kinds}: choose another folder.")
+    if longer:
+        later = [step for step in record.evaluations if step > before.updates]
+        record.spec = record.spec | {"evaluations": [*before.evaluations, *later]}

@@ -35,24 +35,15 @@ def some_data(seed=0, rows=400, reward=1.0):
     return Transitions.of(observations, actions, rewards, np.ones(rows, np.float32), ends)
 
 
-def some_record(agent="bc", seeds=(0,), steps=600, evaluations=(), data=None, **settings):
-    return records.Record(
-        task="toy",
-        agent=agent,
-        metric=None,
-        preset="none",
-        settings=SIZES | settings,
-        seeds=list(seeds),
-        steps=steps,
-        evaluations=list(evaluations),
-        episodes=1,
-        data={"fingerprint": train.fingerprint(some_data() if data is None else data)},
-    )
+def some_record(agent="bc", seeds=(0,), updates=600, evaluations=(), data=None, **config):
+    spec = {"task": {"name": "toy"}, "agent": agent, "metric": None, "preset": "none", "overrides": []}
+    spec |= {"seeds": list(seeds), "updates": updates, "evaluations": list(evaluations), "config": SIZES | config}
+    return records.Record(spec, {"fingerprint": train.fingerprint(some_data() if data is None else data)})
 
 
 def run(record, data=None, **options):
     data = some_data() if data is None else data
-    made = train.init(agents.make(record.agent), (4,), 2, record.seeds, **record.settings)
+    made = train.init(agents.make(record.agent), (4,), 2, record.seeds, **record.config)
     return train.train(made, data, record, **({"progress": False, "save_every": 200, "log_every": 100} | options))
 
 
@@ -82,7 +73,7 @@ def test_seeds_side_by_side_are_the_seeds_alone(budget):
 
 def test_a_step_of_the_loop_is_an_update_of_the_agent(budget):
     """The loop by hand: batch and noise from the seed and the number of the update, one after the other."""
-    data, record = some_data(), some_record("fql", seeds=(7,), steps=3)
+    data, record = some_data(), some_record("fql", seeds=(7,), updates=3)
     got = run(record, data, log_every=1)
     agent = agents.make("fql")((4,), 2, key=jr.fold_in(jr.key(0), 7), **SIZES)
     losses = []
@@ -92,31 +83,31 @@ def test_a_step_of_the_loop_is_an_update_of_the_agent(budget):
         losses.append(float(info["critic"]))
     for a, b in zip(leaves(got), leaves(agent), strict=True):
         np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=budget("two_orders_of_summation"))
-    assert [row[0] for row in record.curves["critic"]] == pytest.approx(losses, rel=1e-4)
-    assert record.logged == [1, 2, 3]
+    assert [row[0] for row in record.progress.curves["critic"]] == pytest.approx(losses, rel=1e-4)
+    assert record.progress.logged == [1, 2, 3]
 
 
 def test_it_learns_and_logs_means(tmp_path):
-    record = some_record(steps=1000, seeds=(0, 1))
+    record = some_record(updates=1000, seeds=(0, 1))
     run(record, folder=tmp_path)
-    assert record.logged == list(range(100, 1001, 100))
-    curve = np.array(record.curves["flow"])
+    assert record.progress.logged == list(range(100, 1001, 100))
+    curve = np.array(record.progress.curves["flow"])
     assert curve.shape == (10, 2)
     assert np.all(curve[-1] < curve[0])
     assert record.status == "finished"
     assert record.done == 1000
-    assert set(record.wall) == {"training", "saving"}
+    assert set(record.progress.wall) == {"training", "saving"}
     read = records.read(tmp_path)
     assert read == record
-    assert dataclasses.asdict(read)["curves"] == json.loads((tmp_path / "record.json").read_text())["curves"]
+    assert dataclasses.asdict(read) == json.loads((tmp_path / "record.json").read_text())
 
 
 def test_curves_do_not_depend_on_how_often_they_are_logged(budget):
-    often, seldom = some_record(steps=400), some_record(steps=400)
+    often, seldom = some_record(updates=400), some_record(updates=400)
     run(often, log_every=50)
     run(seldom, log_every=200)
-    means = np.array(often.curves["flow"]).reshape(2, 4, 1).mean(axis=1)
-    np.testing.assert_allclose(seldom.curves["flow"], means, rtol=budget("logged_digits"))
+    means = np.array(often.progress.curves["flow"]).reshape(2, 4, 1).mean(axis=1)
+    np.testing.assert_allclose(seldom.progress.curves["flow"], means, rtol=budget("logged_digits"))
 
 
 def events(folder):
@@ -134,16 +125,16 @@ def events(folder):
 
 
 def test_tensorboard_can_read_the_log(tmp_path):
-    record = some_record(steps=200, seeds=(0, 4), evaluations=(200,))
+    record = some_record(updates=200, seeds=(0, 4), evaluations=(200,))
     run(record, folder=tmp_path, evaluate=lambda agents, stopped: {"score": [10.0, 20.0]})
     found = {(tag, step): value for tag, step, value in events(tmp_path / "tensorboard")}
-    assert found["train/flow/seed_4", 100] == pytest.approx(record.curves["flow"][0][1])
+    assert found["train/flow/seed_4", 100] == pytest.approx(record.progress.curves["flow"][0][1])
     assert found["evaluation/score/seed_4", 200] == 20.0
 
 
 def test_evaluations_come_when_they_are_due_and_once():
     steps = []
-    record = some_record(steps=700, evaluations=(130, 500, 700))
+    record = some_record(updates=700, evaluations=(130, 500, 700))
 
     def evaluate(agents, stopped):
         steps.append(record.done)
@@ -159,7 +150,7 @@ def test_evaluations_come_when_they_are_due_and_once():
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
     whole = run(
-        some_record("fql", steps=900, evaluations=(300, 900)), evaluate=lambda agents, stopped: {"score": [1.0]}
+        some_record("fql", updates=900, evaluations=(300, 900)), evaluate=lambda agents, stopped: {"score": [1.0]}
     )
 
     def stopping(agents, stopped):
@@ -168,12 +159,12 @@ def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
             time.sleep(0.01)
         return None
 
-    record = some_record("fql", steps=900, evaluations=(300, 900))
+    record = some_record("fql", updates=900, evaluations=(300, 900))
     with pytest.raises(train.Stopped, match=r"Stopped after 300 of 900 updates; the same command carries on\."):
         run(record, folder=tmp_path, evaluate=stopping, save_every=500)
     assert records.read(tmp_path).status == "stopped"
     assert saved(tmp_path) == [300]
-    again = some_record("fql", steps=900, evaluations=(300, 900))
+    again = some_record("fql", updates=900, evaluations=(300, 900))
     rest = run(again, folder=tmp_path, evaluate=lambda agents, stopped: {"score": [1.0]}, save_every=500)
     assert equal(whole, rest)
     assert [each["step"] for each in again.scores] == [300, 900]
@@ -182,11 +173,11 @@ def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
 
 
 def test_a_finished_run_is_not_run_again(tmp_path):
-    first = run(some_record(steps=300), folder=tmp_path)
+    first = run(some_record(updates=300), folder=tmp_path)
     before = (tmp_path / "record.json").read_bytes()
-    record = some_record(steps=300)
+    record = some_record(updates=300)
     assert equal(first, run(record, folder=tmp_path))
-    assert record.logged == [100, 200, 300]
+    assert record.progress.logged == [100, 200, 300]
     assert (tmp_path / "record.json").read_bytes() == before
 
 
@@ -194,14 +185,14 @@ def test_a_longer_run_carries_a_shorter_one_on_bit_for_bit(tmp_path):
     def judge(agents, stopped):
         return {"score": [1.0]}
 
-    whole = run(some_record("fql", steps=700, evaluations=(200, 700)), evaluate=judge)
-    run(some_record("fql", steps=300, evaluations=(200, 300)), folder=tmp_path, evaluate=judge)
-    record = some_record("fql", steps=700, evaluations=(100, 200, 700))
+    whole = run(some_record("fql", updates=700, evaluations=(200, 700)), evaluate=judge)
+    run(some_record("fql", updates=300, evaluations=(200, 300)), folder=tmp_path, evaluate=judge)
+    record = some_record("fql", updates=700, evaluations=(100, 200, 700))
     assert equal(whole, run(record, folder=tmp_path, evaluate=judge))
     assert [each["step"] for each in record.scores] == [200, 300, 700]
-    assert (record.evaluations, record.logged) == ([200, 300, 700], list(range(100, 701, 100)))
-    with pytest.raises(ValueError, match=r"holds a run with steps 700, not 300: choose another folder"):
-        run(some_record("fql", steps=300, evaluations=(200, 300)), folder=tmp_path)
+    assert (record.evaluations, record.progress.logged) == ([200, 300, 700], list(range(100, 701, 100)))
+    with pytest.raises(ValueError, match=r"holds a run with updates 700, not 300: choose another folder"):
+        run(some_record("fql", updates=300, evaluations=(200, 300)), folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -209,21 +200,22 @@ def test_a_longer_run_carries_a_shorter_one_on_bit_for_bit(tmp_path):
     [
         ({"seeds": (1,)}, r"holds a run with seeds \[0\], not \[1\]: choose another folder\."),
         ({"agent": "fql"}, r"holds a run with agent 'bc', not 'fql': choose another folder\."),
-        ({"width": 16}, r"holds a run with settings .*'width': 8.*, not .*'width': 16.*: choose another folder\."),
+        ({"width": 16}, r"holds a run with config\.width 8, not 16: choose another folder\."),
+        ({"tau": 0.1}, r"holds a run with config\.tau None, not 0\.1: choose another folder\."),
     ],
 )
 def test_another_runs_folder_is_refused(tmp_path, change, sentence):
-    run(some_record(steps=100), folder=tmp_path)
+    run(some_record(updates=100), folder=tmp_path)
     for steps in (100, 200):  # a longer run must be of the same kind too
         with pytest.raises(ValueError, match=sentence):
-            run(some_record(**({"steps": steps} | change)), folder=tmp_path)
+            run(some_record(**({"updates": steps} | change)), folder=tmp_path)
 
 
 def test_data_that_have_changed_are_refused(tmp_path):
-    run(some_record(steps=100), folder=tmp_path)
+    run(some_record(updates=100), folder=tmp_path)
     other = some_data(seed=1)
     with pytest.raises(ValueError, match=r"holds a run with data with the fingerprint '\w{16}', not '\w{16}'"):
-        run(some_record(steps=100, data=other), other, folder=tmp_path)
+        run(some_record(updates=100, data=other), other, folder=tmp_path)
 
 
 def test_a_fingerprint_sees_every_array():
@@ -241,7 +233,7 @@ def test_a_nan_stops_the_run_with_the_step_the_term_and_the_last_good_checkpoint
     """Rewards of 1e18 square to more than single precision holds, once the critic meets them with a row that has one."""
     data = some_data(reward=0.0)
     data = dataclasses.replace(data, rewards=data.rewards.at[17].set(1e25))
-    record = some_record("fql", steps=600, data=data)
+    record = some_record("fql", updates=600, data=data)
     with pytest.raises(
         FloatingPointError, match=r"The run broke at update (\d+): critic became NaN or infinite"
     ) as error:
@@ -256,7 +248,7 @@ def test_a_nan_stops_the_run_with_the_step_the_term_and_the_last_good_checkpoint
 
 
 def test_a_critic_that_explodes_stops_the_run():
-    record = some_record("fql", steps=3000, learning_rate=100.0)
+    record = some_record("fql", updates=3000, learning_rate=100.0)
     with pytest.raises(
         FloatingPointError, match=r"broke at update \d+: q_largest grew beyond 1e\+03, which the data's"
     ):
@@ -267,29 +259,29 @@ def test_a_critic_that_explodes_stops_the_run():
 def test_nothing_is_compiled_after_the_first_chunk():
     from fdbook.bench import _compilations
 
-    run(some_record(steps=600))
+    run(some_record(updates=600))
     with _compilations() as found:
-        run(some_record(steps=830))
+        run(some_record(updates=830))
     assert found == []
 
 
 def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_refused(tmp_path):
-    whole = run(some_record(steps=1000))
-    run(some_record(steps=1000), folder=tmp_path)
+    whole = run(some_record(updates=1000))
+    run(some_record(updates=1000), folder=tmp_path)
     assert saved(tmp_path) == [1000, 800]
     for path in (tmp_path / "checkpoints" / "1000" / "arrays").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    said, record = [], some_record(steps=1000)
+    said, record = [], some_record(updates=1000)
     again = run(record, folder=tmp_path, say=said.append)
     assert equal(whole, again)
-    assert len(said) == 1
+    assert said[1:] == [f"The run is kept in {tmp_path}."]
     assert "The checkpoint of step 1000" in said[0]
     assert said[0].endswith("The run is carried on from step 800.")
     assert saved(tmp_path) == [1000, 800]
 
 
 def test_a_bit_that_flipped_in_a_checkpoint_is_seen(tmp_path):
-    run(some_record(steps=400), folder=tmp_path)
+    run(some_record(updates=400), folder=tmp_path)
     for step in (200, 400):
         for path in (tmp_path / "checkpoints" / str(step) / "arrays").rglob("d/*"):
             content = bytearray(path.read_bytes())
@@ -298,7 +290,7 @@ def test_a_bit_that_flipped_in_a_checkpoint_is_seen(tmp_path):
     with pytest.raises(
         ValueError, match=r"The checkpoint of step 400 .* is damaged\. The checkpoint of step 200 .* is damaged\."
     ):
-        run(some_record(steps=400), folder=tmp_path)
+        run(some_record(updates=400), folder=tmp_path)
 
 
 DRIVER = """
@@ -310,13 +302,13 @@ jax.config.update("jax_enable_x64", True)
 import test_train as t
 from pathlib import Path
 print("begun", flush=True)
-agent = t.run(t.some_record({agent!r}, steps={steps}, seeds=(0, 1)), folder=Path({folder!r}), save_every=250)
+agent = t.run(t.some_record({agent!r}, updates={updates}, seeds=(0, 1)), folder=Path({folder!r}), save_every=250)
 """
 
 
-def driver(folder, steps, agent="bc", first=""):
+def driver(folder, updates, agent="bc", first=""):
     code = textwrap.dedent(DRIVER).format(
-        tests=str(Path(__file__).parent), folder=str(folder), steps=steps, agent=agent, first=first
+        tests=str(Path(__file__).parent), folder=str(folder), updates=updates, agent=agent, first=first
     )
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled"),
@@ -350,18 +342,19 @@ def test_twenty_kills_change_nothing(tmp_path):
     process = driver(folder, steps)
     errors = process.communicate()[1]
     assert process.returncode == 0, errors[-2000:]
-    record = some_record("bc", steps=steps, seeds=(0, 1))
+    record = some_record("bc", updates=steps, seeds=(0, 1))
     interrupted = run(record, folder=folder)
     assert record.status == "running" or record.done == steps
-    assert equal(interrupted, run(some_record("bc", steps=steps, seeds=(0, 1))))
+    assert equal(interrupted, run(some_record("bc", updates=steps, seeds=(0, 1))))
 
 
 def test_a_full_disk_stops_the_run_and_harms_nothing(tmp_path):
     """Files beyond a few kilobytes cannot be written any more: what was saved stays, and the run is carried on later."""
     folder = tmp_path / "run"
-    run(some_record("fql", steps=250, seeds=(0, 1)), folder=folder, save_every=250)
+    run(some_record("fql", updates=250, seeds=(0, 1)), folder=folder, save_every=250)
     record = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps(record | {"steps": 1000}))
+    longer = record | {"spec": record["spec"] | {"updates": 1000}}
+    (folder / "record.json").write_text(json.dumps(longer))
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
     process = driver(folder, 1000, "fql", first=limit)
     _, errors = process.communicate()
@@ -369,5 +362,5 @@ def test_a_full_disk_stops_the_run_and_harms_nothing(tmp_path):
     assert "OSError: The checkpoint of step 500 could not be saved in" in errors
     assert "the checkpoint of step 250 is whole" in errors
     assert saved(folder) == [250]
-    rest = run(some_record("fql", steps=1000, seeds=(0, 1)), folder=folder, save_every=250)
-    assert equal(rest, run(some_record("fql", steps=1000, seeds=(0, 1))))
+    rest = run(some_record("fql", updates=1000, seeds=(0, 1)), folder=folder, save_every=250)
+    assert equal(rest, run(some_record("fql", updates=1000, seeds=(0, 1))))

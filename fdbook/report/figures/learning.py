@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from fdbook.report import style
 
 
-__all__ = ["compute", "draw", "grouped", "method"]
+__all__ = ["compute", "draw", "grouped"]
 
 TITLES = {"cube-single-play": "robot arm, one cube", "pointmaze-medium-navigate": "point maze, medium"}
 LABELS = {
@@ -24,31 +24,28 @@ LABELS = {
     "rebrac": "ReBRAC",
 }
 LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
-FISHER = {"paper": "fisher-paper", "released": "fisher-released", "exact": "fisher-exact", "fisher-rao": "fisher-rao"}
 DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
 
 
-def method(record) -> str:
-    """The name of a record's method: its agent, with its metric where it has one, as in "fidec exact"."""
-    return f"{record.agent} {record.metric}" if record.metric else record.agent
-
-
 def grouped(found: list) -> dict[str, dict[str, list]]:
-    """The records by task and method. Raises ValueError for two records of one method with other settings or a common seed."""
+    """The records by task and method. Raises ValueError for two records of one method with other specifications or a common seed."""
     groups: dict[str, dict[str, list]] = {}
     for record in found:
-        groups.setdefault(record.task, {}).setdefault(method(record), []).append(record)
+        groups.setdefault(record.task, {}).setdefault(record.method, []).append(record)
     for task, methods in groups.items():
         for name, several in methods.items():
             seeds = [seed for record in several for seed in record.seeds]
-            alike = all(record.settings == several[0].settings for record in several)
-            same_steps = all(record.evaluations == several[0].evaluations for record in several)
-            if not (alike and same_steps and len(set(seeds)) == len(seeds)):
-                raise ValueError(
-                    f"The records of {name} on {task} are not seeds of one run: their settings or evaluations differ, or they "
-                    f"share a seed ({seeds})."
-                )
+            others = sorted({part for record in several for part in _differences(several[0], record)})
+            if others or len(set(seeds)) < len(seeds):
+                why = f"they differ in {', '.join(others)}" if others else f"they share a seed ({seeds})"
+                raise ValueError(f"The records of {name} on {task} are not seeds of one run: {why}.")
     return groups
+
+
+def _differences(one, other) -> list[str]:
+    """The parts of two specifications that differ, apart from the seeds."""
+    here, there = one.identity(), other.identity()
+    return [part for part in here | there if part != "seeds" and here.get(part) != there.get(part)]
 
 
 def _rows(several, read) -> np.ndarray:
@@ -81,20 +78,21 @@ def compute(context) -> dict:
                 "seeds": sum(len(record.seeds) for record in several),
             }
             entry |= {"steps": [each["step"] for each in first.scores[: len(score)]], "score": score}
-            entry |= {"episodes": first.episodes, "last three": np.mean(score[-3:], axis=0), "logged": first.logged}
-            entry["logged"] = first.logged[: min(len(record.logged) for record in several)]
+            entry |= {"episodes": first.spec["episodes"], "last three": np.mean(score[-3:], axis=0), "logged": first.progress.logged}
+            entry["logged"] = first.progress.logged[: min(len(record.progress.logged) for record in several)]
             for curve in ("penalty", "multiplier"):
-                if curve in first.curves:
-                    entry[curve] = _rows(several, lambda record, curve=curve: record.curves[curve])
-            entry["budget"] = first.settings.get("budget")
-            entry["minutes a seed"] = sum(sum(r.wall.values()) for r in several) / 60 / entry["seeds"]
+                if curve in first.progress.curves:
+                    entry[curve] = _rows(several, lambda record, curve=curve: record.progress.curves[curve])
+            entry["budget"] = first.config.get("budget")
+            entry["minutes a seed"] = sum(sum(r.progress.wall.values()) for r in several) / 60 / entry["seeds"]
             tasks[task][name] = entry
     return {"tasks": tasks}
 
 
 def _look(entry, **changes):
     """The colours and lines of a method."""
-    name = FISHER.get(entry["metric"]) or LOOKS.get(entry["agent"], "exact")
+    names = (LOOKS.get(entry["agent"]), f"fisher-{entry['metric']}", entry["metric"] if entry["agent"] == "fidec" else None)
+    name = next((name for name in names if name in style.METRIC_COLOURS), "exact")
     label = f"FiDec ({entry['metric']})" if entry["agent"] == "fidec" else LABELS[entry["agent"]]
     return style.look(name, label=f"{label}, {entry['seeds']} seeds", **changes)
 

@@ -1,0 +1,87 @@
+"""Evaluations of a task: the environments they need, and the numbers that a run record keeps of them."""
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from fdbook.data import load
+from fdbook.data.tasks import Task
+from fdbook.rl.agents import Agent
+from fdbook.rl.evaluate import Evaluation, evaluate
+from fdbook.rl.offline_evaluation import offline_evaluate
+from fdbook.rl.transitions import Normaliser, Transitions
+
+
+__all__ = ["environments", "gif", "judge", "scores"]
+
+FEW, MANY = 5, 25
+"""Environments for each seed: few where one of them is heavy."""
+
+
+@contextlib.contextmanager
+def environments(task: Task, seeds: int, episodes: int) -> Iterator[Callable[[], list]]:
+    """A function that makes the environments of an evaluation when they are first needed; they are closed at the end."""
+    share = min(episodes, FEW if task.dataset.family in ("cube", "scene", "puzzle") else MANY)
+    made: list = []
+
+    def get() -> list:
+        if not made:
+            made.extend(load.environment(task) for _ in range(seeds * share))
+        return made
+
+    try:
+        yield get
+    finally:
+        for each in made:
+            each.close()
+
+
+def scores(task: Task, found: Evaluation) -> dict[str, list[float]]:
+    """An evaluation as a run record keeps it: for each seed the task's score in percent, and what explains it."""
+    returns = found.returns.mean(axis=1)
+    columns = {
+        "score": load.score(task, returns, found.successes.mean(axis=1)),
+        "success": 100 * found.successes.mean(axis=1),
+        "return": returns,
+        "length": found.lengths.mean(axis=1),
+    }
+    return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
+
+
+def judge(
+    task: Task,
+    get: Callable[[], list],
+    seeds: Sequence[int],
+    *,
+    episodes: int,
+    normalizer: Normaliser | None,
+    held_out: Transitions | None = None,
+    progress: bool = False,
+) -> Callable:
+    """The function `(agents, stopped) -> dict or None` with which a run is evaluated.
+
+    Where the task has an environment, it plays episodes there (`scores`). Where it has none, nothing is played: the numbers are
+    those of `fdbook.rl.offline_evaluation.offline_evaluate` on held-out transitions, under their own names.
+    """
+
+    def play(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]] | None:
+        options = {"episodes": episodes, "normaliser": normalizer, "progress": progress, "stopped": stopped}
+        found = evaluate(agents, get(), seeds, **options)
+        return None if found is None else scores(task, found)
+
+    def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]]:
+        return offline_evaluate(agents, held_out, seeds)
+
+    return play if task.has_environment else estimate
+
+
+def gif(frames: Sequence[np.ndarray], seconds: float = 0.05) -> bytes:
+    """An animated picture of frames (height, width, 3) of bytes."""
+    from PIL import Image
+
+    buffer, pictures = io.BytesIO(), [Image.fromarray(frame) for frame in frames]
+    rest = {"append_images": pictures[1:], "duration": int(1000 * seconds), "loop": 0}
+    pictures[0].save(buffer, "GIF", save_all=True, **rest)
+    return buffer.getvalue()

@@ -1,0 +1,216 @@
+"""A run: trained from its specification in a folder that belongs to one process, and opened again."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from fdbook.data import load
+from fdbook.data.load import Loaded
+from fdbook.data.tasks import Task
+from fdbook.disk import check_writable, write_whole
+from fdbook.experiment.evaluation import environments, gif, judge
+from fdbook.experiment.spec import RunSpec
+from fdbook.rl import agents, checkpoints, evaluate, records
+from fdbook.rl import train as engine
+from fdbook.rl.agents import Agent
+from fdbook.rl.transitions import Normaliser
+
+
+__all__ = ["Run", "open_run", "summary", "train"]
+
+LOCK = ".lock"
+FILM = 100
+"""Pictures of a film, about."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run: its specification, its record, and its agents, stacked along the first axis of their arrays."""
+
+    spec: RunSpec
+    record: records.Record
+    agents: Agent
+    step: int
+    """The number of updates that the agents have had."""
+    normalizer: Normaliser | None = None
+    """What observations go through before an agent sees them."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.spec.task
+
+    def acting(self, **settings: Any) -> "Run":
+        """The same run with other settings of acting, such as `candidates` and `refinements` of a decorated flow.
+
+        Raises ValueError for a setting that the agent does not have.
+        """
+        config = self.spec.replace(config=settings).config
+        config = dataclasses.replace(self.agents.settings, **{name: getattr(config, name) for name in settings})
+        return dataclasses.replace(self, agents=dataclasses.replace(self.agents, settings=config))
+
+    def evaluate(self, *, episodes: int | None = None, progress: bool = True) -> dict[str, list[float]]:
+        """Score, success, return and length of each seed, in the mean over episodes: the same ones that the run itself plays.
+
+        Raises ValueError for a task without an environment.
+        """
+        episodes = self.spec.episodes if episodes is None else episodes
+        _check_environment(self.task)
+        with environments(self.task, len(self.spec.seeds), episodes) as get:
+            options = {"episodes": episodes, "normalizer": self.normalizer, "progress": progress}
+            return judge(self.task, get, self.spec.seeds, **options)(self.agents, lambda: False)
+
+    def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
+        """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded."""
+        _check_environment(self.task)
+        environment = load.environment(self.task, render_mode="rgb_array")
+        try:
+            every = max(2, self.task.horizon // FILM)
+            options = {"episode": episode, "index": index, "normaliser": self.normalizer, "every": every}
+            frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
+        finally:
+            environment.close()
+        write_whole({Path(path): gif(frames)})
+        return success
+
+
+def _check_environment(task: Task) -> None:
+    if not task.has_environment:
+        raise ValueError(
+            f"The task {task.name} has no environment: nothing can be played; see the run's own estimates."
+        )
+
+
+def train(
+    spec: RunSpec,
+    folder: str | Path | None = None,
+    *,
+    loaded: Loaded | None = None,
+    save_every: int = 10_000,
+    log_every: int = 1000,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> Run:
+    """Trains what a specification says, all seeds at once.
+
+    Without a `folder` nothing is written. With one, the run saves checkpoints there every `save_every` updates, is carried on
+    when it is there already, bit for bit, and ends with record.json. `loaded` data stand in for those that
+    `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know.
+
+    Raises ValueError for a folder that holds another run and for `loaded` data that do not fit; BlockingIOError for a folder in
+    which another process trains; and what `fdbook.data.load.load` and `fdbook.rl.train.train` raise.
+    """
+    folder = None if folder is None else Path(folder)
+    with _alone(folder):
+        loaded = _load(spec) if loaded is None else _prepared(loaded, spec)
+        data, held_out = loaded.train, loaded.validation or loaded.train
+        record = records.Record(spec.to_dict(), _about_data(loaded))
+        record.progress.about = records.about()
+        stacked = _init(spec, data.observation_shape, data.action_dim)
+        options = {"episodes": spec.episodes, "normalizer": data.normaliser, "held_out": held_out}
+        with environments(spec.task, len(spec.seeds), spec.episodes) as get:
+            how = judge(spec.task, get, spec.seeds, progress=progress, **options)
+            rest = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
+            stacked = engine.train(stacked, data, record, folder=folder, evaluate=how, **rest)
+    return Run(spec, record, stacked, record.done, data.normaliser)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Holds a run's folder for this process. The system lets it go when the process ends, however it ends."""
+    if folder is None:
+        yield
+        return
+    check_writable(folder)
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise BlockingIOError(f"Another process trains in {folder} now: wait, or choose another folder.") from error
+
+
+def _init(spec: RunSpec, observation_shape: tuple[int, ...], action_dim: int) -> Agent:
+    """New agents, one for each seed, stacked."""
+    config = {field.name: getattr(spec.config, field.name) for field in dataclasses.fields(spec.config)}
+    return engine.init(agents.make(spec.agent), observation_shape, action_dim, spec.seeds, **config)
+
+
+def _load(spec: RunSpec) -> Loaded:
+    """The data of a specification, prepared as it says."""
+    place = dataclasses.asdict(spec.data)
+    return load.load(spec.task, normalise=spec.normalize, wavelengths=spec.wavelengths, **place)
+
+
+def _prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
+    """Given data, prepared as the specification says. Raises ValueError for data of another task or prepared otherwise."""
+    if loaded.task.dataset.name != spec.task.dataset.name or loaded.task.name != spec.task.name:
+        raise ValueError(f"A run on {spec.task.name} takes its data; got those of {loaded.task.name}.")
+    own, train, held_out = loaded.train.normaliser, loaded.train, loaded.validation
+    if own is None and spec.normalize:
+        train = train.normalised(wavelengths=spec.wavelengths)
+        held_out = None if held_out is None else held_out.normalised(train.normaliser)
+        return dataclasses.replace(loaded, train=train, validation=held_out)
+    if type(own) not in (Normaliser, type(None)):
+        raise ValueError(f"A run takes a Normaliser, which its record can describe; got a {type(own).__name__}.")
+    if (own is not None) != spec.normalize or (own is not None and own.wavelengths != spec.wavelengths):
+        how = "raw" if own is None else f"normalized, with wavelengths={own.wavelengths}"
+        wanted = f"normalize={spec.normalize}, wavelengths={spec.wavelengths}"
+        raise ValueError(f"The specification says {wanted}; the data that were given are {how}.")
+    return loaded
+
+
+def _about_data(loaded: Loaded) -> dict[str, Any]:
+    """What a record keeps of the data."""
+    data, statistics = loaded.train, None
+    if data.normaliser is not None:
+        statistics = {name: np.asarray(getattr(data.normaliser, name)).tolist() for name in ("mean", "scale")}
+    return {
+        "name": loaded.task.dataset.name,
+        "source": loaded.source,
+        "transitions": data.size,
+        "observation": list(data.observation_shape),
+        "action": data.action_dim,
+        "normalizer": statistics,
+        "fingerprint": engine.fingerprint(data),
+    }
+
+
+def open_run(folder: str | Path, *, task: Task | None = None) -> Run:
+    """Reads a run's folder; `task` stands in for a task of one's own that its record cannot make again.
+
+    Raises FileNotFoundError where there is no run or no checkpoint yet, ValueError where it is damaged.
+    """
+    folder = Path(folder)
+    record = records.read(folder)
+    spec = RunSpec.from_dict(record.spec, task=task)
+    statistics, normalizer = record.data["normalizer"], None
+    if statistics is not None:
+        mean, scale = (np.asarray(statistics[name], np.float32) for name in ("mean", "scale"))
+        normalizer = Normaliser(mean, scale, spec.wavelengths)
+    like = _init(spec, tuple(record.data["observation"]), record.data["action"])
+    with checkpoints.Checkpoints(folder / "checkpoints", read_only=True) as stores:
+        found = stores.restore(like)
+    if found is None:
+        raise FileNotFoundError(f"{folder} holds no checkpoint yet.")
+    return Run(spec, record, found[0], found[1]["done"], normalizer)
+
+
+def summary(record: records.Record) -> str:
+    """A run in a few lines: what it was, and what its evaluations came to."""
+    name = f"{record.agent} ({record.metric})" if record.agent == "fidec" else record.agent
+    preset, done = record.spec["preset"], f"{record.done} of {record.updates} updates"
+    lines = [f"{name} on {record.task}, {preset}: {record.status}, {done}"]
+    for each in record.scores:
+        shown = {"": each["score"]} if "score" in each else {key: each[key] for key in each if key != "step"}
+        for key, values in shown.items():
+            lines.append(f"  {each['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
+    if record.scores and "score" in record.scores[-1]:
+        last = record.score()
+        lines.append(f"  mean of the last {min(3, len(record.scores))}: {np.mean(last):.1f} ({len(last)} seeds)")
+    return "\n".join(lines)

@@ -1,0 +1,313 @@
+"""The specification of a run: one frozen value that the command line, Python, sweeps, records and notebooks all make.
+
+Two runs with equal specifications are the same experiment. What is not said comes from the registry of tasks and from a preset,
+and is in the value as if it had been said: a specification that is read back later does not depend on what the defaults are then.
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fdbook.checks import check_range, unknown
+from fdbook.data.load import SOURCES
+from fdbook.data.tasks import Task, find_task, task_from_dict
+from fdbook.experiment.presets import preset, registry
+from fdbook.geometry import metrics
+from fdbook.rl import agents, records
+from fdbook.rl.agents import Settings
+
+
+__all__ = ["DataSpec", "RunSpec"]
+
+FORMAT = 1
+FILLED = ("metric", "updates", "evaluations", "episodes", "normalize", "wavelengths")
+"""Parts that a preset fills in."""
+LONGEST = 120
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """Which data of a task are meant: arguments of `fdbook.data.load.load`. A task with data of its own takes none of them."""
+
+    source: str = "auto"
+    """"auto", "recorded" or "download"."""
+    episodes: int | None = None
+    """Training episodes of a recording; None: the standard size."""
+    seed: int = 0
+    """The seed of a recording."""
+    dataset_dir: str | None = None
+    """A folder with the benchmark's own files."""
+
+    def __post_init__(self):
+        if self.source not in SOURCES:
+            raise ValueError(unknown("source", self.source, SOURCES))
+        if self.dataset_dir is not None:
+            object.__setattr__(self, "dataset_dir", str(self.dataset_dir))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the standard data set, as plain JSON."""
+        fields = dataclasses.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        return {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> "DataSpec":
+        """The inverse of `to_dict`. Raises ValueError for a name that there is not."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in tree:
+            if name not in known:
+                raise ValueError(unknown("part of a data specification", name, known))
+        return cls(**tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """What a run is. Names are looked up and everything is checked when it is made; later nothing about it changes.
+
+    None means: as the preset says. `config` takes any settings of the agent (`fdbook.rl.agents.family(agent).Settings`); what
+    it leaves out comes from the task's registry and the preset. Use `replace` for a variation, `diff` to see what differs.
+
+    Raises ValueError for unknown names, values out of range, and combinations that make no sense.
+    """
+
+    task: Task
+    """A task, or the name of one."""
+    agent: str = "fidec"
+    metric: metrics.Metric | None = None
+    """Of "fidec": a metric, or the name of one, as in "exact". Of "deflow" it is L2; other agents have none."""
+    preset: str = "laptop"
+    data: DataSpec = DataSpec()
+    seeds: tuple[int, ...] = (0,)
+    """They are trained side by side; a number n stands for the seeds 0 to n - 1."""
+    updates: int | None = None
+    evaluations: tuple[int, ...] | None = None
+    """The updates after which it is evaluated."""
+    episodes: int | None = None
+    """Episodes of an evaluation, for each seed."""
+    normalize: bool | None = None
+    """Whether observations are taken to mean 0 and standard deviation 1."""
+    wavelengths: tuple[float, ...] | None = None
+    """Fourier features that are added to them, in standard deviations."""
+    config: Settings = dataclasses.field(default_factory=dict)
+    """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
+    overrides: tuple[str, ...] | None = dataclasses.field(default=None, compare=False, repr=False)
+    """The names of what was said and not filled in; those of settings begin with "config."."""
+
+    def __post_init__(self):
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        overrides = _said(given) if self.overrides is None else tuple(self.overrides)
+        for name, value in (_resolved(given) | {"overrides": overrides}).items():
+            object.__setattr__(self, name, value)
+
+    def replace(self, **changes: Any) -> "RunSpec":
+        """The specification with other values; what was filled in is filled in anew, for another task or agent too.
+
+        `config` is joined with what was said before, `data` too where it is given as a mapping.
+        """
+        said: dict[str, Any] = {name: getattr(self, name) for name in ("task", "agent", "preset", "data", "seeds")}
+        said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
+        own = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
+        config = {name: getattr(self.config, name) for name in own} | _as_dict(changes.pop("config", {}))
+        if isinstance(changes.get("data"), Mapping):
+            changes["data"] = dataclasses.replace(self.data, **changes["data"])
+        return RunSpec(**(said | changes), config=config)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as plain JSON."""
+        config = {name: value for name, value in _as_dict(self.config).items() if name != "metric"}
+        metric = None
+        if self.metric is not None:
+            metric = metrics.to_dict(self.metric) | {"label": metrics.short_name(self.metric)}
+        names = ("agent", "preset", "seeds", "updates", "evaluations", "episodes", "normalize", "wavelengths")
+        tree = {"format": FORMAT, "task": self.task.to_dict(), "metric": metric, "data": self.data.to_dict()}
+        tree |= {name: getattr(self, name) for name in names} | {"config": config, "overrides": self.overrides}
+        return json.loads(json.dumps(tree, default=_plain))
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], *, task: Task | None = None) -> "RunSpec":
+        """The inverse of `to_dict`; `task` stands in for a task that cannot be made again from its description.
+
+        Raises ValueError for a tree that describes none, or was written by another version.
+        """
+        tree = dict(tree)
+        if tree.pop("format", None) != FORMAT:
+            raise ValueError(
+                f"A specification of format {FORMAT} was expected; this one was written by another version."
+            )
+        try:
+            metric = dict(tree.pop("metric") or {})
+            metric.pop("label", None)
+            task = _task(tree.pop("task"), task)
+            data, config = DataSpec.from_dict(tree.pop("data")), tree.pop("config")
+            return cls(task, metric=metrics.from_dict(metric) if metric else None, data=data, config=config, **tree)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"This is no specification of a run ({type(error).__name__}: {error}).") from error
+
+    @property
+    def hash(self) -> str:
+        """Twelve characters that two specifications share only if they are equal, whatever their presets are called."""
+        tree = {name: value for name, value in self.to_dict().items() if name not in records.LABELS}
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+    def __hash__(self) -> int:
+        return int(self.hash, 16)
+
+    def diff(self, other: "RunSpec") -> dict[str, tuple[Any, Any]]:
+        """What differs: for each name, as in "config.budget", the value here and the value there."""
+        here, there = (records.flatten(_without_labels(spec.to_dict())) for spec in (self, other))
+        both = ((name, (here.get(name), there.get(name))) for name in here | there)
+        return {name: pair for name, pair in both if pair[0] != pair[1]}
+
+    @property
+    def method(self) -> str:
+        """The name of the method in tables and figures: the agent, for "fidec" with its metric, as in "fidec exact"."""
+        return f"{self.agent} {metrics.short_name(self.metric)}" if self.agent == "fidec" else self.agent
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept by default, below the current folder: runs/TASK/..., with all that is unusual in its name."""
+        words = [*self.method.split(), self.preset, _seeds_word(self.seeds), *self._unusual()]
+        name = re.sub(r"[^\w.=+-]", "_", "-".join(words))
+        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 13]}-{self.hash}"
+        return Path("runs") / re.sub(r"[^\w.=+-]", "-", self.task.name) / name
+
+    def _unusual(self):
+        for name, value in self.data.to_dict().items():
+            yield f"data-{name}={_word(value)}"
+        for name, value in records.flatten(metrics.to_dict(self.metric) if self.metric is not None else {}).items():
+            if value != records.flatten(metrics.to_dict(metrics.make(metrics.short_name(self.metric)))).get(name):
+                yield f"metric-{name}={_word(value)}"
+        for name in sorted(self.overrides):
+            if name != "metric":
+                owner, short = (self.config, name.removeprefix("config.")) if "." in name else (self, name)
+                yield f"{short}={_word(getattr(owner, short))}"
+
+
+def _task(tree: dict[str, Any], task: Task | None) -> Task:
+    """The task of a description, or the one that stands in for it, which must fit."""
+    if task is None:
+        return task_from_dict(tree)
+    if task.to_dict() != tree:
+        raise ValueError(f"The task {task.name!r} is not the one that the run was made with, {tree.get('name')!r}.")
+    return task
+
+
+def _said(given: dict[str, Any]) -> tuple[str, ...]:
+    """The names of what was given and could have been left out."""
+    said = [name for name in FILLED if given[name] is not None]
+    return tuple(said + [f"config.{name}" for name in _as_dict(given["config"]) if name != "metric"])
+
+
+def _as_dict(config) -> dict[str, Any]:
+    """The settings of a mapping or of a whole configuration."""
+    if isinstance(config, Settings):
+        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return dict(config)
+
+
+def _resolved(given: dict[str, Any]) -> dict[str, Any]:
+    """Every part of a specification, filled in and checked."""
+    task = given["task"] if isinstance(given["task"], Task) else find_task(given["task"])
+    kind, filled = agents.family(given["agent"]), preset(given["preset"], task)
+    metric = _metric(given["agent"], given["metric"], filled)
+    known = {field.name for field in dataclasses.fields(kind.Settings)}
+    defaults = registry(task, given["agent"]) | filled.config
+    config = {name: value for name, value in defaults.items() if name in known} | _as_dict(given["config"])
+    if metric is not None:
+        config["metric"] = metric
+    agents.check(given["agent"], **config)
+    config = kind.configure(**config)
+    updates = _whole(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
+    episodes = _whole(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
+    parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
+    data = given["data"] if isinstance(given["data"], DataSpec) else DataSpec.from_dict(given["data"])
+    parts |= {"data": data, "seeds": _seeds(given["seeds"])}
+    return parts | {"evaluations": _evaluations(given, filled, updates)} | _features(given, filled, task)
+
+
+def _metric(agent: str, metric, filled) -> metrics.Metric | None:
+    """The metric of a decorated flow; None for another agent, which may be given none."""
+    if agent == "fidec":
+        metric = filled.metric if metric is None else metric
+        return metric if isinstance(metric, metrics.Metric) else metrics.make(str(metric))
+    if agent == "deflow":
+        metric = metrics.make("l2") if metric in (None, "l2") else metric
+        if metric != metrics.make("l2"):
+            raise ValueError(f"The agent 'deflow' has the metric L2; got metric={metric!r}: that is the agent 'fidec'.")
+        return metric
+    if metric is not None:
+        raise ValueError(f"Only the agent 'fidec' takes a metric; got metric={metric!r} for {agent!r}.")
+    return None
+
+
+def _whole(value, what: str, low: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+        raise ValueError(f"A run takes a {what} that is a whole number of at least {low}; got {value!r}.")
+    return int(value)
+
+
+def _seeds(seeds) -> tuple[int, ...]:
+    if isinstance(seeds, int | np.integer):
+        seeds = range(_whole(seeds, "number of seeds", 1))
+    seeds = tuple(_whole(seed, "seed", 0) for seed in seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"A run takes at least one seed, each of them once; got {list(seeds)}.")
+    return seeds
+
+
+def _evaluations(given, filled, updates: int) -> tuple[int, ...]:
+    """The updates after which a run is evaluated: the preset's up to its end, and its end."""
+    if given["evaluations"] is None:
+        return (*(step for step in filled.evaluations if step < updates), updates)
+    steps = sorted({_whole(step, "number of an update to evaluate after", 0) for step in given["evaluations"]})
+    if steps and steps[-1] > updates:
+        raise ValueError(f"A run of {updates} updates cannot be evaluated after update {steps[-1]}.")
+    return tuple(steps)
+
+
+def _features(given, filled, task: Task) -> dict[str, Any]:
+    """Whether observations are normalized, and with which Fourier features."""
+    normalize = filled.normalize if given["normalize"] is None else bool(given["normalize"])
+    wavelengths = given["wavelengths"]
+    if wavelengths is None:
+        wavelengths = filled.wavelengths if normalize else ()
+    wavelengths = tuple(float(each) for each in wavelengths)
+    for each in wavelengths:
+        check_range(each, "a wavelength", "A run", open_low=True)
+    if wavelengths and not normalize:
+        raise ValueError(
+            f"Fourier features are of normalized observations; got wavelengths={wavelengths} without them."
+        )
+    if normalize and task.dataset.pixels:
+        raise ValueError(f"Observations of {task.name} are pictures, which are not normalized; got normalize=True.")
+    return {"normalize": normalize, "wavelengths": wavelengths}
+
+
+def _without_labels(tree: dict[str, Any]) -> dict[str, Any]:
+    tree = {name: value for name, value in tree.items() if name not in ("overrides", "format")}
+    metric = tree["metric"] and {name: value for name, value in tree["metric"].items() if name != "label"}
+    return tree | {"metric": metric}
+
+
+def _seeds_word(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed-{seeds[0]}"
+    return f"{len(seeds)}-seeds" if list(seeds) == list(range(len(seeds))) else f"seeds-{'-'.join(map(str, seeds))}"
+
+
+def _word(value) -> str:
+    """A value in the name of a folder."""
+    if isinstance(value, tuple | list):
+        return "-".join(map(_word, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value):
+    """What JSON has no word for."""
+    return value.item() if isinstance(value, np.generic) else str(value)

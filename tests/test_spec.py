@@ -1,0 +1,161 @@
+"""The specification of a run: what it fills in, what it refuses, and that it is the same value wherever it comes from."""
+
+import itertools
+import json
+
+import pytest
+
+from fdbook import experiment
+from fdbook.data.tasks import TASKS, find_task
+from fdbook.experiment import DataSpec, RunSpec
+from fdbook.geometry import metrics
+from fdbook.rl import agents
+
+
+TASK = "pointmaze-medium-navigate-singletask"
+CUBE = "cube-single-play-singletask"
+METRICS = ("paper", "released", "exact", "fisher-rao")
+
+
+@pytest.mark.parametrize("preset", list(experiment.PRESETS))
+def test_presets_fit_every_task_and_agent(preset):
+    for task in TASKS.values():
+        for agent in agents.NAMES:
+            spec = RunSpec(task, agent, preset=preset)
+            assert spec.evaluations[-1] == spec.updates
+            assert spec.config.discount == task.discount
+            assert type(spec.config) is agents.family(agent).Settings
+
+
+def test_what_is_not_said_comes_from_the_registry_and_the_preset():
+    """Written down from the papers' tables, not from the registry."""
+    pen = RunSpec("D4RL/pen/human-v2", "fql", preset="paper")
+    assert (pen.config.alpha, pen.config.aggregation, pen.updates) == (10_000, "min", 500_000)
+    assert (pen.config.width, pen.config.depth, pen.config.learning_rate) == (512, 4, 3e-4)
+    cube = RunSpec(CUBE, preset="paper")
+    assert (cube.config.budget, cube.config.aggregation, cube.evaluations) == (0.001, "mean", (800_000, 900_000, 1_000_000))
+    assert RunSpec(CUBE, updates=25_000).evaluations == (10_000, 20_000, 25_000)
+    assert RunSpec(TASK).normalize
+    assert RunSpec(TASK).wavelengths == (8.0, 4.0, 2.0)
+    assert RunSpec(TASK, normalize=False).wavelengths == ()
+    assert RunSpec(CUBE, seeds=3).seeds == (0, 1, 2)
+
+
+@pytest.mark.parametrize("preset", list(experiment.PRESETS))
+@pytest.mark.parametrize("task", [TASK, CUBE])
+def test_the_metric_is_all_that_differs_between_decorated_flows(preset, task):
+    """The book's central comparison: every pair of methods, and nothing but agent and metric in the difference."""
+    specs = [RunSpec(task, "deflow", preset=preset)]
+    specs += [RunSpec(task, "fidec", metric=metric, preset=preset) for metric in METRICS]
+    for one, other in itertools.combinations(specs, 2):
+        names = {name.split(".")[0] for name in one.diff(other)}
+        assert "metric" in names
+        assert names <= {"agent", "metric"}
+    assert "agent" not in specs[1].diff(specs[2])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        RunSpec(CUBE),
+        RunSpec(CUBE, "fql", preset="paper", seeds=(3, 5), config={"alpha": 30.0}),
+        RunSpec(TASK, metric=metrics.make("exact", damping=0.25), data={"episodes": 60, "seed": 2}, wavelengths=(4.0,)),
+        RunSpec(TASK, "deflow", evaluations=(), normalize=False, data=DataSpec(source="recorded")),
+        *(RunSpec(TASK, metric=metric, preset="released") for metric in METRICS),
+    ],
+    ids=lambda spec: spec.method,
+)
+def test_it_comes_back_from_json(spec):
+    back = RunSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert back == spec
+    assert back.to_dict() == spec.to_dict()
+    assert (back.hash, hash(back), back.folder) == (spec.hash, hash(spec), spec.folder)
+    assert spec.diff(back) == {}
+    assert back.replace() == spec
+
+
+def test_what_is_read_back_does_not_depend_on_todays_defaults(monkeypatch):
+    tree = RunSpec(CUBE).to_dict()
+    monkeypatch.setitem(experiment.PRESETS, "laptop", lambda task: experiment.Preset(7, (7,), {"width": 9}))
+    assert RunSpec(CUBE).updates == 7
+    back = RunSpec.from_dict(tree)
+    assert (back.updates, back.config.width) == (60_000, 256)
+    assert back.to_dict() == tree
+
+
+def test_a_variation_is_filled_in_anew_and_keeps_what_was_said():
+    spec = RunSpec(CUBE, config={"budget": 0.02}, updates=1000)
+    other = spec.replace(task=TASK)
+    assert (other.config.budget, other.updates, other.config.width) == (0.02, 1000, 64)
+    assert other.wavelengths == (8.0, 4.0, 2.0)
+    both = spec.replace(config={"width": 8})
+    assert (both.config.budget, both.config.width) == (0.02, 8)
+    assert spec.diff(both) == {"config.width": (256, 8)}
+    assert spec.replace(agent="deflow").diff(spec).keys() >= {"agent"}
+    assert spec.replace(data={"episodes": 20}).data == DataSpec(episodes=20)
+    with pytest.raises(ValueError, match=r"There is no setting of fql called 'budget'"):
+        spec.replace(agent="fql")
+
+
+def test_a_hash_is_that_of_what_is_run_and_not_of_how_it_was_said():
+    spec = RunSpec(CUBE)
+    said = RunSpec(CUBE, config={"budget": spec.config.budget}, updates=spec.updates, episodes=50)
+    assert said.hash == spec.hash
+    assert said.folder != spec.folder
+    others = [{"seeds": (1,)}, {"episodes": 49}, {"config": {"tau": 0.01}}, {"metric": "paper"}, {"data": {"seed": 1}}]
+    assert len({spec.hash, *(spec.replace(**other).hash for other in others)}) == len(others) + 1
+
+
+def test_folders_of_different_runs_differ():
+    folders = {
+        str(RunSpec(task, agent, metric=metric, preset=preset, seeds=seeds, config=config, data=data).folder)
+        for task in (TASK, CUBE)
+        for agent, metric in (
+            ("fidec", None),
+            ("fidec", "paper"),
+            ("fidec", metrics.make("paper", damping=0.5)),
+            ("deflow", None),
+        )
+        for preset in ("paper", "laptop")
+        for seeds in ([0], [0, 1], [3])
+        for config in ({}, {"budget": 0.1})
+        for data in ({}, {"episodes": 20})
+    }
+    assert len(folders) == 2 * 4 * 2 * 3 * 2 * 2
+    assert f"runs/{find_task(TASK).name}/fidec-exact-laptop-2-seeds" in folders
+    assert f"runs/{find_task(TASK).name}/fidec-exact-laptop-seed-0" in folders
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"task": "cube-singel-play"}, "There is no task called 'cube-singel-play'"),
+        ({"agent": "fidek"}, "There is no agent called 'fidek'. Did you mean 'fidec'?"),
+        ({"metric": "exakt"}, "There is no metric called 'exakt'. Did you mean 'exact'?"),
+        ({"agent": "fql", "metric": "exact"}, "Only the agent 'fidec' takes a metric; got metric='exact' for 'fql'"),
+        ({"agent": "deflow", "metric": "exact"}, "The agent 'deflow' has the metric L2; got metric='exact'"),
+        ({"preset": "laptopp"}, "There is no preset called 'laptopp'"),
+        ({"config": {"budgte": 1}}, "There is no setting of fidec called 'budgte'. Did you mean 'budget'?"),
+        ({"config": {"tau": 2.0}}, r"takes tau in \(0, 1\]; got 2"),
+        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": (1, 1)}, r"each of them once; got \[1, 1\]"),
+        ({"seeds": (-1,)}, "a seed that is a whole number of at least 0; got -1"),
+        ({"updates": 0}, "a number of updates that is a whole number of at least 1; got 0"),
+        ({"updates": 5, "evaluations": (6,)}, "A run of 5 updates cannot be evaluated after update 6"),
+        ({"episodes": 1.5}, "a number of episodes that is a whole number of at least 1; got 1.5"),
+        ({"wavelengths": (8.0,)}, "Fourier features are of normalized observations"),
+        ({"normalize": True, "wavelengths": (-1.0,)}, r"takes a wavelength in \(0, inf\]; got -1"),
+        ({"task": "visual-cube-single-play-singletask-task1", "normalize": True}, "are pictures, which are not normalized"),
+        ({"data": {"sourze": "auto"}}, "There is no part of a data specification called 'sourze'"),
+        ({"data": {"source": "recordet"}}, "There is no source called 'recordet'. Did you mean 'recorded'?"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_when_it_is_made(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        RunSpec(**({"task": CUBE} | changes))
+
+
+@pytest.mark.parametrize("change", [{"format": 0}, {"agent": None, "config": 3}, {"strange": 1}])
+def test_a_tree_that_is_no_specification_is_refused(change):
+    with pytest.raises(ValueError, match="specification|agent"):
+        RunSpec.from_dict(RunSpec(CUBE).to_dict() | change)
