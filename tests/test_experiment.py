@@ -77,6 +77,7 @@ def test_a_run_is_recorded_whole(trained, loaded):
     assert {"jax", "ogbench", "mujoco"} <= set(made.progress.about["versions"])
     assert "finished, 60 of 60 updates" in experiment.summary(made)
     assert "mean of the last 2" in experiment.summary(made)
+    assert "2 episodes, the same starts for all seeds: +-" in experiment.summary(made)
 
 
 def test_two_evaluations_of_one_checkpoint_agree(trained):
@@ -101,12 +102,14 @@ def test_what_is_reopened_is_what_was_run(trained):
 
 def test_fourier_features_are_in_the_record_and_come_back(here):
     with pytest.warns(UserWarning, match="reaches the goal"):
-        made = experiment.train(spec("bc", updates=30, evaluations=(30,), wavelengths=(8.0, 4.0)), "run", **QUICK).record
+        made = experiment.train(
+            spec("bc", updates=30, evaluations=(30,), wavelengths=(8.0, 4.0)), "run", **QUICK
+        ).record
     run = experiment.open_run("run")
     assert run.normalizer.wavelengths == (8, 4)
     assert run.normalizer.width == 10
     found = run.evaluate(progress=False)
-    assert found == {name: made.scores[-1][name] for name in ("score", "success", "return", "length")}
+    assert found == {name: made.scores[-1][name] for name in found}
 
 
 def test_raw_observations_stay_raw_although_the_preset_normalizes(here):
@@ -121,7 +124,10 @@ def test_data_that_are_not_what_the_specification_says_are_refused(loaded):
     with pytest.raises(ValueError, match=r"^load adds waves to normalised observations only; got wavelengths with"):
         load(TASK, episodes=EPISODES, wavelengths=(8.0,))
     for other, sentence in (
-        ({"wavelengths": (8.0,)}, r"says normalize=True, wavelengths=\(8\.0,\); the data that were given are normalized"),
+        (
+            {"wavelengths": (8.0,)},
+            r"says normalize=True, wavelengths=\(8\.0,\); the data that were given are normalized",
+        ),
         ({"normalize": False}, r"says normalize=False, wavelengths=\(\); the data that were given are normalized"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -175,7 +181,9 @@ def test_scores_are_in_percent_of_successes_or_normalised_returns():
         np.array([[True, False, True, False], [False, False, False, True]]),
         np.full((2, 4), 7),
     )
-    assert evaluation.scores(find_task(TASK), found)["score"] == [50.0, 25.0]
+    maze = evaluation.scores(find_task(TASK), found)
+    assert maze["score"] == [50.0, 25.0]
+    assert maze["error"] == pytest.approx([100 * np.sqrt(0.25 / 3), 100 * np.sqrt(0.1875 / 3)], rel=1e-5)
     assert evaluation.scores(find_task("D4RL/antmaze/umaze-v1"), found)["score"] == [50.0, 25.0]
     hand = dataclasses.replace(found, returns=np.array([[96.262799] * 4, [3076.8331] * 4]))
     scored = evaluation.scores(find_task("D4RL/pen/human-v2"), hand)["score"]
@@ -198,7 +206,9 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends(loaded):
     try:
         assert other.stdout.readline() == "held\n"
         short = spec("bc", updates=1, evaluations=())
-        with pytest.raises(BlockingIOError, match=r"^Another process trains in run now: wait, or choose another folder\.$"):
+        with pytest.raises(
+            BlockingIOError, match=r"^Another process trains in run now: wait, or choose another folder\.$"
+        ):
             experiment.train(short, "run", loaded=loaded, **QUICK)
         assert not list(Path("run").glob("*.json"))
         other.send_signal(signal.SIGKILL)

@@ -33,7 +33,11 @@ def test_what_is_not_said_comes_from_the_registry_and_the_preset():
     assert (pen.config.alpha, pen.config.aggregation, pen.updates) == (10_000, "min", 500_000)
     assert (pen.config.width, pen.config.depth, pen.config.learning_rate) == (512, 4, 3e-4)
     cube = RunSpec(CUBE, preset="paper")
-    assert (cube.config.budget, cube.config.aggregation, cube.evaluations) == (0.001, "mean", (800_000, 900_000, 1_000_000))
+    assert (cube.config.budget, cube.config.aggregation, cube.evaluations) == (
+        0.001,
+        "mean",
+        (800_000, 900_000, 1_000_000),
+    )
     assert RunSpec(CUBE, updates=25_000).evaluations == (10_000, 20_000, 25_000)
     assert RunSpec(TASK).normalize
     assert RunSpec(TASK).wavelengths == (8.0, 4.0, 2.0)
@@ -145,7 +149,10 @@ def test_folders_of_different_runs_differ():
         ({"episodes": 1.5}, "a number of episodes that is a whole number of at least 1; got 1.5"),
         ({"wavelengths": (8.0,)}, "Fourier features are of normalized observations"),
         ({"normalize": True, "wavelengths": (-1.0,)}, r"takes a wavelength in \(0, inf\]; got -1"),
-        ({"task": "visual-cube-single-play-singletask-task1", "normalize": True}, "are pictures, which are not normalized"),
+        (
+            {"task": "visual-cube-single-play-singletask-task1", "normalize": True},
+            "are pictures, which are not normalized",
+        ),
         ({"data": {"sourze": "auto"}}, "There is no part of a data specification called 'sourze'"),
         ({"data": {"source": "recordet"}}, "There is no source called 'recordet'. Did you mean 'recorded'?"),
     ],
@@ -157,5 +164,5 @@ def test_what_makes_no_sense_is_refused_when_it_is_made(changes, sentence):
 
 @pytest.mark.parametrize("change", [{"format": 0}, {"agent": None, "config": 3}, {"strange": 1}])
 def test_a_tree_that_is_no_specification_is_refused(change):
-    with pytest.raises(ValueError, match="specification|agent"):
+    with pytest.raises(ValueError, match=r"specification|agent"):
         RunSpec.from_dict(RunSpec(CUBE).to_dict() | change)

@@ -211,6 +211,9 @@ def summary(record: records.Record) -> str:
         for key, values in shown.items():
             lines.append(f"  {each['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
     if record.scores and "score" in record.scores[-1]:
-        last = record.score()
+        last, error = record.score(), np.mean(record.scores[-1].get("error", np.nan))
         lines.append(f"  mean of the last {min(3, len(record.scores))}: {np.mean(last):.1f} ({len(last)} seeds)")
+        lines.append(
+            f"  {record.spec['episodes']} episodes, the same starts for all seeds: +-{error:.1f} on each score"
+        )
     return "\n".join(lines)

@@ -13,28 +13,21 @@ from fdbook.rl import records
 CUBE = "cube-single-play-singletask-task2-v0"
 
 
-def record(agent="fidec", metric="exact", seeds=(0,), scores=((10, [20.0]), (20, [60.0])), task=CUBE, **settings):
+def record(agent="fidec", metric="exact", seeds=(0,), scores=((10, [20.0]), (20, [60.0])), task=CUBE, **config):
     """A finished run whose curves are simple numbers."""
     logged, count = [5, 10, 15, 20], len(seeds)
     curves = {"penalty": [[0.002] * count] * 4, "multiplier": [[m] * count for m in (1.0, 2.0, 3.0, 4.0)]}
-    return records.Record(
-        task=task,
-        agent=agent,
-        metric=metric,
-        preset="laptop",
-        settings={"budget": 0.001} | settings,
-        seeds=list(seeds),
-        steps=20,
-        evaluations=[step for step, _ in scores],
-        episodes=50,
-        data={"fingerprint": "0"},
-        status="finished",
+    spec = {"task": {"name": task}, "agent": agent, "preset": "laptop", "overrides": [], "seeds": list(seeds)}
+    spec |= {"metric": None if metric is None else {"name": f"fisher-{metric}", "label": metric}, "episodes": 50}
+    spec |= {"updates": 20, "evaluations": [step for step, _ in scores], "config": {"budget": 0.001} | config}
+    progress = records.Progress(
         done=20,
         wall={"training": 60.0 * count},
         curves=curves if agent == "fidec" else {"flow": [[1.0] * count] * 4},
         logged=logged,
         scores=[{"step": step, "score": score} for step, score in scores],
     )
+    return records.Record(spec, {"fingerprint": "0"}, "finished", progress=progress)
 
 
 def context(*found):
@@ -61,16 +54,25 @@ def test_seeds_are_joined_however_many_runs_they_came_in():
 
 def test_a_run_that_is_not_finished_cuts_the_others_short():
     short = record(seeds=(1,), scores=((10, [40.0]),))
-    short.evaluations, short.logged = [10, 20], [5, 10]
-    short.curves = {name: rows[:2] for name, rows in short.curves.items()}
+    short.spec["evaluations"], short.progress.logged = [10, 20], [5, 10]
+    short.progress.curves = {name: rows[:2] for name, rows in short.progress.curves.items()}
     found = learning.compute(context(record(), short))["tasks"][CUBE]["fidec exact"]
     np.testing.assert_array_equal(found["score"], [[20, 40]])
     assert (found["steps"], found["logged"], found["penalty"].shape) == ([10], [5, 10], (2, 2))
 
 
-@pytest.mark.parametrize("other", [record(budget=0.01, seeds=(1,)), record(seeds=(0,))])
-def test_records_that_do_not_belong_together_are_refused(other):
-    with pytest.raises(ValueError, match=r"The records of fidec exact on cube-single.* are not seeds of one run"):
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (record(budget=0.01, seeds=(1,)), r"they differ in config\.budget"),
+        (record(seeds=(1,), scores=((10, [20.0]),)), r"they differ in evaluations"),
+        (record(seeds=(0,)), r"they share a seed \(\[0, 0\]\)"),
+    ],
+)
+def test_records_that_do_not_belong_together_are_refused(other, why):
+    with pytest.raises(
+        ValueError, match=rf"The records of fidec exact on cube-single.* are not seeds of one run: {why}\.$"
+    ):
         learning.compute(context(record(), other))
 
 

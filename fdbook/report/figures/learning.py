@@ -28,7 +28,7 @@ DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
 
 
 def grouped(found: list) -> dict[str, dict[str, list]]:
-    """The records by task and method. Raises ValueError for two records of one method with other specifications or a common seed."""
+    """The records by task and method. Raises ValueError where two of a method differ in more than their seeds."""
     groups: dict[str, dict[str, list]] = {}
     for record in found:
         groups.setdefault(record.task, {}).setdefault(record.method, []).append(record)
@@ -78,7 +78,11 @@ def compute(context) -> dict:
                 "seeds": sum(len(record.seeds) for record in several),
             }
             entry |= {"steps": [each["step"] for each in first.scores[: len(score)]], "score": score}
-            entry |= {"episodes": first.spec["episodes"], "last three": np.mean(score[-3:], axis=0), "logged": first.progress.logged}
+            entry |= {
+                "episodes": first.spec["episodes"],
+                "last three": np.mean(score[-3:], axis=0),
+                "logged": first.progress.logged,
+            }
             entry["logged"] = first.progress.logged[: min(len(record.progress.logged) for record in several)]
             for curve in ("penalty", "multiplier"):
                 if curve in first.progress.curves:
@@ -91,7 +95,11 @@ def compute(context) -> dict:
 
 def _look(entry, **changes):
     """The colours and lines of a method."""
-    names = (LOOKS.get(entry["agent"]), f"fisher-{entry['metric']}", entry["metric"] if entry["agent"] == "fidec" else None)
+    names = (
+        LOOKS.get(entry["agent"]),
+        f"fisher-{entry['metric']}",
+        entry["metric"] if entry["agent"] == "fidec" else None,
+    )
     name = next((name for name in names if name in style.METRIC_COLOURS), "exact")
     label = f"FiDec ({entry['metric']})" if entry["agent"] == "fidec" else LABELS[entry["agent"]]
     return style.look(name, label=f"{label}, {entry['seeds']} seeds", **changes)
