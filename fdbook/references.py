@@ -306,6 +306,29 @@ EQUATIONS: dict[str, Equation] = {
             r"\mathrm{KL}(\pi \,|\, \pi_\beta)",
             "reps",
         ),
+        Equation(
+            "E26",
+            "the efficiency of a step in a metric M where the true information is F: its share of the best gain at equal cost",
+            r"\eta = \frac{g^T M^{-1} g}{\sqrt{(g^T F^{-1} g)(g^T M^{-1} F M^{-1} g)}} \in "
+            r"\left[\tfrac{2\sqrt k}{1 + k}, 1\right], \qquad k = \operatorname{cond}(M^{-1} F)",
+        ),
+        Equation(
+            "E27",
+            "the blur of the perturbed time, in closed form: what the metric at time t sees of a Gaussian",
+            r"F_t = \left(t^2 \Sigma + (1 - t)^2 I\right)^{-1}, \qquad \operatorname{cond}(F_t^{-1} F) = "
+            r"\frac{t^2 + (1 - t)^2 / s_{\min}^2}{t^2 + (1 - t)^2 / s_{\max}^2}",
+        ),
+        Equation(
+            "E28",
+            "local information: a full matrix for each action from the Jacobian of the velocity",
+            r"H(s, x, t) = -\nabla^2 \log p_t = \frac{I - t\, \partial v / \partial x}{1 - t}, \qquad E_{p_t} H = F_t",
+        ),
+        Equation(
+            "E29",
+            "deblurred information: the blur of the perturbed time taken out again (second-order Tweedie)",
+            r"\hat I = t^2 H \left(I - (1 - t)^2 H\right)^{-1} = \operatorname{Cov}[a | x_t]^{-1} - "
+            r"\left(\tfrac{t}{1 - t}\right)^2 I",
+        ),
     )
 }
 
