@@ -64,13 +64,14 @@ def judge(
     *,
     episodes: int,
     normalizer: Normaliser | None,
+    data: Transitions | None = None,
     held_out: Transitions | None = None,
     progress: bool = False,
 ) -> Callable:
     """The function `(agents, stopped) -> dict or None` with which a run is evaluated.
 
     Where the task has an environment, it plays episodes there (`scores`). Where it has none, nothing is played: the numbers are
-    those of `fdbook.rl.offline_evaluation.offline_evaluate` on held-out transitions, under their own names.
+    those of `fdbook.rl.offline_evaluation.offline_evaluate` on `data` and `held_out` transitions, under their own names.
     """
 
     def play(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]] | None:
@@ -79,7 +80,7 @@ def judge(
         return None if found is None else scores(task, found)
 
     def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]]:
-        return offline_evaluate(agents, held_out, seeds)
+        return offline_evaluate(agents, data, seeds, held_out=held_out)
 
     return play if task.has_environment else estimate
 

@@ -108,11 +108,12 @@ def train(
     folder = None if folder is None else Path(folder)
     with _alone(folder):
         loaded = _load(spec) if loaded is None else _prepared(loaded, spec)
-        data, held_out = loaded.train, loaded.validation or loaded.train
+        data = loaded.train
         record = records.Record(spec.to_dict(), _about_data(loaded))
         record.progress.about = records.about()
         stacked = _init(spec, data.observation_shape, data.action_dim)
-        options = {"episodes": spec.episodes, "normalizer": data.normaliser, "held_out": held_out}
+        options = {"episodes": spec.episodes, "normalizer": data.normaliser}
+        options |= {"data": data, "held_out": loaded.validation}
         with environments(spec.task, len(spec.seeds), spec.episodes) as get:
             how = judge(spec.task, get, spec.seeds, progress=progress, **options)
             rest = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
