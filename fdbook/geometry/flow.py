@@ -29,6 +29,7 @@ __all__ = [
     "log_prob",
     "noise",
     "sample",
+    "sample_and_log_prob",
     "training",
     "trajectory",
 ]
@@ -272,33 +273,67 @@ def log_prob(
 
     The ODE runs back from the action at t = 1 to its noise at t = 0 and gathers the divergence on the way. `divergence` is
     "exact" (d forward derivatives) or "hutchinson" (`probes` random sign vectors, which need a `key`; unbiased). The default
-    solver is Tsit5 with `steps` equal steps. Raises ValueError for an unknown divergence or a missing key.
+    solver is Tsit5 with `steps` equal steps. Gradients work as they are; `jax.hessian` needs `adjoint=diffrax.DirectAdjoint()`.
+    Raises ValueError for an unknown divergence or a missing key.
     """
     check_point(action, field.action_dim, "flow.log_prob (action)")
+    signs = _probe_signs(field, divergence, probes, key, action.dtype, "flow.log_prob")
+    options = (solver, steps, stepsize_controller, adjoint)
+    start, gathered = _solve_with_divergence(field, observation, action, signs, 1.0, 0.0, *options)
+    return _log_normal(start) + gathered
+
+
+def sample_and_log_prob(
+    field,
+    observation: Float[Array, " n"],
+    noise: Float[Array, " d"],
+    *,
+    divergence: str = "exact",
+    probes: int = 1,
+    key: PRNGKeyArray | None = None,
+    solver: diffrax.AbstractSolver | None = None,
+    steps: int = 20,
+    stepsize_controller: diffrax.AbstractStepSizeController | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
+) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+    """E3 and E4 in one solve: the action (d,) that the flow carries a noise (d,) to, and its log-density () in nats.
+
+    Arguments and errors as in `log_prob`. The density is that of the ODE: an action of the same noise by ten Euler steps
+    (`sample`) is another one.
+    """
+    check_point(noise, field.action_dim, "flow.sample_and_log_prob (noise)")
+    signs = _probe_signs(field, divergence, probes, key, noise.dtype, "flow.sample_and_log_prob")
+    options = (solver, steps, stepsize_controller, adjoint)
+    action, gathered = _solve_with_divergence(field, observation, noise, signs, 0.0, 1.0, *options)
+    return action, _log_normal(noise) - gathered
+
+
+def _probe_signs(field, divergence, probes, key, dtype, where) -> Float[Array, "probes d"]:
+    """The vectors whose quadratic forms in the Jacobian have the divergence for their sum."""
     if divergence not in ("exact", "hutchinson"):
-        raise ValueError(f"flow.log_prob takes divergence 'exact' or 'hutchinson'; got {divergence!r}.")
-    if divergence == "hutchinson" and (key is None or probes < 1):
-        raise ValueError("flow.log_prob with Hutchinson's divergence takes a key and at least one probe.")
-    signs = jnp.eye(field.action_dim, dtype=action.dtype)
-    if divergence == "hutchinson":
-        signs = jr.rademacher(key, (probes, field.action_dim), action.dtype)
-    average = 1 if divergence == "exact" else probes
+        raise ValueError(f"{where} takes divergence 'exact' or 'hutchinson'; got {divergence!r}.")
+    if divergence == "exact":
+        return jnp.eye(field.action_dim, dtype=dtype)
+    if key is None or probes < 1:
+        raise ValueError(f"{where} with Hutchinson's divergence takes a key and at least one probe.")
+    return jr.rademacher(key, (probes, field.action_dim), dtype) / np.sqrt(probes).astype(dtype)
 
-    def terms(t, y, args):
-        velocity, derivative = jax.linearize(lambda x: field(t, observation, x), y[0])
-        return velocity, jnp.sum(signs * jax.vmap(derivative)(signs)) / average
 
-    solution = _solve(
-        diffrax.ODETerm(terms),
-        (action, jnp.zeros((), action.dtype)),
-        None,
-        1.0,
-        0.0,
-        diffrax.Tsit5() if solver is None else solver,
-        steps,
-        stepsize_controller,
-        adjoint,
-        diffrax.SaveAt(t1=True),
-    )
-    start, gathered = solution.ys[0][0], solution.ys[1][0]
-    return -0.5 * jnp.sum(start**2) - 0.5 * field.action_dim * np.log(2 * np.pi).item() + gathered
+def _with_divergence(t, y, args):
+    """The velocity, and its divergence beside it. It closes over nothing, so that diffrax compiles it once."""
+    field, observation, signs = args
+    velocity, derivative = jax.linearize(lambda x: field(t, observation, x), y[0])
+    return velocity, jnp.sum(signs * jax.vmap(derivative)(signs))
+
+
+def _solve_with_divergence(field, observation, point, signs, t0, t1, solver, steps, stepsize_controller, adjoint):
+    """The other end of a trajectory, and the integral of the divergence from t0 to t1 along it."""
+    start, args = (point, jnp.zeros((), point.dtype)), (field, observation, signs)
+    terms, solver = diffrax.ODETerm(_with_divergence), diffrax.Tsit5() if solver is None else solver
+    saveat = diffrax.SaveAt(t1=True)
+    ends, gathered = _solve(terms, start, args, t0, t1, solver, steps, stepsize_controller, adjoint, saveat).ys
+    return ends[0], gathered[0]
+
+
+def _log_normal(z):
+    return -0.5 * jnp.sum(z**2) - 0.5 * z.size * np.log(2 * np.pi).item()

@@ -93,10 +93,10 @@ def offline_evaluate(
 def held_out_nll(
     agents: Agent, observations: Array, actions: Float[Array, "rows d"], *, steps: int = 20
 ) -> Float[Array, " seeds"]:
-    """E4: the mean of -log pi(a|s), in nats, under each agent's unclipped flow, its divergence exact, by `steps` Euler steps.
+    """E4: the mean of -log pi(a|s), in nats, under each agent's unclipped flow, its divergence exact.
 
-    Recorded actions that were clipped at the bounds of the box lie on atoms of the clipped policy; their densities are those of
-    the flow before it is clipped.
+    The solver makes `steps` steps of Tsit5. Recorded actions that were clipped at the bounds of the box lie on atoms of the
+    clipped policy; their densities are those of the flow before it is clipped.
     """
 
     def one(agent):

@@ -389,6 +389,39 @@ class TestLogProb:
         guess = flow.log_prob(field, EMPTY, x, divergence="hutchinson", key=jr.key(0))
         assert float(guess) == pytest.approx(float(flow.log_prob(field, EMPTY, x)), abs=1e-12)
 
+    @pytest.mark.parametrize("function", [flow.log_prob, flow.sample_and_log_prob, flow.sample])
+    def test_ten_calls_compile_once(self, function):
+        """Outside jit too, whatever the point and the weights."""
+        from fdbook.bench import _compilations
+
+        def call(seed):
+            field = VelocityField(3, 2, 8, 1, key=jr.key(seed))
+            return function(field, jnp.full(3, 0.1 * seed), jnp.full(2, 0.01 * seed))
+
+        jax.block_until_ready([call(0), call(1)])
+        with _compilations() as found:
+            jax.block_until_ready([call(seed) for seed in range(2, 12)])
+        assert found == []
+
+    def test_its_hessian_is_the_precision(self, budget):
+        mean, covariance, field = random_gaussian(2)
+        options = {"adjoint": diffrax.DirectAdjoint(), "steps": 50}
+        hessian = jax.hessian(lambda a: flow.log_prob(field, EMPTY, a, **options))(jnp.asarray(mean + 0.1))
+        wanted = -np.linalg.inv(covariance)
+        np.testing.assert_allclose(hessian, wanted, atol=budget("gaussian_log_prob") * np.max(np.abs(wanted)))
+
+    def test_with_a_sample_in_one_solve(self, budget):
+        """The density of a sample against SciPy's at the point where it came out, and against the solve backwards."""
+        mean, covariance, field = random_gaussian(3)
+        noise = jnp.asarray(np.random.default_rng(11).normal(size=3))
+        action, found = flow.sample_and_log_prob(field, EMPTY, noise, steps=100)
+        expected = scipy.stats.multivariate_normal(mean, covariance).logpdf(np.asarray(action))
+        assert float(found) == pytest.approx(expected, abs=budget("gaussian_log_prob"))
+        end = flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=100)
+        np.testing.assert_allclose(action, end, rtol=1e-12)
+        with pytest.raises(ValueError, match=r"^flow.sample_and_log_prob takes divergence 'exact' or 'hutchinson'"):
+            flow.sample_and_log_prob(field, EMPTY, noise, divergence="none")
+
     def test_bad_input(self, refused, unhooked):
         field, x = VelocityField(0, 2, 8, 1, key=jr.key(0)), np.zeros(2)
         refused(

@@ -76,7 +76,7 @@ def test_the_likelihood_is_the_gaussians(budget):
     square = np.einsum("ni,ij,nj->n", away, precision, away)
     wanted = np.mean(0.5 * square + 0.5 * np.log(np.linalg.det(2 * np.pi * np.linalg.inv(precision))))
     found = held_out_nll(stacked, jnp.zeros((50, 3)), jnp.asarray(actions), steps=200)
-    np.testing.assert_allclose(found, [wanted, wanted], atol=budget("likelihood_by_euler_steps"))
+    np.testing.assert_allclose(found, [wanted, wanted], atol=budget("held_out_likelihood"))
 
 
 class _NoObservation(eqx.Module):
