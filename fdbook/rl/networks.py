@@ -75,7 +75,10 @@ def displacement(observation_dim: int, action_dim: int, width: int, depth: int, 
 
 
 class MLP(eqx.Module):
-    """`depth` hidden layers of `width` units with GELU and, if asked for, layer normalisation behind it; a linear output."""
+    """`depth` hidden layers of `width` units with GELU and, if asked for, layer normalisation behind it; a linear output.
+
+    The first weights are `glorot`'s; those of the output are times `last`.
+    """
 
     layers: tuple[eqx.nn.Linear, ...]
     norms: tuple[eqx.nn.LayerNorm, ...]
@@ -90,11 +93,16 @@ class MLP(eqx.Module):
         *,
         layer_norm: bool = False,
         activation: Callable = jax.nn.gelu,
+        last: float = 1.0,
         key: PRNGKeyArray,
     ):
         sizes = [inputs, *[width] * depth, outputs]
         pairs = zip(itertools.pairwise(sizes), jr.split(key, depth + 1), strict=True)
         self.layers = tuple(glorot(eqx.nn.Linear(a, b, dtype=jnp.float32, key=one), key=one) for (a, b), one in pairs)
+        self.layers = (
+            *self.layers[:-1],
+            eqx.tree_at(lambda x: x.weight, self.layers[-1], replace_fn=lambda w: last * w),
+        )
         norm = eqx.nn.LayerNorm(width, eps=1e-6, dtype=jnp.float32)
         self.norms = (norm,) * depth if layer_norm else ()
         self.activation = activation
@@ -188,7 +196,10 @@ class Encoded(eqx.Module):
 def random_crop(
     pictures: UInt8[Array, "batch height width channels"], *, key: PRNGKeyArray
 ) -> UInt8[Array, "batch height width channels"]:
-    """Each picture moved by up to 3 pixels along both sides, its edge repeated where nothing is left."""
+    """Each picture moved by up to 3 pixels along both sides, its edge repeated where nothing is left.
+
+    One key moves two batches alike, picture by picture.
+    """
     check_shape(pictures, (None, None, None, None), "pictures", "random_crop")
     batch, *shape = pictures.shape
     padded = jnp.pad(pictures, ((0, 0), (CROP, CROP), (CROP, CROP), (0, 0)), mode="edge")

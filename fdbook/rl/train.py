@@ -84,13 +84,13 @@ class Update(eqx.Module):
 
 
 def _cropped(batch, *, key):
-    """Half of the batches of pictures moved a little; states as they are."""
+    """Half of the batches of pictures moved a little, each next observation as its observation; states as they are."""
     if batch.observations.ndim != 4:
         return batch
-    coin, here, there = jr.split(key, 3)
+    coin, place = jr.split(key)
     moved = batch._replace(
-        observations=networks.random_crop(batch.observations, key=here),
-        next_observations=networks.random_crop(batch.next_observations, key=there),
+        observations=networks.random_crop(batch.observations, key=place),
+        next_observations=networks.random_crop(batch.next_observations, key=place),
     )
     return jax.tree.map(functools.partial(jnp.where, jr.bernoulli(coin, CROPPED)), moved, batch)
 

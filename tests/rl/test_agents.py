@@ -146,10 +146,13 @@ def test_implicit_q_learning(budget):
     total, info, _ = terms(agent, batch, jr.key(2))
     b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
     slow = plain.q(agent.targets["critic"].head, b.observations, b.actions).min(axis=0)
-    advantage = slow - plain.mlp(own["value"].head, b.observations)[:, 0]
-    value = np.mean(np.where(advantage > 0, 0.8, 0.2) * advantage**2)
-    critic = plain.critic(own["critic"].head, b, plain.mlp(own["value"].head, b.next_observations)[:, 0], 0.99)
-    weights = np.minimum(np.exp(2.0 * advantage), 100)
+    v = plain.mlp(own["value"].head, b.observations)[:, 0]
+    value = np.mean(np.where(slow > v, 0.8, 0.2) * (slow - v) ** 2)
+    following = plain.mlp(own["value"].head, b.next_observations)[:, 0]
+    critic = 2 * plain.critic(own["critic"].head, b, following, 0.99)  # the critics' squared errors are added
+    trained = plain.q(own["critic"].head, b.observations, b.actions).min(axis=0)
+    weights = np.minimum(np.exp(2.0 * (trained - v)), 100)
+    assert np.abs(trained - slow).max() > 0.1  # else weights by the target critics would pass too
     means = plain.mlp(own["actor"].head, b.observations)
     actor = np.mean(weights * 0.5 * np.sum((means - b.actions) ** 2, axis=1))
     assert info["value"] == pytest.approx(value, rel=tolerance)
@@ -176,18 +179,10 @@ def test_rebrac(budget):
     actor = 0.3 * distance - judged.mean() / np.abs(judged).mean()
     assert info["critic"] == pytest.approx(critic, rel=tolerance)
     assert info["actor"] == pytest.approx(actor, rel=tolerance)
+    assert total == pytest.approx(critic, rel=tolerance)  # the first update is not the actor's
+    once = dataclasses.replace(agent, memory=agent.update(batch, key=jr.key(2))[0].memory)
+    total, _, _ = terms(once, batch, jr.key(2))
     assert total == pytest.approx(actor + critic, rel=tolerance)
-
-
-def test_rebracs_actor_learns_at_every_second_update():
-    agent, batch = make("rebrac"), some_batch()
-    update = eqx.filter_jit(lambda agent, key: agent.update(batch, key=key)[0])
-    moved = []
-    for step in range(4):
-        after = update(agent, jr.key(step))
-        moved.append([_moved(agent.networks[name], after.networks[name]) for name in ("critic", "actor")])
-        agent = after
-    assert moved == [[True, True], [True, False], [True, True], [True, False]]
 
 
 def _moved(before, after):
@@ -235,7 +230,7 @@ def test_gradients_reach_what_a_term_names_as_its_own(name, metric):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_update_descends_and_the_slow_copies_follow(name):
+def test_an_update_descends(name):
     agent, batch = make(name, learning_rate=1e-3), some_batch()
     draws = agent.draw(batch, key=jr.key(2))
     before = float(agent.loss(agent.networks, batch, draws)[0])
@@ -244,13 +239,6 @@ def test_an_update_descends_and_the_slow_copies_follow(name):
     assert all(np.shape(value) == () and np.isfinite(value) for value in info.values())
     # The critics move too, so only the terms of the network that is descended can be compared: the sum of all losses falls.
     assert float(again.loss(after.networks, batch, draws)[0]) < before
-    for key, slow in agent.targets.items():
-        wanted = jax.tree.map(
-            lambda old, new: 0.995 * old + 0.005 * new if eqx.is_inexact_array(old) else old, slow, after.networks[key]
-        )
-        got = after.targets[key]
-        for a, b in zip(*(jax.tree.leaves(eqx.filter(x, eqx.is_array)) for x in (wanted, got)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ALL)

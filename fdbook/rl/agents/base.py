@@ -7,6 +7,7 @@ its own, because every other network in it is the agent's and not the one that i
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -125,15 +126,16 @@ class Agent(eqx.Module):
         draws = self.draw(batch, key=key)
         (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(self.networks, batch, draws)
         trained, memory = loop.descend(self.settings.optimiser, gradient, self.memory, self.networks)
-        targets = {name: self._follow(self.targets[name], trained[name]) for name in self.targets}
-        return dataclasses.replace(self, networks=trained, targets=targets, memory=memory), info
+        return dataclasses.replace(self, networks=trained, targets=self.followed(), memory=memory), info
 
-    def _follow(self, slow, fast):
-        """E16: the slow copy a little nearer to the network."""
+    def followed(self) -> dict[str, PyTree]:
+        """E16: the target networks, a little nearer to the networks as they are before the update, as in the published code."""
         tau = self.settings.tau
-        return jax.tree.map(
-            lambda old, new: (1 - tau) * old + tau * new if eqx.is_inexact_array(old) else old, slow, fast
-        )
+
+        def nearer(slow, fast):
+            return (1 - tau) * slow + tau * fast if eqx.is_inexact_array(slow) else slow
+
+        return {name: jax.tree.map(nearer, slow, self.networks[name]) for name, slow in self.targets.items()}
 
     def aggregate(self, q: Float[Array, "critics *batch"]) -> Float[Array, " *batch"]:
         """E16: the mean or the minimum over the critics."""
@@ -165,12 +167,17 @@ def values(critic: networks.Encoded, features: Float[Array, "batch n"], actions:
 
 
 def critic_loss(
-    critic: networks.Encoded, batch: Batch, following: Float[Array, " batch"], discount: float
+    critic: networks.Encoded,
+    batch: Batch,
+    following: Float[Array, " batch"],
+    discount: float,
+    *,
+    join: Callable = jnp.mean,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """E16 against the value `following` of the next states, which is held constant."""
+    """E16 against the value `following` of the next states, which is held constant; `join` makes one number of the critics'."""
     q = values(critic, critic.features(batch.observations), batch.actions)
     bound = jax.lax.stop_gradient(batch.rewards + discount * batch.masks * following)
-    loss = jnp.mean((q - bound[None]) ** 2)
+    loss = join(jnp.mean((q - bound[None]) ** 2, axis=1))
     return loss, {"critic": loss, "q": jnp.mean(q), "q_largest": jnp.max(jnp.abs(q))}
 
 
@@ -195,8 +202,11 @@ def propose(agent: Agent, observation: Array, n: int, *, key: PRNGKeyArray) -> F
     return carry(field.head, features, noises, agent.settings.flow_steps).actions
 
 
-def best(agent: Agent, observation: Array, actions: Float[Array, "n d"]) -> Float[Array, " d"]:
-    """The one of n actions that the agent's critics value most, joined as in their target."""
+def best(
+    agent: Agent, observation: Array, actions: Float[Array, "n d"], *, join: Callable | None = None
+) -> Float[Array, " d"]:
+    """The one of n actions that the agent's critics (critics, n) value most, joined by `join`, or as in their target."""
+    join = agent.aggregate if join is None else join
     critic = agent.networks["critic"]
     features = jnp.repeat(critic.features(observation[None]), len(actions), axis=0)
-    return actions[jnp.argmax(agent.aggregate(values(critic, features, actions)))]
+    return actions[jnp.argmax(join(values(critic, features, actions)))]

@@ -1,8 +1,10 @@
 """Implicit flow Q-learning: samples of the behaviour's flow, of which the critics choose the best (rejection sampling)."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 
 from fdbook.checks import check_range
@@ -47,10 +49,10 @@ class IFQL(base.Agent):
     def loss(self, trained, batch, draws):
         field = trained["flow"]
         flow = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
-        loss, info, _ = iql.expectile_terms(self, trained, batch)
+        loss, info = iql.expectile_terms(self, trained, batch)
         return loss + flow, info | {"flow": flow}
 
     def act(self, observation, *, key):
-        """The best of the flow's samples."""
+        """The best of the flow's samples, by the minimum over the critics."""
         actions = base.propose(self, observation, self.settings.candidates, key=key)
-        return base.best(self, observation, jax.lax.stop_gradient(actions))
+        return base.best(self, observation, jax.lax.stop_gradient(actions), join=functools.partial(jnp.min, axis=0))

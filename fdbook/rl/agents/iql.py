@@ -1,7 +1,8 @@
 """Implicit Q-learning with a Gaussian policy: an anchor without a flow.
 
 The critic never sees an action that is not in the data: a state's value V is an expectile of Q over the logged actions, and the
-policy is drawn towards logged actions in proportion to exp(alpha (Q - V)).
+policy is drawn towards logged actions in proportion to exp(alpha (Q - V)), where Q is the minimum over the trained critics; V
+itself is learned from the target critics.
 """
 
 import dataclasses
@@ -19,6 +20,8 @@ from fdbook.rl.agents import base
 __all__ = ["IQL", "NoDraws", "critic_network", "expectile_terms", "mean_network"]
 
 LARGEST_WEIGHT = 100.0
+ACTOR_LAST = 0.1
+"""The first weights of a policy's last layer, times Glorot's: a hundredth of their variance, as in the published code."""
 
 
 class NoDraws(NamedTuple):
@@ -34,11 +37,12 @@ def critic_network(observation_shape, action_dim, settings, *, key) -> networks.
     return networks.Encoded.of(observation_shape, head, key=key)
 
 
-def mean_network(observation_shape, outputs, settings, *, layer_norm=False, key) -> networks.Encoded:
-    """A network of observations alone, behind an encoder if they are pictures."""
+def mean_network(observation_shape, outputs, settings, *, layer_norm=False, last=1.0, key) -> networks.Encoded:
+    """A network of observations alone, behind an encoder if they are pictures; its output's first weights are times `last`."""
 
     def head(width, *, key):
-        return networks.MLP(width, outputs, settings.width, settings.depth, layer_norm=layer_norm, key=key)
+        sizes = (width, outputs, settings.width, settings.depth)
+        return networks.MLP(*sizes, layer_norm=layer_norm, last=last, key=key)
 
     return networks.Encoded.of(observation_shape, head, key=key)
 
@@ -48,17 +52,19 @@ def state_values(network: networks.Encoded, observations) -> Float[Array, " batc
     return jax.vmap(network.head)(network.features(observations))[:, 0]
 
 
-def expectile_terms(agent, trained, batch) -> tuple[Array, dict[str, Array], Float[Array, " batch"]]:
-    """The losses of Q (E16, with V of the next state) and of V (an expectile of the slow critics' minimum); the advantages."""
-    own, slow = agent.networks, agent.targets["critic"]
-    q = jnp.min(base.values(slow, slow.features(batch.observations), batch.actions), axis=0)
+def smaller_values(critic: networks.Encoded, batch) -> Float[Array, " batch"]:
+    """The minimum over the critics of a batch's logged actions."""
+    return jnp.min(base.values(critic, critic.features(batch.observations), batch.actions), axis=0)
+
+
+def expectile_terms(agent: base.Agent, trained, batch) -> tuple[Array, dict[str, Array]]:
+    """The losses of Q (E16 with V of the next state, added over critics) and V (an expectile of the target critics' minimum)."""
     v = state_values(trained["value"], batch.observations)
-    advantages = q - v
-    weights = jnp.where(advantages > 0, agent.settings.expectile, 1 - agent.settings.expectile)
-    value = jnp.mean(weights * advantages**2)
-    following = state_values(own["value"], batch.next_observations)
-    critic, info = base.critic_loss(trained["critic"], batch, following, agent.settings.discount)
-    return critic + value, info | {"value": value, "v": jnp.mean(v)}, jax.lax.stop_gradient(advantages)
+    above = smaller_values(agent.targets["critic"], batch) - v
+    value = jnp.mean(jnp.where(above > 0, agent.settings.expectile, 1 - agent.settings.expectile) * above**2)
+    following = state_values(agent.networks["value"], batch.next_observations)
+    critic, info = base.critic_loss(trained["critic"], batch, following, agent.settings.discount, join=jnp.sum)
+    return critic + value, info | {"value": value, "v": jnp.mean(v)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +93,16 @@ class IQL(base.Agent):
         return {
             "critic": critic_network(observation_shape, action_dim, settings, key=critic_key),
             "value": mean_network(observation_shape, 1, settings, layer_norm=True, key=value_key),
-            "actor": mean_network(observation_shape, action_dim, settings, key=actor_key),
+            "actor": mean_network(observation_shape, action_dim, settings, last=ACTOR_LAST, key=actor_key),
         }
 
     def draw(self, batch, *, key):
         return NoDraws()
 
     def loss(self, trained, batch, draws):
-        loss, info, advantages = expectile_terms(self, trained, batch)
+        loss, info = expectile_terms(self, trained, batch)
+        advantages = smaller_values(self.networks["critic"], batch)
+        advantages = advantages - state_values(self.networks["value"], batch.observations)
         weights = jnp.minimum(jnp.exp(self.settings.alpha * advantages), LARGEST_WEIGHT)
         actor = trained["actor"]
         means = jax.vmap(actor.head)(actor.features(batch.observations))

@@ -1,16 +1,18 @@
 """ReBRAC: a deterministic policy held to the logged actions by L2, in the actor's loss and in the critic's target.
 
-It is TD3 with behaviour cloning, layer normalisation in the critics and two separate weights of the distance to the data.
+It is TD3 with behaviour cloning, layer normalisation in the critics and two separate weights of the distance to the data. One
+Adam moves all networks, as in the published code: between its turns the actor has no gradient, and goes on by its momentum.
 """
 
 import dataclasses
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from fdbook.checks import Array, check_range
 from fdbook.rl.agents import base, iql
@@ -32,28 +34,13 @@ class ReBRACSettings(base.Settings):
     """The standard deviation of the noise on the target's actions, clipped at `noise_bound`."""
     noise_bound: float = 0.5
     actor_every: int = 2
-    """The actor learns at every so many updates."""
+    """The actor learns, and the target networks follow, at every so many updates; in between Adam moves the actor on."""
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("alpha_actor", "alpha_critic", "noise", "noise_bound"):
             check_range(getattr(self, name), name, "ReBRAC")
         check_range(self.actor_every, "actor_every", "ReBRAC", low=1.0)
-
-    @property
-    def optimiser(self):
-        """Adam, which leaves the actor as it is between its turns."""
-        adam = super().optimiser
-        patient = optax.transforms.conditionally_mask(adam, lambda step: step % self.actor_every == 0)
-        return optax.partition({"actor": patient, "rest": adam}, _labels)
-
-
-def _labels(trained):
-    """Which of the two optimisers a network belongs to."""
-    return {
-        name: jax.tree.map(lambda _, name=name: "actor" if name == "actor" else "rest", network)
-        for name, network in trained.items()
-    }
 
 
 class ReBRACDraws(NamedTuple):
@@ -73,8 +60,21 @@ class ReBRAC(base.Agent):
         critic_key, actor_key = jr.split(key)
         return {
             "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
-            "actor": iql.mean_network(observation_shape, action_dim, settings, key=actor_key),
+            "actor": iql.mean_network(observation_shape, action_dim, settings, last=iql.ACTOR_LAST, key=actor_key),
         }
+
+    @property
+    def turn(self) -> Bool[Array, ""]:
+        """Whether the update that comes next is one of the actor's: number 2, 4, ... of all updates by default."""
+        return (optax.tree.get(self.memory, "count") + 1) % self.settings.actor_every == 0
+
+    def followed(self):
+        """E16, at the actor's turns; in between the target networks stay."""
+        return jax.tree.map(
+            lambda new, old: jnp.where(self.turn, new, old) if eqx.is_array(old) else old,
+            super().followed(),
+            self.targets,
+        )
 
     def draw(self, batch, *, key):
         return ReBRACDraws(base.normals(batch, key=key))
@@ -94,7 +94,8 @@ class ReBRAC(base.Agent):
         scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(q)), 1e-8))
         distance = jnp.mean(jnp.sum((actions - batch.actions) ** 2, axis=-1))
         actor = options.alpha_actor * distance - scale * jnp.mean(q)
-        return critic + actor, info | {"actor": actor, "distance": distance, "actor_q": jnp.mean(q)}
+        loss = critic + jnp.where(self.turn, actor, jnp.zeros_like(actor))
+        return loss, info | {"actor": actor, "distance": distance, "actor_q": jnp.mean(q)}
 
     def act(self, observation, *, key):
         """The policy's one action."""
