@@ -16,6 +16,7 @@ import numpy as np
 
 from fdbook.checks import Array, check_rows
 from fdbook.data.tasks import DataSet, Task
+from fdbook.rl.arrays import clip_actions
 from fdbook.rl.transitions import Transitions
 
 
@@ -122,9 +123,10 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     """The arrays of a data set, in the compact layout of `fdbook.rl.transitions`.
 
     observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): whole episodes one after the other. The
-    last row of an episode holds its last observation, and zeros. `folder` holds Minari's data sets. Rewards have
-    `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it, when it is damaged
-    or does not fit the task.
+    last row of an episode holds its last observation, and zeros. Numbers are rounded to float32, as the papers do with these data
+    (most are published in float64), and actions that any rounding took out of [-1, 1] are clipped. `folder` holds Minari's data
+    sets. Rewards have `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it,
+    when it is damaged or does not fit the task.
     """
     data, dataset = _open(task, folder), task.dataset
     where = str((Path(folder) if folder is not None else Path()) / dataset.name)
@@ -143,9 +145,8 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     if row != rows or not rows:
         raise ValueError(f"{where} holds {row} observations (its metadata promise {rows}).")
     check_rows(arrays["observations"], "observations", where)
-    check_rows(arrays["actions"], "actions", where, low=-1.0, high=1.0)
     check_rows(arrays["rewards"], "rewards", where)
-    return arrays
+    return arrays | {"actions": clip_actions(arrays["actions"], where)}
 
 
 class _Episode(NamedTuple):
@@ -215,7 +216,7 @@ def transitions(task: Task, folder: str | Path | None = None) -> tuple[Transitio
     """
     arrays = read(task, folder)
     where = str((Path(folder) if folder is not None else Path()) / task.dataset.name)
-    made = Transitions.of(**arrays, where=where)
+    made = Transitions.of(**arrays, padded=True, where=where)
     reached = arrays["rewards"][~arrays["ends"]] - task.reward_shift
     if task.parts and not np.any(reached >= 1):
         warnings.warn(

@@ -20,6 +20,7 @@ __all__ = [
     "Recording",
     "Split",
     "environment",
+    "label",
     "load",
     "load_or_record",
     "maze_layout",
@@ -184,52 +185,40 @@ def _plain_environment(name, **options):
     return made
 
 
-def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions]:
-    """A task's training and validation transitions, through OGBench's own loader, which labels rewards and masks.
+def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions | None]:
+    """A task's training and validation transitions, with rewards and masks as OGBench itself labels them.
 
-    `folder` holds the two files, as OGBench names them. Warns when no training transition reaches the goal. Raises ValueError,
-    naming the file, on damage and on what does not fit the task; FileNotFoundError when a file is not there.
+    `folder` holds the files, as OGBench names them; without the one of validation, that is None. What OGBench's own loader casts
+    is cast (`fdbook.data.files.read`), and episodes may have any lengths. Warns when no training transition reaches the goal.
+    Raises ValueError, naming the file, on damage and on what does not fit the task; FileNotFoundError when there are no training
+    data.
     """
-    import ogbench
-
     folder, stem = Path(folder).expanduser(), task.dataset.stem
     paths = [folder / f"{stem}.npz", folder / f"{stem}-val.npz"]
+    if not paths[0].exists():
+        raise FileNotFoundError(f"There is no file {paths[0]}, where the data of {task.name} should be.")
+    paths = [path for path in paths if path.exists()]
     for path in paths:
-        check_headers(path, task.dataset)
-    states = task.environment.removeprefix("visual-")  # a task's rewards depend on the state: nothing need be rendered
-    with _quietly(), _plain_environment(states) as judge:
-        options = {"compact_dataset": True, "add_info": True, "dataset_only": True, "cur_env": judge}
-        try:
-            splits = ogbench.make_env_and_datasets(task.name, dataset_dir=str(folder), **options)
-        except MemoryError:
-            raise
-        except Exception as error:  # what a damaged file raises depends on where the damage is
-            raise ValueError(f"{_damaged(paths, task)} is damaged.") from error
-    train, validation = (_transitions(task, data, path) for data, path in zip(splits, paths, strict=True))
+        check_headers(path, task.dataset, _judged(task))
+    train, *validation = (_transitions(task, path) for path in paths)
     if np.all(train.masks == 1):
         warnings.warn(_no_success(task, train.size, paths[0]), stacklevel=2)
-    return train, validation
+    return train, validation[0] if validation else None
 
 
-def _damaged(paths, task):
-    """The first file that cannot be read whole."""
-    for path in paths:
-        try:
-            read(path, task.dataset)
-        except ValueError:
-            return path
-    return paths[0]
+def _judged(task) -> tuple[str, ...]:
+    """The arrays of the simulator's state that OGBench's rewards of a task read."""
+    if task.dataset.family == "puzzle":
+        return ("button_states",)
+    return ("qpos", "button_states") if task.dataset.family == "scene" else ("qpos",)
 
 
-def _transitions(task, data, path):
-    ends = data["valids"] == 0
-    steps = task.dataset.steps
-    if not np.array_equal(np.flatnonzero(ends), np.arange(steps, len(ends) + 1, steps) - 1):
-        raise ValueError(f"{path} has terminals that do not close episodes of {steps} rows each.")
-    for key in set(data) - {"observations", "actions", "rewards", "masks"}:
-        del data[key]
-    arrays = [data.pop(key) for key in ("observations", "actions", "rewards", "masks")]
-    return Transitions.of(*arrays, ends, frame_stack=task.frame_stack, where=str(path))
+def _transitions(task, path):
+    arrays = read(path, task.dataset, needed=_judged(task))
+    labels = _labels(task, arrays)
+    rows = [arrays.pop(key) for key in ("observations", "actions")]
+    ends = arrays.pop("terminals")
+    return Transitions.of(*rows, *labels, ends, frame_stack=task.frame_stack, where=str(path))
 
 
 def _no_success(task, size, path):
@@ -241,10 +230,20 @@ def _no_success(task, size, path):
 
 def rewards(task: Task, arrays: dict[str, np.ndarray]) -> Float32[np.ndarray, " n"]:
     """The reward of each row of an OGBench file under a task, as OGBench itself labels it, from `qpos` and `button_states`."""
+    return _labels(task, arrays)[0]
+
+
+def _labels(task, arrays):
+    """Rewards and masks of the rows of an OGBench file under a task."""
+    states = task.environment.removeprefix("visual-")  # the rewards depend on the state: nothing need be rendered
+    with _quietly(), _plain_environment(states) as judge:
+        return label(states, judge, arrays)
+
+
+def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states)."""
     from ogbench.relabel_utils import relabel_dataset
 
     labelled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
-    states = task.environment.removeprefix("visual-")
-    with _quietly(), _plain_environment(states) as judge:
-        relabel_dataset(states, judge, labelled)
-    return labelled["rewards"]
+    relabel_dataset(name, environment, labelled)
+    return labelled["rewards"], labelled["masks"]
