@@ -3,20 +3,24 @@
 import contextlib
 import dataclasses
 import functools
+import socket
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from fdbook.data import tasks
+from fdbook.data import coverage, sources, tasks
 from fdbook.data.files import Place, check_headers, read
 from fdbook.data.tasks import Task
 from fdbook.rl.transitions import Transitions
 
 
 __all__ = [
+    "SOURCE",
     "MazeLayout",
+    "OGBench",
     "Recording",
     "Split",
     "environment",
@@ -27,6 +31,9 @@ __all__ = [
     "rewards",
     "transitions",
 ]
+
+PATIENCE = 20
+"""Seconds without an answer after which a download is given up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,3 +254,59 @@ def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.nda
     labelled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
     relabel_dataset(name, environment, labelled)
     return labelled["rewards"], labelled["masks"]
+
+
+class OGBench(sources.Source):
+    """OGBench's data sets, in the files and with the loader, rewards and environments of the package `ogbench`."""
+
+    def locate(self, dataset):
+        """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
+        from ogbench.utils import DEFAULT_DATASET_DIR
+
+        folder = Path(DEFAULT_DATASET_DIR).expanduser()
+        files = (folder / f"{dataset.stem}.npz", folder / f"{dataset.stem}-val.npz")
+        return folder if all(path.exists() for path in files) else None
+
+    def download(self, dataset):
+        """Downloads both files with OGBench's own means. Raises OSError when that cannot be done."""
+        from ogbench.utils import DEFAULT_DATASET_DIR, download_datasets
+
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE)
+        try:
+            download_datasets([dataset.stem])
+        finally:
+            socket.setdefaulttimeout(patience)
+        return Path(DEFAULT_DATASET_DIR).expanduser()
+
+    def transitions(self, task, folder=None):
+        """As the function `transitions`; without a folder, of the published data."""
+        return transitions(task, self.locate(task.dataset) or ".") if folder is None else transitions(task, folder)
+
+    def environment(self, task, folder=None, *, render_mode=None):
+        """As the function `environment`, which needs no data."""
+        return environment(task, render_mode)
+
+    def contents(self, tasks: Sequence[Task], folder=None):
+        """What is in the training file, with what each task rewards."""
+        dataset = tasks[0].dataset
+        paths = [Path(folder or ".") / f"{dataset.stem}{split}.npz" for split in ("", "-val")]
+        arrays = read(paths[0], dataset, needed=_judged(tasks[0]))
+        ends = arrays["terminals"]
+        if dataset.family == "maze":
+            seen = coverage.of_maze(dataset, arrays["qpos"], maze_layout)
+        else:
+            seen = coverage.of_arm(dataset, arrays)
+        return sources.Contents(
+            observations=arrays["observations"],
+            actions=arrays["actions"],
+            ends=ends,
+            used=~ends,
+            rewards=tuple(rewards(task, arrays) for task in tasks),
+            returns=None,
+            coverage=seen,
+            bytes=sum(path.stat().st_size for path in paths if path.exists()),
+        )
+
+
+SOURCE = OGBench()
