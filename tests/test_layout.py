@@ -143,6 +143,27 @@ def _undocumented(name, value):
             yield f"{name}.{each}"
 
 
+ASKED = {"data/definitions.py", "data/tasks.py", "data/files.py", "data/record.py", "experiment.py"}
+"""The registry, and what records OGBench's and D4RL's own forms."""
+
+
+def asks_for_a_benchmark(source):
+    """Whether a module compares a data set's benchmark with a name: what differs between sources belongs to their classes."""
+    for node in ast.walk(ast.parse(source)):
+        sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+        sides += [node.subject] if isinstance(node, ast.Match) else []
+        if any(isinstance(side, ast.Attribute) and side.attr == "benchmark" for side in sides):
+            return True
+    return False
+
+
+def test_what_kind_a_source_is_of_is_asked_by_no_module_that_uses_one():
+    asking = {str(path.relative_to(PACKAGE)) for path in FILES if asks_for_a_benchmark(path.read_text("utf-8"))}
+    assert asking - ASKED == set()
+    assert asks_for_a_benchmark('x = a if task.dataset.benchmark == "ogbench" else b')
+    assert not asks_for_a_benchmark('name = f"{dataset.benchmark}/x"')
+
+
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(PACKAGE)) for path in FILES])
 def test_files_can_be_read_in_one_sitting(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

@@ -8,6 +8,7 @@ sets that Minari takes as MINARI_DATASETS_PATH.
 import dataclasses
 import os
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import platformdirs
 
 from fdbook.checks import check_rows
 from fdbook.data import tasks
+from fdbook.rl.arrays import cast, clip_actions
 
 
 __all__ = ["Place", "check", "check_headers", "read", "root"]
@@ -80,18 +82,21 @@ class Place:
         return f"fdbook data record {self.name}{size}{seed}{base}"
 
 
-def check_headers(path: Path, dataset: tasks.DataSet) -> None:
-    """Refuses a file of OGBench's whose keys, shapes or dtypes are not those of the data set, without reading the arrays.
+def check_headers(path: Path, dataset: tasks.DataSet, needed: Collection[str] | None = None) -> None:
+    """Refuses a file of OGBench's whose keys or shapes are not those of the data set, without reading the arrays.
 
+    `needed` are the arrays of the simulator's state that must be there (None: all); the others are checked where they are.
     Raises ValueError, naming the file and what was expected; OSError when the file is not there or cannot be opened.
     """
-    expected = dataset.arrays | {"terminals": ((), np.dtype(bool))}
+    expected = _expected(dataset)
     headers = _from_npz(path, lambda archive: {key: _header(archive, key) for key in expected if key in archive})
-    _check_keys(path, headers, expected)
-    rows = headers["terminals"][0][0] if headers["terminals"][0] else 0
-    if rows == 0 or rows % dataset.steps:
-        raise ValueError(f"{path} has {rows} rows (expected whole episodes of {dataset.steps} rows each)")
-    _check_shapes(path, headers, dataset, rows)
+    _check_keys(path, headers, dataset, needed)
+    _check_shapes(path, headers, dataset)
+
+
+def _expected(dataset):
+    """Shape of one row, and dtype as it is kept, of each array of a file."""
+    return dataset.arrays | {"terminals": ((), np.dtype(bool))}
 
 
 def _header(archive, key):
@@ -109,43 +114,76 @@ def _from_npz(path, read):
         try:
             with np.load(file) as archive:
                 return read(archive)
+        except MemoryError:
+            raise
         except Exception as error:  # what a damaged file raises depends on where the damage is
             raise ValueError(f"{path} is damaged or is not an npz file") from error
 
 
-def _check_keys(path, found, expected):
-    for key in expected:
+def _check_keys(path, found, dataset, needed=None):
+    needed = dataset.simulator if needed is None else needed
+    for key in ("observations", "actions", *needed, "terminals"):
         if key not in found:
-            raise ValueError(f"{path} has no array {key!r} (expected {', '.join(expected)})")
+            raise ValueError(f"{path} has no array {key!r} (expected {', '.join(_expected(dataset))})")
 
 
-def _check_shapes(path, headers, dataset, rows):
-    for key, (row, dtype) in (dataset.arrays | {"terminals": ((), np.dtype(bool))}).items():
-        if headers[key] != ((rows, *row), dtype):
-            (shape, got), wanted = headers[key], (rows, *row)
-            raise ValueError(f"{path} has {key} of shape {shape} and {got} (expected {wanted} and {dtype})")
+def _check_shapes(path, headers, dataset):
+    """Refuses arrays that do not have one row of the right shape for each of `terminals`, and what is not numbers."""
+    shape, _ = headers["terminals"]
+    rows = shape[0] if len(shape) == 1 else 0
+    if rows == 0:
+        raise ValueError(f"{path} has terminals of shape {shape} (expected (n,), at least one row)")
+    for key, (row, dtype) in _expected(dataset).items():
+        if key not in headers:
+            continue
+        (shape, got), wanted = headers[key], (rows, *row)
+        if shape != wanted:
+            raise ValueError(f"{path} has {key} of shape {shape} (expected {wanted})")
+        if got.kind not in "biuf":
+            raise ValueError(f"{path} has {key} of {got} (expected numbers, of {dtype})")
 
 
 def check(path: Path, arrays: dict[str, np.ndarray], dataset: tasks.DataSet, episodes: int | None = None) -> None:
-    """Refuses arrays that are not `episodes` whole episodes of the data set (None: any number, but at least one)."""
-    episodes = max(1, len(arrays["terminals"]) // dataset.steps) if episodes is None else episodes
-    rows = episodes * dataset.steps
-    _check_shapes(path, {key: (values.shape, values.dtype) for key, values in arrays.items()}, dataset, rows)
+    """Refuses arrays that are not whole episodes of the data set.
+
+    With `episodes`, so many of `dataset.steps` rows each, as a recording has them; without, at least one transition in episodes
+    of any lengths. Every value must be finite and every action in [-1, 1].
+    """
+    _check_shapes(path, {key: (values.shape, values.dtype) for key, values in arrays.items()}, dataset)
     for key, values in arrays.items():
-        if values.dtype == np.float32:
-            check_rows(values, key, str(path), **({"low": -1.0, "high": 1.0} if key == "actions" else {}))
-    if not np.array_equal(np.flatnonzero(arrays["terminals"]), np.arange(1, episodes + 1) * dataset.steps - 1):
+        if key == "actions":
+            clip_actions(values, str(path))
+        elif values.dtype.kind == "f":
+            check_rows(values, key, str(path))
+    ends = np.flatnonzero(arrays["terminals"])
+    if episodes is None:
+        if not arrays["terminals"][-1]:
+            raise ValueError(f"{path} has terminals that do not close the last episode: its last row is none")
+        if len(ends) == len(arrays["terminals"]):
+            raise ValueError(f"{path} has no transition: every row is an episode of its own")
+    elif not np.array_equal(ends, np.arange(1, episodes + 1) * dataset.steps - 1) or len(arrays["terminals"]) != (
+        episodes * dataset.steps
+    ):
         raise ValueError(f"{path} has terminals that do not close {episodes} episodes of {dataset.steps} rows each")
 
 
-def read(path: Path, dataset: tasks.DataSet, episodes: int | None = None) -> dict[str, np.ndarray]:
-    """The arrays of one file, which holds that many whole episodes of the data set (None: any number, but at least one).
+def read(
+    path: Path, dataset: tasks.DataSet, episodes: int | None = None, *, needed: Collection[str] | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of one file, as `dataset.arrays` and `terminals` have them: cast (`fdbook.rl.arrays.cast`) where others store
+    them otherwise, actions that rounding has taken out of [-1, 1] clipped; the simulator's state in the precision of the file.
 
-    Raises ValueError, naming the file, unless keys, shapes and dtypes are right, every value is finite, actions lie in
-    [-1, 1] and terminals close every episode; OSError when the file is not there or cannot be opened.
+    With `episodes` the file must hold so many of `dataset.steps` rows each; without, episodes of any lengths. `needed` as in
+    `check_headers`. Raises ValueError, naming the file, unless arrays and shapes are right, every value is finite, actions lie
+    in [-1, 1] and the last row closes an episode; OSError when the file is not there or cannot be opened.
     """
-    keys = (*dataset.arrays, "terminals")
-    arrays = _from_npz(path, lambda archive: {key: archive[key] for key in keys if key in archive})
-    _check_keys(path, arrays, keys)
+    expected = _expected(dataset)
+    arrays = _from_npz(path, lambda archive: {key: archive[key] for key in expected if key in archive})
+    _check_keys(path, arrays, dataset, needed)
+    _check_shapes(path, {key: (values.shape, values.dtype) for key, values in arrays.items()}, dataset)
+    for key, (_, dtype) in expected.items():
+        if key in arrays:
+            kept = arrays[key].dtype.newbyteorder("=") if key in dataset.simulator and dtype.kind == "f" else dtype
+            arrays[key] = cast(arrays[key], kept, key, str(path))
     check(path, arrays, dataset, episodes)
-    return arrays
+    return arrays | {"actions": clip_actions(arrays["actions"], str(path))}

@@ -2,22 +2,22 @@
 
 import contextlib
 import dataclasses
-import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from fdbook.checks import unknown
-from fdbook.data import minari, ogbench
+from fdbook.data import sources
 from fdbook.data.files import Place, root
 from fdbook.data.tasks import DataSet, Task, find, find_task
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["Loaded", "downloaded", "folder_of", "load", "recordings"]
+__all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordings", "score"]
 
 SOURCES = ("auto", "recorded", "download")
-PATIENCE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +27,31 @@ class Loaded:
     task: Task
     train: Transitions
     validation: Transitions | None
-    """None for D4RL, which has no validation data."""
+    """None where there are no validation data, as for D4RL."""
     folder: Path
-    source: Literal["recorded", "downloaded", "dataset_dir"]
+    source: Literal["recorded", "downloaded", "dataset_dir", "own"]
 
     def environment(self):
         """A new environment to evaluate in; its observations are raw: apply `train.normaliser`, if there is one."""
-        if self.task.dataset.benchmark == "ogbench":
-            return ogbench.environment(self.task)
-        return minari.environment(self.task, self.folder)
+        return environment(self.task, self.folder)
+
+
+def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None):
+    """A new environment to evaluate a task in: raw observations as those of its transitions, actions in [-1, 1].
+
+    `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Raises
+    ValueError for a task without an environment: logs alone are judged by `fdbook.rl.offline_evaluation`.
+    """
+    return sources.of(task.dataset).environment(task, folder, render_mode=render_mode)
+
+
+def score(task: Task, returns: float | np.ndarray, successes: float | np.ndarray) -> np.ndarray:
+    """The score of episodes, in percent, element by element; of means over episodes it is the mean of their scores.
+
+    By `task.score`: 100 for a success and 0 for none; the return between `task.references` as 0 to 100; or, for tasks of one's
+    own without references, the return as it is, which is no percentage. Raises ValueError where references are missing.
+    """
+    return sources.of(task.dataset).score(task, returns, successes)
 
 
 def load(
@@ -44,6 +60,7 @@ def load(
     source: str = "auto",
     episodes: int | None = None,
     seed: int = 0,
+    dose: Any = None,
     dataset_dir: str | Path | None = None,
     normalise: bool = False,
     wavelengths: Sequence[float] = (),
@@ -51,9 +68,9 @@ def load(
     """The transitions of a task.
 
     `source` "auto" takes the published data if they are on this machine, else a recording of the standard size, else downloads;
-    "recorded" and "download" allow only the one or the other. `episodes` and `seed` choose a recording of another size, and
-    `dataset_dir` a folder with the benchmark's own files. `normalise` takes observations to mean 0 and standard deviation 1,
-    and `wavelengths` adds Fourier features to these (`Transitions.normalised`).
+    "recorded" and "download" allow only the one or the other. `episodes`, `seed` and `dose` choose another recording, and
+    `dataset_dir` a folder with the benchmark's own files. Data of one's own are taken as they are. `normalise` takes observations
+    to mean 0 and standard deviation 1, and `wavelengths` adds Fourier features to these (`Transitions.normalised`).
 
     Raises ValueError on an unknown task or source, waves without `normalise`, and damaged data; FileNotFoundError when the data
     are not here and cannot be had, with the command that records them, or the reason why none can.
@@ -63,8 +80,8 @@ def load(
         raise ValueError(unknown("source", source, SOURCES))
     if wavelengths and not normalise:
         raise ValueError("load adds waves to normalised observations only; got wavelengths with normalise=False.")
-    found, folder = _find(task.dataset, source, episodes, seed, dataset_dir)
-    train, validation = (ogbench if task.dataset.benchmark == "ogbench" else minari).transitions(task, folder)
+    found, folder = _find(task.dataset, source, _Asked(episodes, seed, dose), dataset_dir)
+    train, validation = sources.of(task.dataset).transitions(task, folder)
     if normalise:
         train = train.normalised(wavelengths=wavelengths)
         validation = None if validation is None else validation.normalised(train.normaliser)
@@ -100,46 +117,62 @@ def folder_of(name: str, place: Place | None = None) -> Path:
     raise FileNotFoundError(f"{name} is not on this machine; {_instead(dataset)}")
 
 
-def _find(dataset, source, episodes, seed, dataset_dir):
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """Which recording was asked for; None and 0 are the standard one."""
+
+    episodes: int | None
+    seed: int
+    dose: Any
+
+    @property
+    def special(self) -> bool:
+        """Whether no download can be meant."""
+        return self.episodes is not None or self.dose is not None
+
+    def place(self, dataset: DataSet) -> Place:
+        """Where it lives."""
+        more = {} if self.dose is None else {"dose": self.dose}
+        return Place(dataset.name, dataset.episodes if self.episodes is None else self.episodes, self.seed, **more)
+
+
+def _find(dataset, source, asked, dataset_dir):
     """Where a task's data come from, and the folder that holds them."""
+    if dataset.origin is not None:
+        return "own", _own(dataset, source, asked, dataset_dir)
     if dataset_dir is not None:
         return "dataset_dir", Path(dataset_dir).expanduser()
     if dataset.controller and source != "download":
-        if episodes is None and source == "auto" and (published := downloaded(dataset)):
+        if not asked.special and source == "auto" and (published := downloaded(dataset)):
             return "downloaded", published
-        place = Place(dataset.name, dataset.episodes if episodes is None else episodes, seed)
-        if episodes is not None or source == "recorded" or place.files["train"].exists():
+        place = asked.place(dataset)
+        if asked.special or source == "recorded" or place.files["train"].exists():
             return "recorded", folder_of(dataset.name, place)
-    elif episodes is not None or source == "recorded":
-        raise ValueError(dataset.why_not_recordable or f"A download has one size; got episodes={episodes}.")
+    elif asked.special or source == "recorded":
+        what = f"dose={asked.dose}" if asked.episodes is None else f"episodes={asked.episodes}"
+        raise ValueError(dataset.why_not_recordable or f"A download has one size and no dose; got {what}.")
     return "downloaded", downloaded(dataset) or _download(dataset)
 
 
-def downloaded(dataset: DataSet) -> Path | None:
-    """The folder that holds the published data, if they are on this machine."""
-    if dataset.benchmark == "d4rl":
-        return minari.locate(dataset)
-    from ogbench.utils import DEFAULT_DATASET_DIR
+def _own(dataset, source, asked, dataset_dir):
+    """The folder of data of one's own, which can be neither chosen nor recorded."""
+    if source != "auto" or asked.special or asked.seed or dataset_dir is not None:
+        raise ValueError(
+            f"{dataset.name} is data of your own, taken as they are: source, episodes, seed, dose and dataset_dir choose "
+            "among the benchmarks' data."
+        )
+    return downloaded(dataset) or _download(dataset)
 
-    folder = Path(DEFAULT_DATASET_DIR).expanduser()
-    files = (folder / f"{dataset.stem}.npz", folder / f"{dataset.stem}-val.npz")
-    return folder if all(path.exists() for path in files) else None
+
+def downloaded(dataset: DataSet) -> Path | None:
+    """The folder that holds the published data, or one's own, if they are on this machine."""
+    return sources.of(dataset).locate(dataset)
 
 
 def _download(dataset):
     """Downloads the published data with the benchmark's own means, and returns their folder."""
     try:
-        if dataset.benchmark == "d4rl":
-            return minari.download(dataset)
-        from ogbench.utils import DEFAULT_DATASET_DIR, download_datasets
-
-        patience = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(PATIENCE)
-        try:
-            download_datasets([dataset.stem])
-        finally:
-            socket.setdefaulttimeout(patience)
-        return Path(DEFAULT_DATASET_DIR).expanduser()
+        return sources.of(dataset).download(dataset)
     except OSError as error:
         reason = getattr(error, "reason", None) or error
         reason = getattr(reason, "strerror", None) or reason

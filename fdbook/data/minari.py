@@ -15,13 +15,20 @@ from typing import NamedTuple
 import numpy as np
 
 from fdbook.checks import Array, check_rows
+from fdbook.data import coverage, sources
+from fdbook.data.sources import normalised_score
 from fdbook.data.tasks import DataSet, Task
+from fdbook.rl.arrays import clip_actions
 from fdbook.rl.transitions import Transitions
 
 
 __all__ = [
+    "D4RL",
+    "SOURCE",
+    "datasets_folder",
     "datasets_path",
     "download",
+    "download_id",
     "environment",
     "flatten",
     "locate",
@@ -76,15 +83,25 @@ def flatten(observation: Mapping[str, Array] | Array, dataset: DataSet) -> np.nd
     return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 
+def datasets_folder() -> Path:
+    """The folder where Minari keeps data sets: the environment variable MINARI_DATASETS_PATH, else the user's .minari."""
+    chosen = os.environ.get("MINARI_DATASETS_PATH")
+    return Path(chosen) if chosen else Path.home() / ".minari" / "datasets"
+
+
 def locate(dataset: DataSet) -> Path | None:
     """The folder of Minari's data sets, if this one is in it."""
-    chosen = os.environ.get("MINARI_DATASETS_PATH")
-    folder = Path(chosen) if chosen else Path.home() / ".minari" / "datasets"
+    folder = datasets_folder()
     return folder if (folder / dataset.name / "data").is_dir() else None
 
 
 def download(dataset: DataSet) -> Path:
     """Downloads the published data set through Minari. Raises OSError, within seconds, when there is no network."""
+    return download_id(dataset.name)
+
+
+def download_id(name: str) -> Path:
+    """Downloads the data set of an id through Minari, and returns the folder of all. Raises OSError as `download` does."""
     import minari
     from huggingface_hub import constants, get_session
 
@@ -93,13 +110,12 @@ def download(dataset: DataSet) -> Path:
     except Exception as error:
         raise OSError(f"no network: {type(error).__name__}") from error
     try:
-        minari.download_dataset(dataset.name)
+        minari.download_dataset(name)
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
-    found = locate(dataset)
-    if found is None:
+    if not (datasets_folder() / name / "data").is_dir():
         raise OSError("Minari downloaded it, and it is not where Minari keeps its data sets")
-    return found
+    return datasets_folder()
 
 
 def _open(task, folder):
@@ -122,9 +138,10 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     """The arrays of a data set, in the compact layout of `fdbook.rl.transitions`.
 
     observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): whole episodes one after the other. The
-    last row of an episode holds its last observation, and zeros. `folder` holds Minari's data sets. Rewards have
-    `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it, when it is damaged
-    or does not fit the task.
+    last row of an episode holds its last observation, and zeros. Numbers are rounded to float32, as the papers do with these data
+    (most are published in float64), and actions that any rounding took out of [-1, 1] are clipped. `folder` holds Minari's data
+    sets. Rewards have `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it,
+    when it is damaged or does not fit the task.
     """
     data, dataset = _open(task, folder), task.dataset
     where = str((Path(folder) if folder is not None else Path()) / dataset.name)
@@ -143,9 +160,8 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     if row != rows or not rows:
         raise ValueError(f"{where} holds {row} observations (its metadata promise {rows}).")
     check_rows(arrays["observations"], "observations", where)
-    check_rows(arrays["actions"], "actions", where, low=-1.0, high=1.0)
     check_rows(arrays["rewards"], "rewards", where)
-    return arrays
+    return arrays | {"actions": clip_actions(arrays["actions"], where)}
 
 
 class _Episode(NamedTuple):
@@ -215,7 +231,7 @@ def transitions(task: Task, folder: str | Path | None = None) -> tuple[Transitio
     """
     arrays = read(task, folder)
     where = str((Path(folder) if folder is not None else Path()) / task.dataset.name)
-    made = Transitions.of(**arrays, where=where)
+    made = Transitions.of(**arrays, padded=True, where=where)
     reached = arrays["rewards"][~arrays["ends"]] - task.reward_shift
     if task.parts and not np.any(reached >= 1):
         warnings.warn(
@@ -242,12 +258,43 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
     return gymnasium.wrappers.TransformObservation(made, lambda seen: flatten(seen, task.dataset), space)
 
 
-def normalised_score(task: Task, returns: float | np.ndarray) -> np.ndarray:
-    """Returns on D4RL's scale: 0 for the random and 100 for the expert policy of `task.references`.
+class D4RL(sources.Source):
+    """D4RL's data sets as Minari has them; they have no validation data."""
 
-    Raises ValueError for a task without reference returns.
-    """
-    if task.references is None:
-        raise ValueError(f"The task {task.name} has no reference returns: its score is {task.score}.")
-    low, high = task.references
-    return 100 * (np.asarray(returns, float) - low) / (high - low)
+    def locate(self, dataset):
+        """As the function `locate`."""
+        return locate(dataset)
+
+    def download(self, dataset):
+        """As the function `download`."""
+        return download(dataset)
+
+    def transitions(self, task, folder=None):
+        """As the function `transitions`."""
+        return transitions(task, folder)
+
+    def environment(self, task, folder=None, *, render_mode=None):
+        """As the function `environment`."""
+        return environment(task, folder, render_mode=render_mode)
+
+    def contents(self, tasks, folder=None):
+        """What is in the data set, with the returns as recorded."""
+        (task,), folder = tasks, Path(folder or ".")
+        arrays = read(task, folder)
+        ends = arrays["ends"]
+        used, episode = ~ends, np.cumsum(ends) - ends
+        recorded = arrays["rewards"][used] - task.reward_shift
+        places = task.dataset.family != "adroit"
+        return sources.Contents(
+            observations=arrays["observations"],
+            actions=arrays["actions"],
+            ends=ends,
+            used=used,
+            rewards=(arrays["rewards"],),
+            returns=np.bincount(episode[used], recorded, minlength=int(ends.sum())),
+            coverage=(coverage.plane("places", *arrays["observations"][:, :2].T),) if places else (),
+            bytes=sum(path.stat().st_size for path in (folder / task.dataset.name).rglob("*") if path.is_file()),
+        )
+
+
+SOURCE = D4RL()

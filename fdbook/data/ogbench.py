@@ -3,29 +3,37 @@
 import contextlib
 import dataclasses
 import functools
+import socket
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from fdbook.data import tasks
+from fdbook.data import coverage, sources, tasks
 from fdbook.data.files import Place, check_headers, read
 from fdbook.data.tasks import Task
 from fdbook.rl.transitions import Transitions
 
 
 __all__ = [
+    "SOURCE",
     "MazeLayout",
+    "OGBench",
     "Recording",
     "Split",
     "environment",
+    "label",
     "load",
     "load_or_record",
     "maze_layout",
     "rewards",
     "transitions",
 ]
+
+PATIENCE = 20
+"""Seconds without an answer after which a download is given up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,52 +192,40 @@ def _plain_environment(name, **options):
     return made
 
 
-def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions]:
-    """A task's training and validation transitions, through OGBench's own loader, which labels rewards and masks.
+def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions | None]:
+    """A task's training and validation transitions, with rewards and masks as OGBench itself labels them.
 
-    `folder` holds the two files, as OGBench names them. Warns when no training transition reaches the goal. Raises ValueError,
-    naming the file, on damage and on what does not fit the task; FileNotFoundError when a file is not there.
+    `folder` holds the files, as OGBench names them; without the one of validation, that is None. What OGBench's own loader casts
+    is cast (`fdbook.data.files.read`), and episodes may have any lengths. Warns when no training transition reaches the goal.
+    Raises ValueError, naming the file, on damage and on what does not fit the task; FileNotFoundError when there are no training
+    data.
     """
-    import ogbench
-
     folder, stem = Path(folder).expanduser(), task.dataset.stem
     paths = [folder / f"{stem}.npz", folder / f"{stem}-val.npz"]
+    if not paths[0].exists():
+        raise FileNotFoundError(f"There is no file {paths[0]}, where the data of {task.name} should be.")
+    paths = [path for path in paths if path.exists()]
     for path in paths:
-        check_headers(path, task.dataset)
-    states = task.environment.removeprefix("visual-")  # a task's rewards depend on the state: nothing need be rendered
-    with _quietly(), _plain_environment(states) as judge:
-        options = {"compact_dataset": True, "add_info": True, "dataset_only": True, "cur_env": judge}
-        try:
-            splits = ogbench.make_env_and_datasets(task.name, dataset_dir=str(folder), **options)
-        except MemoryError:
-            raise
-        except Exception as error:  # what a damaged file raises depends on where the damage is
-            raise ValueError(f"{_damaged(paths, task)} is damaged.") from error
-    train, validation = (_transitions(task, data, path) for data, path in zip(splits, paths, strict=True))
+        check_headers(path, task.dataset, _judged(task))
+    train, *validation = (_transitions(task, path) for path in paths)
     if np.all(train.masks == 1):
         warnings.warn(_no_success(task, train.size, paths[0]), stacklevel=2)
-    return train, validation
+    return train, validation[0] if validation else None
 
 
-def _damaged(paths, task):
-    """The first file that cannot be read whole."""
-    for path in paths:
-        try:
-            read(path, task.dataset)
-        except ValueError:
-            return path
-    return paths[0]
+def _judged(task) -> tuple[str, ...]:
+    """The arrays of the simulator's state that OGBench's rewards of a task read."""
+    if task.dataset.family == "puzzle":
+        return ("button_states",)
+    return ("qpos", "button_states") if task.dataset.family == "scene" else ("qpos",)
 
 
-def _transitions(task, data, path):
-    ends = data["valids"] == 0
-    steps = task.dataset.steps
-    if not np.array_equal(np.flatnonzero(ends), np.arange(steps, len(ends) + 1, steps) - 1):
-        raise ValueError(f"{path} has terminals that do not close episodes of {steps} rows each.")
-    for key in set(data) - {"observations", "actions", "rewards", "masks"}:
-        del data[key]
-    arrays = [data.pop(key) for key in ("observations", "actions", "rewards", "masks")]
-    return Transitions.of(*arrays, ends, frame_stack=task.frame_stack, where=str(path))
+def _transitions(task, path):
+    arrays = read(path, task.dataset, needed=_judged(task))
+    labels = _labels(task, arrays)
+    rows = [arrays.pop(key) for key in ("observations", "actions")]
+    ends = arrays.pop("terminals")
+    return Transitions.of(*rows, *labels, ends, frame_stack=task.frame_stack, where=str(path))
 
 
 def _no_success(task, size, path):
@@ -241,10 +237,76 @@ def _no_success(task, size, path):
 
 def rewards(task: Task, arrays: dict[str, np.ndarray]) -> Float32[np.ndarray, " n"]:
     """The reward of each row of an OGBench file under a task, as OGBench itself labels it, from `qpos` and `button_states`."""
+    return _labels(task, arrays)[0]
+
+
+def _labels(task, arrays):
+    """Rewards and masks of the rows of an OGBench file under a task."""
+    states = task.environment.removeprefix("visual-")  # the rewards depend on the state: nothing need be rendered
+    with _quietly(), _plain_environment(states) as judge:
+        return label(states, judge, arrays)
+
+
+def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states)."""
     from ogbench.relabel_utils import relabel_dataset
 
     labelled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
-    states = task.environment.removeprefix("visual-")
-    with _quietly(), _plain_environment(states) as judge:
-        relabel_dataset(states, judge, labelled)
-    return labelled["rewards"]
+    relabel_dataset(name, environment, labelled)
+    return labelled["rewards"], labelled["masks"]
+
+
+class OGBench(sources.Source):
+    """OGBench's data sets, in the files and with the loader, rewards and environments of the package `ogbench`."""
+
+    def locate(self, dataset):
+        """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
+        from ogbench.utils import DEFAULT_DATASET_DIR
+
+        folder = Path(DEFAULT_DATASET_DIR).expanduser()
+        files = (folder / f"{dataset.stem}.npz", folder / f"{dataset.stem}-val.npz")
+        return folder if all(path.exists() for path in files) else None
+
+    def download(self, dataset):
+        """Downloads both files with OGBench's own means. Raises OSError when that cannot be done."""
+        from ogbench.utils import DEFAULT_DATASET_DIR, download_datasets
+
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE)
+        try:
+            download_datasets([dataset.stem])
+        finally:
+            socket.setdefaulttimeout(patience)
+        return Path(DEFAULT_DATASET_DIR).expanduser()
+
+    def transitions(self, task, folder=None):
+        """As the function `transitions`; without a folder, of the published data."""
+        return transitions(task, self.locate(task.dataset) or ".") if folder is None else transitions(task, folder)
+
+    def environment(self, task, folder=None, *, render_mode=None):
+        """As the function `environment`, which needs no data."""
+        return environment(task, render_mode)
+
+    def contents(self, tasks: Sequence[Task], folder=None):
+        """What is in the training file, with what each task rewards."""
+        dataset = tasks[0].dataset
+        paths = [Path(folder or ".") / f"{dataset.stem}{split}.npz" for split in ("", "-val")]
+        arrays = read(paths[0], dataset, needed=_judged(tasks[0]))
+        ends = arrays["terminals"]
+        if dataset.family == "maze":
+            seen = coverage.of_maze(dataset, arrays["qpos"], maze_layout)
+        else:
+            seen = coverage.of_arm(dataset, arrays)
+        return sources.Contents(
+            observations=arrays["observations"],
+            actions=arrays["actions"],
+            ends=ends,
+            used=~ends,
+            rewards=tuple(rewards(task, arrays) for task in tasks),
+            returns=None,
+            coverage=seen,
+            bytes=sum(path.stat().st_size for path in paths if path.exists()),
+        )
+
+
+SOURCE = OGBench()

@@ -6,28 +6,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from fdbook.data import files, minari, ogbench, tasks
-from fdbook.data.tasks import DataSet, Task
+from fdbook.data import sources, tasks
+from fdbook.data.sources import Coverage
+from fdbook.data.tasks import Task
 
 
 __all__ = ["Coverage", "Rewards", "Summary", "describe", "record", "summarise"]
 
 BINS = 60
-CUBES = {"cube-single": 1, "cube-double": 2, "scene": 1}
-HAND = "hand"
-
-
-@dataclasses.dataclass(frozen=True)
-class Coverage:
-    """How often the cells of a plane were visited; `extent` is (left, right, bottom, top) in the units of the world."""
-
-    title: str
-    counts: Int[np.ndarray, "y x"]
-    extent: tuple[float, float, float, float]
-    walls: np.ndarray | None = None
-    """Which cells of a maze are walls; its own extent is that of `extent`."""
-    axes: tuple[str, str] = ("x", "y")
-    """Which axes of the world run to the right and upwards."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,55 +65,38 @@ class Summary:
         return float(values[-1] / values[0]) if values[0] > 0 else float("inf")
 
 
-def summarise(name: str, folder: str | Path) -> Summary:
+def summarise(name: str | Task, folder: str | Path | None = None) -> Summary:
     """Reads and checks the files of a data set in a folder, and sums them up.
 
-    Raises ValueError on an unknown name and on a damaged file, FileNotFoundError when a file is not there.
+    `name` is a data set of the registry, or a task of one's own, whose files need no folder. Raises ValueError on an unknown name
+    and on a damaged file, FileNotFoundError when a file is not there.
     """
-    dataset, folder = tasks.find(name), Path(folder).expanduser()
-    own = [task for task in tasks.TASKS.values() if task.dataset is dataset]
-    read = _ogbench if dataset.benchmark == "ogbench" else _d4rl
-    observations, actions, ends, used, coverage, rewards, returns, size = read(dataset, own, folder)
-    last = np.flatnonzero(ends)
-    kept = actions[used]
+    if isinstance(name, Task):
+        dataset, own = name.dataset, (name,)
+    else:
+        dataset = tasks.find(name)
+        own = tuple(task for task in tasks.TASKS.values() if task.dataset is dataset)
+    source = sources.of(dataset)
+    folder = Path(folder or source.locate(dataset) or ".").expanduser()
+    found = source.contents(own, folder)
+    used, episode = found.used, np.cumsum(found.ends) - found.ends
+    kept = found.actions[used]
     return Summary(
-        name=name,
+        name=dataset.name,
         folder=folder,
-        bytes=size,
-        lengths=np.diff(np.concatenate([[-1], last])) - 1,
-        observation_range=(float(observations.min()), float(observations.max())),
+        bytes=found.bytes,
+        lengths=np.bincount(episode[used], minlength=int(found.ends.sum())),
+        observation_range=(float(found.observations.min()), float(found.observations.max())),
         actions=np.stack([np.histogram(column, BINS, (-1, 1))[0] for column in kept.T]),
         mean=kept.mean(axis=0, dtype=float),
         covariance=np.atleast_2d(np.cov(kept, rowvar=False)),
         at_bounds=np.mean(np.abs(kept) >= 1, axis=0),
-        coverage=coverage,
-        rewards=rewards,
-        returns=returns,
+        coverage=found.coverage,
+        rewards=tuple(
+            _rewards(task, rewards[used], episode[used]) for task, rewards in zip(own, found.rewards, strict=True)
+        ),
+        returns=found.returns,
     )
-
-
-def _ogbench(dataset, own, folder):
-    paths = [folder / f"{dataset.stem}.npz", folder / f"{dataset.stem}-val.npz"]
-    arrays = files.read(paths[0], dataset)
-    ends = arrays["terminals"]
-    used, episode = ~ends, np.cumsum(ends) - ends
-    rewards = tuple(_rewards(task, ogbench.rewards(task, arrays)[used], episode[used]) for task in own)
-    size = sum(path.stat().st_size for path in paths if path.exists())
-    coverage = _of_maze(dataset, arrays["qpos"]) if dataset.family == "maze" else _of_arm(dataset, arrays)
-    return arrays["observations"], arrays["actions"], ends, used, coverage, rewards, None, size
-
-
-def _d4rl(dataset, own, folder):
-    (task,) = own
-    arrays = minari.read(task, folder)
-    ends = arrays["ends"]
-    used, episode = ~ends, np.cumsum(ends) - ends
-    recorded = arrays["rewards"][used] - task.reward_shift
-    rewards = (_rewards(task, arrays["rewards"][used], episode[used]),)
-    size = sum(path.stat().st_size for path in (folder / dataset.name).rglob("*") if path.is_file())
-    coverage = () if dataset.family == "adroit" else (_plane("places", *arrays["observations"][:, :2].T),)
-    returns = np.bincount(episode[used], recorded, minlength=int(ends.sum()))
-    return arrays["observations"], arrays["actions"], ends, used, coverage, rewards, returns, size
 
 
 def _rewards(task: Task, rewards, episode) -> Rewards:
@@ -136,34 +105,6 @@ def _rewards(task: Task, rewards, episode) -> Rewards:
     values, counts = np.unique(rewards, return_counts=True)
     met = rewards >= 0
     return Rewards(task.name, task.default, values.astype(float), counts, int(met.sum()), len(np.unique(episode[met])))
-
-
-def _plane(title, x, y, extent=None, axes=("x", "y")) -> Coverage:
-    """Counts points; the extent is that of the data, unless one is given."""
-    low_x, high_x, low_y, high_y = extent or (x.min(), x.max(), y.min(), y.max())
-    counts, _, _ = np.histogram2d(y, x, BINS, ((low_y, high_y), (low_x, high_x)))
-    return Coverage(title, counts.astype(int), (float(low_x), float(high_x), float(low_y), float(high_y)), axes=axes)
-
-
-def _of_maze(dataset: DataSet, qpos):
-    """Where the walker was; with the walls, where we can build the maze."""
-    if dataset.controller != "maze":
-        return (_plane("places", *qpos[:, :2].T),)
-    maze = ogbench.maze_layout(dataset.name)
-    return (dataclasses.replace(_plane("places", *qpos[:, :2].T, maze.extent), walls=maze.walls),)
-
-
-def _of_arm(dataset: DataSet, arrays):
-    """Where the hand and each cube were, seen from above, with the arm's base below: y runs to the right."""
-    world = dataset.environment.removeprefix("visual-").removesuffix("-v0")
-    cubes = CUBES.get(world, 0)
-    places = {
-        f"cube {k + 1}" if cubes > 1 else "cube": arrays["qpos"][:, 14 + 7 * k : 16 + 7 * k] for k in range(cubes)
-    }
-    if not dataset.pixels:  # the hand's place is part of an observation, at ten times the scale and shifted
-        places = {HAND: arrays["observations"][:, 12:14] / 10 + np.array([0.425, 0.0], np.float32)} | places
-    planes = [_plane(title, place[:, 1], place[:, 0], axes=("y", "x")) for title, place in places.items()]
-    return tuple(planes)
 
 
 def describe(summary: Summary) -> str:

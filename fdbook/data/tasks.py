@@ -5,151 +5,14 @@ The 73 tasks of the papers and their settings are those that Flow Q-Learning (ar
 Fisher Decorator (arXiv 2604.17919) share; where we had to choose, `Task.settings_from` says so.
 """
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Literal
-
-import numpy as np
+from typing import Any
 
 from fdbook.checks import unknown
+from fdbook.data.definitions import DataSet, Task
 
 
-__all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recordable"]
-
-Group = Literal["ogbench-state", "ogbench-pixels", "d4rl-antmaze", "d4rl-adroit", "ogbench-pointmaze", "d4rl-pointmaze"]
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSet:
-    """One data set of a benchmark."""
-
-    name: str
-    """OGBench's name for it behind ogbench/, as in ogbench/cube-single-play, or Minari's id, as in D4RL/pen/human-v2."""
-    environment: str
-    """The gymnasium id of the environment that the data come from."""
-    observation: tuple[int, ...]
-    """The shape of an observation as agents see it; for dict observations, of the flattened one."""
-    action: int
-    """The number of actions, each in [-1, 1]."""
-    steps: int
-    """Rows of an episode: exactly, in OGBench; at most, in D4RL."""
-    description: str
-    """What a reader is told about it, in one line."""
-    episodes: int | None = None
-    """Training episodes of the published set, with a tenth as many for validation; for D4RL's point mazes, runs of `steps` steps;
-    None where none is recorded."""
-    controller: str | None = None
-    """The scripted controller that records it anew (a key of `fdbook.data.record.CONTROLLERS`), or None."""
-    simulator: dict[str, int] = dataclasses.field(default_factory=dict)
-    """The widths of OGBench's arrays of the simulator's state: qpos, qvel and, where there are buttons, button_states."""
-    goal: bool = False
-    """Whether the flattened observation of a D4RL maze holds the goal."""
-
-    @property
-    def benchmark(self) -> Literal["ogbench", "d4rl"]:
-        """Whose data set it is."""
-        return "ogbench" if self.name.startswith("ogbench/") else "d4rl"
-
-    @property
-    def pixels(self) -> bool:
-        """Whether observations are pictures: uint8 of shape (height, width, channels)."""
-        return len(self.observation) == 3
-
-    @property
-    def family(self) -> str:
-        """The kind of world: maze, cube, scene or puzzle of OGBench; antmaze, pointmaze or adroit of D4RL."""
-        if self.benchmark == "d4rl":
-            kind = self.name.split("/")[1]
-            return kind if kind in ("antmaze", "pointmaze") else "adroit"
-        kind = self.name.removeprefix("ogbench/").removeprefix("visual-").split("-")[0]
-        return kind if kind in ("cube", "scene", "puzzle") else "maze"
-
-    @property
-    def stem(self) -> str:
-        """The name of an OGBench data set's file without its ending, as OGBench's own loader wants it."""
-        return f"{self.name.removeprefix('ogbench/')}-v0"
-
-    @property
-    def transitions_per_episode(self) -> int:
-        """Transitions in a whole episode: in OGBench's files the last row of an episode is none."""
-        return self.steps - (self.benchmark == "ogbench")
-
-    @property
-    def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """The arrays of an OGBench file without `terminals`: shape of one row, and dtype."""
-        rows = {
-            "observations": (self.observation, np.dtype(np.uint8 if self.pixels else np.float32)),
-            "actions": ((self.action,), np.dtype(np.float32)),
-        }
-        for key, width in self.simulator.items():
-            rows[key] = ((width,), np.dtype(np.int64 if key == "button_states" else np.float32))
-        return rows
-
-    @property
-    def why_not_recordable(self) -> str:
-        """Why it cannot be recorded anew, in one sentence; empty when it can."""
-        if self.controller:
-            return ""
-        who = {"adroit": "by people, and by policies trained on them", "antmaze": "by trained walking policies"}
-        made = who.get(self.family, "by trained walking policies")
-        return f"{self.name} cannot be recorded anew: it was made {made}, which no environment brings along."
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A data set with a reward, an evaluation, and the papers' settings for it."""
-
-    name: str
-    """OGBench's own name, as in cube-single-play-singletask-task2-v0; for D4RL, the data set's."""
-    group: Group
-    dataset: DataSet
-    environment: str
-    """The gymnasium id of the environment to evaluate in."""
-    horizon: int
-    """Steps after which an evaluation episode is cut off."""
-    parts: int
-    """Sparse rewards count the parts of the goal that are met, minus `parts`: they lie in -parts to 0. 0 for a dense reward."""
-    success_ends: bool
-    """Whether the mask of E16 is 0, no bootstrapping, where all parts are met."""
-    discount: float
-    aggregation: Literal["mean", "min"]
-    """How the target of E16 joins the critics."""
-    fql_alpha: float
-    """FQL's weight alpha (E17)."""
-    budget: float
-    """The budget on E |delta|^2 / d of E18 to E22."""
-    updates: int
-    """Gradient steps of a published run."""
-    evaluations: tuple[int, ...]
-    """The gradient steps after which it is evaluated, over 50 episodes each; the score is the mean over them."""
-    score: Literal["success", "normalised return"]
-    """In percent: the share of episodes that reach the goal, or the return between `references` as 0 to 100."""
-    default: bool = False
-    """Whether it is the one that OGBench's name without a task number means."""
-    reward_shift: float = 0.0
-    """What is added to each recorded reward: -1 makes D4RL's 0 and 1 into -1 and 0."""
-    references: tuple[float, float] | None = None
-    """The returns of a random and of an expert policy, which a normalised return puts at 0 and 100."""
-    frame_stack: int = 1
-    """Pictures in an observation, along the channels."""
-    published: str | None = None
-    """Its name in the papers' tables, or None for a task that they do not have."""
-    caveat: str = ""
-    """What keeps scores here from being compared with published ones; empty where nothing does."""
-
-    @property
-    def settings_from(self) -> Literal["papers", "ours"]:
-        """Where discount, alpha and budget come from: the papers, or for tasks that they do not have, our choice."""
-        return "papers" if self.published else "ours"
-
-    @property
-    def reward(self) -> str:
-        """The convention of rewards and masks, in words."""
-        if not self.parts:
-            return "dense; episodes end by time alone, so masks are 1"
-        parts = "0 at the goal, -1 elsewhere" if self.parts == 1 else f"parts met - {self.parts}"
-        return f"{parts}; mask 0 where all is met"
-
+__all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recordable", "task_from_dict"]
 
 PIXELS = (64, 64, 3)
 THIRDS = {1_000_000: (800_000, 900_000, 1_000_000), 500_000: (300_000, 400_000, 500_000)}
@@ -370,6 +233,18 @@ def find_task(name: str) -> Task:
         if whole in (task.name, short):
             return task
     raise ValueError(unknown("task", name, TASKS))
+
+
+def task_from_dict(tree: dict[str, Any]) -> Task:
+    """The task that `Task.to_dict` described: the registry's of that name, or one of the reader's own, made again.
+
+    Raises ValueError on an unknown name, and for a task that was made from what no file holds; what `fdbook.data.custom` raises.
+    """
+    if "kind" not in tree:
+        return find_task(tree["name"])
+    from fdbook.data import custom
+
+    return custom.rebuild(tree)
 
 
 def recordable() -> dict[str, str]:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
 from fdbook.checks import Array, check_point, check_range, check_rows, check_shape
+from fdbook.rl.arrays import cast, clip_actions
 
 
 __all__ = ["ACTION_BOUND", "Batch", "Normaliser", "Transitions"]
@@ -35,7 +36,7 @@ class Batch(NamedTuple):
     rewards: Float[Array, " batch"]
     masks: Float[Array, " batch"]
     next_actions: Float[Array, "batch action"]
-    """What was done next; where that is not known, in the last row of an episode, the action itself."""
+    """What was done next; where that is not known, at the last transition of an episode, the action itself."""
 
 
 class Normaliser(eqx.Module):
@@ -82,7 +83,7 @@ class Transitions(eqx.Module):
     rewards: Float[Array, " rows"]
     masks: Float[Array, " rows"]
     ends: Bool[Array, " rows"]
-    next_observations: Float[Array, "rows width"] | None
+    next_observations: Float[Array, "rows width"] | UInt8[Array, "rows height width channels"] | None
     usable: Int[Array, " transitions"] | None
     """Without `next_observations`: the rows that are transitions."""
     starts: Int[Array, " rows"] | None
@@ -101,65 +102,36 @@ class Transitions(eqx.Module):
         next_observations: Array | None = None,
         *,
         frame_stack: int = 1,
+        padded: bool = False,
         where: str = "Transitions.of",
     ) -> "Transitions":
-        """Checks arrays of the shapes above, clips the actions, and puts them on the device.
+        """Checks arrays of the shapes above, casts them (`fdbook.rl.arrays.cast`), clips actions, and puts all on the device.
 
-        `frame_stack` pictures, the last ones of the same episode (its first one again where there are fewer), are joined along
-        the channels when a batch is drawn. `where` begins every complaint. Raises ValueError on shapes or dtypes that do not
-        fit, NaN or infinite values, actions outside [-1, 1], masks other than 0 and 1, and a last row that ends no episode.
+        Without `next_observations` the last row of an episode may still hold what was done there, as in OGBench's files, which
+        is then the next action of the row before; `padded` says that it does not: that row's own action is taken. `frame_stack`
+        pictures, the last ones of the same episode (its first one again where there are fewer), are joined along the channels
+        when a batch is drawn. `where` begins every complaint. Raises ValueError on shapes that do not fit, what is not numbers,
+        NaN or infinite values, actions outside [-1, 1] by more than rounding, masks and ends other than 0 and 1, and a last row
+        that ends no episode.
         """
-        pixels = np.ndim(observations) == 4
-        _check_dtypes(
-            where,
-            (observations, np.uint8 if pixels else np.float32, "observations"),
-            (next_observations, np.float32, "next_observations"),
-            (actions, np.float32, "actions"),
-            (ends, np.bool_, "ends"),
-        )
-        rows = len(observations)
-        check_shape(observations, (rows, None, None, None) if pixels else (rows, None), "observations", where)
-        check_shape(actions, (rows, None), "actions", where)
-        for values, what in ((rewards, "rewards"), (masks, "masks"), (ends, "ends")):
-            check_shape(values, (rows,), what, where)
-        if next_observations is not None:
-            check_shape(next_observations, np.shape(observations), "next_observations", where)
-            check_rows(next_observations, "next_observations", where)
-        if not pixels:
-            check_rows(observations, "observations", where)
-        if isinstance(frame_stack, bool) or frame_stack < 1 or (frame_stack > 1 and not pixels):
-            asked = f"{where} stacks at least one picture, and only pictures"
-            raise ValueError(
-                f"{asked}; got frame_stack={frame_stack} for observations of shape {np.shape(observations)}."
-            )
-        check_rows(rewards, "rewards", where)
-        check_rows(actions, "actions", where, low=-1.0, high=1.0)
-        if not np.all((np.asarray(masks) == 0) | (np.asarray(masks) == 1)):
-            raise ValueError(f"{where} takes masks that are 0 or 1; got {_other_than_0_or_1(masks):g}.")
-        if rows == 0 or not ends[-1]:
-            raise ValueError(f"{where} takes rows of whole episodes; the last of {rows} rows does not end one.")
-        usable = starts = None
-        if next_observations is None:
-            usable = np.flatnonzero(~np.asarray(ends)).astype(np.int32)
-            if not usable.size:
-                raise ValueError(
-                    f"{where} takes episodes of at least two observations; none of {rows} rows has a next one."
-                )
-        if frame_stack > 1:
-            last = np.flatnonzero(np.asarray(ends))
-            first = np.concatenate([[0], last[:-1] + 1])
-            starts = np.repeat(first, last - first + 1).astype(np.int32)
+        given = {"observations": observations, "actions": actions, "rewards": rewards, "masks": masks, "ends": ends}
+        given |= {} if next_observations is None else {"next_observations": next_observations}
+        arrays = _checked(given, frame_stack, where)
+        ends = arrays["ends"]
+        usable = None if "next_observations" in arrays else _usable(ends, where)
+        if padded and usable is not None:
+            arrays["actions"] = _without_padding(arrays["actions"], ends)
+        bounded = jnp.clip(jnp.asarray(arrays.pop("actions")), -ACTION_BOUND, ACTION_BOUND)
+        starts = _device(_first_rows(ends)) if frame_stack > 1 else None
+        following = arrays.pop("next_observations", None)
         return cls(
-            observations=_device(observations),
-            actions=jnp.clip(jnp.asarray(actions), -ACTION_BOUND, ACTION_BOUND),
-            rewards=_device(np.asarray(rewards, np.float32)),
-            masks=_device(np.asarray(masks, np.float32)),
-            ends=_device(ends),
-            next_observations=None if next_observations is None else _device(next_observations),
+            actions=bounded,
+            next_observations=None if following is None else _device(following),
             usable=None if usable is None else _device(usable),
-            starts=None if starts is None else _device(starts),
+            starts=starts,
             normaliser=None,
             frame_stack=frame_stack,
+            **{name: _device(values) for name, values in arrays.items()},
         )
 
     @property
@@ -219,10 +191,57 @@ class Transitions(eqx.Module):
         return dataclasses.replace(self, normaliser=normaliser, **changes)
 
 
-def _check_dtypes(where, *cases):
-    for values, dtype, what in cases:
-        if values is not None and values.dtype != dtype:
-            raise ValueError(f"{where} takes {what} of {np.dtype(dtype)}; got {values.dtype}.")
+def _checked(given, frame_stack, where):
+    """The arrays with their shapes, dtypes and values checked."""
+    pixels = np.ndim(given["observations"]) == 4
+    if isinstance(frame_stack, bool) or frame_stack < 1 or (frame_stack > 1 and not pixels):
+        asked, shape = f"{where} stacks at least one picture, and only pictures", np.shape(given["observations"])
+        raise ValueError(f"{asked}; got frame_stack={frame_stack} for observations of shape {shape}.")
+    if frame_stack > 1 and "next_observations" in given:
+        raise ValueError(f"{where} stacks pictures in the layout without next_observations only; got both.")
+    rows = np.shape(given["observations"])[0] if np.ndim(given["observations"]) else 0
+    seen = np.uint8 if pixels else np.float32
+    shapes = {"observations": (rows, None, None, None) if pixels else (rows, None), "actions": (rows, None)}
+    shapes["next_observations"] = np.shape(given["observations"])
+    arrays = {}
+    for name, values in given.items():
+        check_shape(values, shapes.get(name, (rows,)), name, where)
+        kept = {"observations": seen, "next_observations": seen, "ends": bool}.get(name, np.float32)
+        arrays[name] = cast(values, kept, name, where)
+        if name == "actions":
+            arrays[name] = clip_actions(arrays[name], where)
+        elif arrays[name].dtype == np.float32 and name != "masks":
+            check_rows(arrays[name], name, where)
+    if not np.all((arrays["masks"] == 0) | (arrays["masks"] == 1)):
+        raise ValueError(f"{where} takes masks that are 0 or 1; got {_other_than_0_or_1(arrays['masks']):g}.")
+    if rows == 0 or not arrays["ends"][-1]:
+        raise ValueError(f"{where} takes rows of whole episodes; the last of {rows} rows does not end one.")
+    return arrays
+
+
+def _usable(ends, where):
+    """In the compact layout, the rows that are transitions."""
+    usable = np.flatnonzero(~ends).astype(np.int32)
+    if not usable.size:
+        raise ValueError(
+            f"{where} takes episodes of at least two observations; none of {len(ends)} rows has a next one."
+        )
+    return usable
+
+
+def _without_padding(actions, ends):
+    """In the compact layout, the actions with those of the last rows, which were never taken, replaced by the ones before."""
+    last = np.flatnonzero(ends)
+    actions = actions.copy()
+    actions[last] = actions[np.maximum(last - 1, 0)]
+    return actions
+
+
+def _first_rows(ends):
+    """The first row of each row's episode."""
+    last = np.flatnonzero(ends)
+    first = np.concatenate([[0], last[:-1] + 1])
+    return np.repeat(first, last - first + 1).astype(np.int32)
 
 
 def _other_than_0_or_1(masks):

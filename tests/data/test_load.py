@@ -105,7 +105,12 @@ def test_without_a_network_what_cannot_be_recorded_says_why(home):
             FileNotFoundError,
             "There is no recording in .*1000-episodes-seed-0; `fdbook data record",
         ),
-        (TASK, {"episodes": 12, "source": "download"}, ValueError, "A download has one size; got episodes=12."),
+        (
+            TASK,
+            {"episodes": 12, "source": "download"},
+            ValueError,
+            "A download has one size and no dose; got episodes=12.",
+        ),
         (
             "antmaze-giant-navigate-singletask",
             {"source": "recorded"},

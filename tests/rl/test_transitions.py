@@ -29,7 +29,7 @@ def rows(width=3, **changes):
 
 
 def pictures(**changes):
-    return rows(observations=np.tile(np.arange(ROWS, dtype=np.uint8)[:, None, None, None], (1, 2, 2, 3)), **changes)
+    return rows(observations=np.tile(np.arange(ROWS, dtype=np.uint8)[:, None, None, None], (1, 2, 2, 3))) | changes
 
 
 def everything(transitions):
@@ -63,6 +63,55 @@ def test_in_the_compact_layout_the_last_row_of_an_episode_is_no_transition():
     np.testing.assert_array_equal(batch.next_actions, arrays["actions"][np.add(kept, 1)])
     np.testing.assert_array_equal(batch.rewards, arrays["rewards"][kept])
     np.testing.assert_array_equal(batch.masks, arrays["masks"][kept])
+
+
+def test_where_the_last_row_of_an_episode_is_padding_the_next_action_is_the_action_itself():
+    """D4RL's time-outs: the critic bootstraps there, and zeros that nobody did must not enter ReBRAC's target."""
+    arrays = rows(masks=np.ones(ROWS, np.float32))
+    padding = arrays["actions"].copy()
+    padding[ENDS] = 0
+    kept = [0, 1, 2, 5, 6, 7, 8, 9, 11, 12]
+    after = [row if row + 1 in np.flatnonzero(ENDS) else row + 1 for row in kept]
+    batch = everything(Transitions.of(**arrays | {"actions": padding}, padded=True))
+    np.testing.assert_array_equal(batch.next_actions, arrays["actions"][after])
+    np.testing.assert_array_equal(batch.actions, arrays["actions"][kept])
+
+
+def test_pictures_have_next_pictures():
+    following = np.flip(pictures()["observations"], axis=0)
+    batch = everything(Transitions.of(**pictures(), next_observations=following))
+    np.testing.assert_array_equal(batch.next_observations, following)
+    assert batch.next_observations.dtype == np.uint8
+
+
+OTHER_DTYPES = {
+    "float64": lambda values: values.astype(np.float64),
+    "big-endian": lambda values: values.astype(values.dtype.newbyteorder(">")),
+    "columns first": np.asfortranarray,
+    "every second row": lambda values: np.repeat(values, 2, axis=0)[::2],
+    "numbers of JAX": jnp.asarray,
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_DTYPES)
+@pytest.mark.parametrize("compact", [True, False])
+def test_numbers_in_another_form_are_the_same_numbers(kind, compact):
+    arrays = rows() | ({} if compact else {"next_observations": rows()["observations"] + 1})
+    others = {name: OTHER_DTYPES[kind](values) for name, values in arrays.items()}
+    for got, wanted in zip(everything(Transitions.of(**others)), everything(Transitions.of(**arrays)), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+        assert got.dtype == np.float32
+
+
+def test_rounding_is_said_and_actions_that_it_takes_out_of_the_box_are_clipped():
+    arrays = rows(actions=np.full((ROWS, 2), -1.0000001))
+    with pytest.warns(
+        UserWarning, match=r"^Transitions.of has actions of float64, rounded to float32: by 1.9e-08 at most.$"
+    ):
+        batch = everything(Transitions.of(**arrays))
+    assert float(jnp.min(batch.actions)) == -np.float32(ACTION_BOUND)
+    edge = rows(actions=np.full((ROWS, 2), 1.00001, np.float32))
+    assert float(jnp.max(everything(Transitions.of(**edge)).actions)) == np.float32(ACTION_BOUND)
 
 
 def test_actions_at_the_bounds_are_clipped():
@@ -218,11 +267,26 @@ REFUSED = {
         broken("ends", -1, False),
         "file.npz takes rows of whole episodes; the last of 14 rows does not end one.",
     ),
-    "float64": (
-        {"observations": rows()["observations"].astype(float)},
-        "file.npz takes observations of float32; got float64.",
+    "barely wide action": (
+        broken("actions", (7, 0), 1.0001),
+        "file.npz has actions outside [-1, 1] in 1 of 14 rows, first in row 7 (1.0001).",
     ),
-    "whole actions": ({"actions": np.zeros((ROWS, 2), int)}, "file.npz takes actions of float32; got int64."),
+    "words": (
+        {"observations": rows()["observations"].astype(str)},
+        "file.npz has observations of <U32 (expected numbers, of float32).",
+    ),
+    "too large": (
+        {"observations": np.full((ROWS, 3), 1e300)},
+        "file.npz has observations too large for float32, first in row 0 (1e+300).",
+    ),
+    "twice an end": (
+        {"ends": 2 * ENDS},
+        "file.npz has ends other than 0 and 1, first in row 3 (2).",
+    ),
+    "bright pictures": (
+        rows() | {"observations": np.full((ROWS, 2, 2, 3), 256)},
+        "file.npz has observations other than whole numbers that uint8 holds, first in row 0 (256).",
+    ),
     "few actions": ({"actions": rows()["actions"][1:]}, "file.npz takes actions of shape (14, n); got shape (13, 2)."),
     "rewards in a column": (
         {"rewards": rows()["rewards"][:, None]},
@@ -249,6 +313,13 @@ def test_bad_arrays_are_refused_in_one_sentence(kind):
     with pytest.raises(ValueError) as refusal:
         Transitions.of(**rows(**changes), where="file.npz")
     assert str(refusal.value) == sentence
+
+
+def test_stacks_need_the_compact_layout():
+    with pytest.raises(
+        ValueError, match=r"^Transitions.of stacks pictures in the layout without next_observations only"
+    ):
+        Transitions.of(**pictures(next_observations=pictures()["observations"]), frame_stack=2)
 
 
 def test_a_stack_of_none_is_refused():

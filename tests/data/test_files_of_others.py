@@ -1,0 +1,172 @@
+"""Files that OGBench's own loader takes and ours took for damaged: other dtypes, byte orders, lengths, rounding, one split."""
+
+import jax.numpy as jnp
+import numpy as np
+import ogbench
+import pytest
+
+from fdbook.data import minari, summary
+from fdbook.data.files import Place, read
+from fdbook.data.load import load
+from fdbook.data.ogbench import transitions
+from fdbook.data.record import record
+from fdbook.data.tasks import find, find_task
+
+
+CUBE, SCENE, POINT = "ogbench/cube-single-play", "ogbench/scene-play", "D4RL/pointmaze/umaze-v2"
+TASK = "cube-single-play-singletask-task2-v0"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32"),
+    pytest.mark.filterwarnings("ignore:None of the .* transitions:UserWarning"),
+]
+
+
+def shortened(arrays):
+    """Episodes of 700, 301, 1 and 1000 rows, of which the one of one row is no transition."""
+    arrays["terminals"] = np.isin(np.arange(2002), (699, 1000, 1001, 2001))
+    return arrays
+
+
+def of_dtype(keys, dtype):
+    return lambda arrays: arrays | {key: arrays[key].astype(dtype) for key in keys}
+
+
+def rounded_up(arrays):
+    actions = arrays["actions"].copy()
+    actions[3], actions[4] = np.float32(1.0000001), -np.float32(1.0000001)
+    return arrays | {"actions": actions}
+
+
+FORMS = {
+    "float64": of_dtype(("observations", "actions", "qpos", "qvel"), np.float64),
+    "float16": of_dtype(("observations", "actions"), np.float16),
+    "float32 terminals": of_dtype(("terminals",), np.float32),
+    "whole terminals": of_dtype(("terminals",), np.int64),
+    "big-endian": lambda arrays: of_dtype(("observations", "actions", "qpos"), ">f4")(arrays),
+    "columns first": lambda arrays: {key: np.asfortranarray(values) for key, values in arrays.items()},
+    "other lengths": shortened,
+    "rounded up": rounded_up,
+    "without velocities": lambda arrays: {key: values for key, values in arrays.items() if key != "qvel"},
+    "something more": lambda arrays: arrays | {"camera": np.zeros(3), "words": np.array(["a"])},
+}
+
+
+def changed_copy(place, folder, change):
+    """The files of a recording, changed, in a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, path in place.files.items():
+        if split == "train":
+            with np.load(path) as file:
+                np.savez(folder / path.name, **change(dict(file)))
+        else:
+            (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_loader_of_ogbench_takes_gives_its_transitions(recorded, tmp_path, form):
+    """Told by OGBench's regular layout, in which it builds the next observations itself."""
+    folder = changed_copy(recorded[CUBE], tmp_path, FORMS[form])
+    environment, theirs, _ = ogbench.make_env_and_datasets(TASK, dataset_dir=str(folder))
+    environment.close()
+    ours, validation = transitions(find_task(TASK), folder)
+    batch = ours.at(jnp.arange(ours.size))
+    assert (ours.size, validation.size) == (len(theirs["rewards"]), 1000)
+    for name in ("observations", "next_observations", "rewards", "masks"):
+        np.testing.assert_array_equal(getattr(batch, name), theirs[name], err_msg=name)
+    np.testing.assert_array_equal(
+        batch.actions, np.clip(theirs["actions"], np.float32(-1 + 1e-5), np.float32(1 - 1e-5))
+    )
+
+
+def test_what_a_cast_loses_is_said(recorded, tmp_path):
+    third = lambda arrays: arrays | {"observations": arrays["observations"] + 1 / np.float64(3)}  # noqa: E731
+    folder = changed_copy(recorded[CUBE], tmp_path, third)
+    with pytest.warns(
+        UserWarning, match=r"cube-single-play-v0.npz has observations of float64, rounded to float32: by .*e-0"
+    ):
+        ours, _ = transitions(find_task(TASK), folder)
+    with np.load(folder / "cube-single-play-v0.npz") as file:
+        np.testing.assert_array_equal(ours.observations, file["observations"].astype(np.float32))
+
+
+def test_an_action_that_is_more_than_rounded_is_refused_with_its_digits(recorded, tmp_path):
+    def push(arrays):
+        arrays["actions"][5, 1] = 1.0001
+        return arrays
+
+    folder = changed_copy(recorded[CUBE], tmp_path, push)
+    with pytest.raises(
+        ValueError, match=r"has actions outside \[-1, 1\] in 1 of 2002 rows, first in row 5 \(1\.0001\)\.$"
+    ):
+        transitions(find_task(TASK), folder)
+
+
+def test_without_a_file_of_validation_there_is_none(recorded, tmp_path):
+    folder = changed_copy(recorded[CUBE], tmp_path, lambda arrays: arrays)
+    (folder / "cube-single-play-v0-val.npz").unlink()
+    loaded = load(TASK, dataset_dir=folder, normalise=True)
+    assert (loaded.validation, loaded.train.size) == (None, 2000)
+
+
+def test_rewards_need_what_they_are_made_of(families, tmp_path):
+    place = families[SCENE]
+    folder = changed_copy(place, tmp_path, lambda arrays: {k: v for k, v in arrays.items() if k != "button_states"})
+    with pytest.raises(
+        ValueError, match=r"scene-play-v0.npz has no array 'button_states' \(expected observations, actions, q"
+    ):
+        transitions(find_task("scene-play-singletask"), folder)
+
+
+def test_episodes_of_other_lengths_are_summed_up(recorded, tmp_path):
+    folder = changed_copy(recorded[CUBE], tmp_path, shortened)
+    found = summary.summarise(CUBE, folder)
+    assert found.lengths.tolist() == [699, 300, 0, 999]
+    assert "1,998 transitions in 4 episodes of 0 to 999" in summary.describe(found)
+    assert len(read(folder / "cube-single-play-v0.npz", find(CUBE))["actions"]) == 2002
+    with pytest.raises(ValueError, match="terminals that do not close 2 episodes of 1001 rows each"):
+        read(folder / "cube-single-play-v0.npz", find(CUBE), 2)
+
+
+@pytest.fixture(scope="module")
+def point(tmp_path_factory):
+    base = tmp_path_factory.mktemp("point")
+    record(POINT, episodes=2, folder=base, workers=1, progress=False)
+    return Place(POINT, 2, 0, base).folder
+
+
+def test_the_last_action_of_an_episode_is_followed_by_itself_in_d4rl_data(point):
+    """The row behind it is padding with an action of zeros, and the mask is 1 after a time-out: ReBRAC's target would see it."""
+    arrays = minari.read(find_task(POINT), point)
+    data, _ = minari.transitions(find_task(POINT), point)
+    batch = data.at(jnp.arange(data.size))
+    last = np.flatnonzero(arrays["ends"][1:][~arrays["ends"][:-1]])
+    assert len(last) == arrays["ends"].sum()
+    assert np.any(np.asarray(batch.masks)[last] == 1)
+    np.testing.assert_array_equal(np.asarray(batch.next_actions)[last], np.asarray(batch.actions)[last])
+    np.testing.assert_array_equal(
+        np.delete(batch.next_actions, last, axis=0),
+        np.asarray(batch.actions)[np.setdiff1d(np.arange(data.size), last) + 1],
+    )
+
+
+@pytest.mark.parametrize(("value", "taken"), [(1.0000001, True), (-1.00001, True), (1.0001, False)])
+def test_actions_rounded_up_are_clipped_through_minari_too(point, tmp_path, value, taken):
+    import shutil
+
+    import h5py
+
+    shutil.copytree(point, tmp_path, dirs_exist_ok=True)
+    with h5py.File(tmp_path / POINT / "data" / "main_data.hdf5", "a") as file:
+        actions = file["episode_0/actions"][:].astype(np.float64)
+        actions[2, 1] = value
+        del file["episode_0/actions"]
+        file["episode_0/actions"] = actions.astype(">f8")
+    if taken:
+        assert minari.read(find_task(POINT), tmp_path)["actions"][2, 1] == np.sign(value)
+    else:
+        with pytest.raises(
+            ValueError, match=r"has actions outside \[-1, 1\] in 1 of .* rows, first in row 2 \(1\.0001\)"
+        ):
+            minari.read(find_task(POINT), tmp_path)
