@@ -252,3 +252,17 @@ def test_version_is_the_package_version(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out.startswith("fdbook ")
+
+
+def test_python_m_fdbook_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "fdbook", "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()[0], done.stderr) == (0, "fdbook", "")
+
+
+def test_a_device_that_is_not_here_gets_one_sentence():
+    command = [sys.executable, "-m", "fdbook", "figures", "kl"]
+    environment = os.environ | {"JAX_PLATFORMS": "tpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("fdbook: JAX finds no device for JAX_PLATFORMS='tpu'; unset it")
+    assert "Traceback" not in done.stderr

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from fdbook.cli.book import add_bench, add_figures
-from fdbook.cli.common import Misuse, Parser
+from fdbook.cli.common import Misuse, Parser, check_device
 from fdbook.cli.data import add_data
 from fdbook.cli.training import add_evaluate, add_train
 
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (failed), 2 (misuse) or 130 (Ctrl-C)."""
     try:
         arguments = _parser().parse_args(argv)
+        if arguments.computes:
+            check_device()
         arguments.run(arguments)
         sys.stdout.flush()
         return 0

@@ -15,6 +15,7 @@ def add_figures(commands) -> None:
         commands,
         "figures",
         _figures,
+        computes=True,
         summary="compute and draw the figures of the book",
         examples=(
             "fdbook figures                      every figure, into figures/",
@@ -73,6 +74,7 @@ def add_bench(commands) -> None:
         commands,
         "bench",
         _bench,
+        computes=True,
         summary="measure how fast this machine runs the book",
         examples=("fdbook bench                  everything", "fdbook bench import           one measurement"),
     )

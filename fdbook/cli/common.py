@@ -1,10 +1,11 @@
 """What the commands share: a parser that says in one sentence what is wrong, and the types of arguments."""
 
 import argparse
+import os
 import sys
 
 
-__all__ = ["Misuse", "Parser", "add", "bars", "check_names", "unknown_name", "whole"]
+__all__ = ["Misuse", "Parser", "add", "bars", "check_device", "check_names", "unknown_name", "whole"]
 
 
 class Misuse(Exception):
@@ -59,11 +60,24 @@ def bars(arguments) -> bool:
     return not arguments.no_progress and sys.stderr.isatty()
 
 
-def add(commands, name, run, *, summary, examples, **options):
-    """A command with its help and the function that runs it."""
+def check_device() -> None:
+    """Refuses an environment that names a device which is not here, before anything is computed."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:  # what a missing backend raises depends on the backend
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise Misuse(
+            f"JAX finds no device for JAX_PLATFORMS={asked!r}; unset it, or install fdbook[cuda] on a machine with an NVIDIA GPU"
+        ) from error
+
+
+def add(commands, name, run, *, summary, examples, computes: bool = False, **options):
+    """A command with its help and the function that runs it; one that `computes` needs a device of JAX."""
     epilog = "examples:\n" + "\n".join(f"  {example}" for example in examples)
     parser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog, **options
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, computes=computes)
     return parser

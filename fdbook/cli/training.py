@@ -16,6 +16,7 @@ def add_train(commands) -> None:
         commands,
         "train",
         _train,
+        computes=True,
         summary="train an agent on a task, several seeds at once, and keep a record of the run",
         examples=(
             "fdbook train cube-single                         Fisher Decorator, half an hour",
@@ -206,6 +207,7 @@ def add_evaluate(commands) -> None:
         commands,
         "evaluate",
         _evaluate,
+        computes=True,
         summary="evaluate the newest checkpoint of a run, and film it",
         examples=(
             "fdbook evaluate runs/cube-single-play-singletask-task2-v0/fidec-exact-laptop-seed-0",
