@@ -8,8 +8,9 @@ sets that Minari takes as MINARI_DATASETS_PATH.
 import dataclasses
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -19,7 +20,7 @@ from fdbook.data import tasks
 from fdbook.rl.arrays import cast, clip_actions
 
 
-__all__ = ["Place", "check", "check_headers", "read", "root"]
+__all__ = ["Place", "arrays_of", "check", "check_headers", "from_npz", "read", "root"]
 
 
 def root() -> Path:
@@ -89,7 +90,7 @@ def check_headers(path: Path, dataset: tasks.DataSet, needed: Collection[str] | 
     Raises ValueError, naming the file and what was expected; OSError when the file is not there or cannot be opened.
     """
     expected = _expected(dataset)
-    headers = _from_npz(path, lambda archive: {key: _header(archive, key) for key in expected if key in archive})
+    headers = from_npz(path, lambda archive: {key: _header(archive, key) for key in expected if key in archive})
     _check_keys(path, headers, dataset, needed)
     _check_shapes(path, headers, dataset)
 
@@ -108,7 +109,7 @@ def _header(archive, key):
         return shape, dtype
 
 
-def _from_npz(path, read):
+def from_npz(path: Path, read: Callable) -> Any:
     """What `read` makes of an open npz file; ValueError when it is damaged."""
     with open(path, "rb") as file:
         try:
@@ -118,6 +119,20 @@ def _from_npz(path, read):
             raise
         except Exception as error:  # what a damaged file raises depends on where the damage is
             raise ValueError(f"{path} is damaged or is not an npz file") from error
+
+
+def arrays_of(path: Path, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of numbers of an npz file (None: all), as they are.
+
+    Raises ValueError when it is damaged; OSError when it cannot be opened.
+    """
+
+    def chosen(archive):
+        return [key for key in archive if keys is None or key in keys]
+
+    return from_npz(
+        path, lambda archive: {key: archive[key] for key in chosen(archive) if _header(archive, key)[1].kind in "biuf"}
+    )
 
 
 def _check_keys(path, found, dataset, needed=None):
@@ -178,7 +193,7 @@ def read(
     in [-1, 1] and the last row closes an episode; OSError when the file is not there or cannot be opened.
     """
     expected = _expected(dataset)
-    arrays = _from_npz(path, lambda archive: {key: archive[key] for key in expected if key in archive})
+    arrays = from_npz(path, lambda archive: {key: archive[key] for key in expected if key in archive})
     _check_keys(path, arrays, dataset, needed)
     _check_shapes(path, {key: (values.shape, values.dtype) for key, values in arrays.items()}, dataset)
     for key, (_, dtype) in expected.items():

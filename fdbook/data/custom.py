@@ -1,0 +1,321 @@
+"""Tasks of one's own: from an npz file, arrays in memory or a Minari data set, with an environment or without one.
+
+Each function here makes a plain `fdbook.data.tasks.Task`, which is loaded, trained on and evaluated like the registry's own. An
+environment is a Gymnasium id, a function that makes one, or "module:function"; its actions must lie in a bounded box, and other
+bounds than -1 and 1 are rescaled, in the data and back for the environment. Observations are vectors or pictures of bytes; Dict
+and Tuple observations are flattened (`fdbook.data.spaces`). What else a task can be told is in `Options`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fdbook.checks import check_range, unknown
+from fdbook.data import custom_sources, files, spaces
+from fdbook.data.custom_sources import Arrays, MinariSet, Own
+from fdbook.data.tasks import DataSet, Task
+
+
+__all__ = ["Options", "from_arrays", "from_minari", "from_npz", "from_source", "rebuild"]
+
+RECOVER = "recover"
+"""The environment of a Minari data set that it describes itself."""
+FLAGS = ("terminals", "terminations", "timeouts", "truncations")
+LOOKED_AT = ("observations", "actions", *FLAGS, "next_observations")
+UNIT = (-1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a task of one's own can be told. Where the papers choose by task, the defaults are what they choose most often."""
+
+    name: str | None = None
+    """Its name; None: the file's, Minari's id, or for arrays their digest."""
+    description: str = ""
+    discount: float = 0.99
+    aggregation: str = "mean"
+    """How the target of E16 joins the critics: "mean" or "min"."""
+    fql_alpha: float = 10.0
+    """FQL's alpha (E17), which must fit the size of rewards: the papers' lie between 3 and 30000."""
+    budget: float = 0.01
+    """The budget on E |delta|^2 / d of E18 to E22."""
+    updates: int = 1_000_000
+    evaluations: Sequence[int] | None = None
+    """The updates after which it is evaluated; None: after 80, 90 and 100% of `updates`."""
+    horizon: int | None = None
+    """Steps of an evaluation episode; None: the environment's own limit, else the longest episode of the data."""
+    score: str | None = None
+    """"success" (what the environment's info says), "normalised return" or "return"; None: the return, normalised with
+    `references`."""
+    references: Sequence[float] | None = None
+    """The returns that count as 0 and 100."""
+    reward_shift: float = 0.0
+    """What is added to each reward."""
+    keys: Sequence[str] | None = None
+    """The entries of Dict observations that agents see; None: all."""
+    action_bounds: Sequence[Any] | None = None
+    """The lowest and highest value of actions, numbers or one for each action, of data without an environment; None: -1 and 1, or
+    what a Minari data set says."""
+
+    def __post_init__(self):
+        where = "A task of one's own"
+        for field in ("evaluations", "references", "keys", "action_bounds"):
+            value = getattr(self, field)
+            object.__setattr__(self, field, None if value is None else tuple(value))
+        check_range(self.discount, "a discount", where, high=1.0, open_high=True)
+        for field in ("fql_alpha", "budget"):
+            check_range(getattr(self, field), field, where, open_low=True)
+        for field in ("updates", "horizon"):
+            if (value := getattr(self, field)) is not None:
+                check_range(value, field, where, low=1.0)
+        for field, known in (("aggregation", ("mean", "min")), ("score", ("success", "normalised return", "return"))):
+            if (value := getattr(self, field)) is not None and value not in known:
+                raise ValueError(unknown(field, value, known))
+        if self.score == "normalised return" and self.references is None:
+            raise ValueError(
+                f"{where} takes references, two returns, where its score is a normalised return; got none."
+            )
+
+    def told(self) -> dict[str, Any]:
+        """What is not as by default, as JSON takes it, without the name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
+        changed = {name: value for name, value in values.items() if value != getattr(Options, name)}
+        plain = {
+            name: [np.asarray(v).tolist() for v in value] for name, value in changed.items() if isinstance(value, tuple)
+        }
+        return changed | plain
+
+
+class _Facts(NamedTuple):
+    """What data look like: the shape of one observation, the number of actions and their bounds, rows of the longest episode."""
+
+    observation: tuple[int, ...]
+    action: int
+    steps: int
+    low: np.ndarray
+    high: np.ndarray
+
+
+def from_npz(
+    path: str | Path,
+    environment: spaces.Maker | None = None,
+    *,
+    validation: str | Path | None = None,
+    rewards: Callable | str | None = None,
+    **options: Any,
+) -> Task:
+    """A task from an npz file of `observations`, `actions`, `rewards` and flags that end episodes.
+
+    With `next_observations`, every row is a transition; without, the last row of each episode only holds its last observation and
+    what was done there, as in OGBench's files. `masks`, `terminals`, `terminations`, `timeouts` and `truncations` are read as
+    `fdbook.data.custom_sources.masks_and_ends` says. `rewards` is a function of the dict of arrays (or its "module:function")
+    that gives the rewards (n,), or rewards and masks; without it and without that array, OGBench's single-task environments label
+    the rows. `validation` is another file (None: the one of the same name with -val, if it is there).
+
+    Raises FileNotFoundError when there is no such file; ValueError for what does not fit: an array that is missing or of another
+    shape than the environment's, actions that are discrete or unbounded, options out of range.
+    """
+    chosen, path = Options(**options), Path(path).expanduser().absolute()
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    beside = path.with_name(f"{path.stem}-val.npz") if validation is None else Path(validation).expanduser().absolute()
+    if validation is not None and not beside.exists():
+        raise FileNotFoundError(f"There is no file {beside}.")
+    paths = {"train": path} | ({"validation": beside} if beside.exists() else {})
+
+    def read(split):
+        return files.arrays_of(paths[split]) if split in paths else None
+
+    about = {"kind": "npz", "path": str(path), "validation": None if validation is None else str(beside)}
+    facts = _facts(files.arrays_of(path, LOOKED_AT), str(path))
+    rest = {"read": read, "rewards": rewards, "files": tuple(paths.values()), "where": str(path)}
+    return _of_arrays(path.stem, facts, environment, chosen, about, rest)
+
+
+def from_arrays(
+    arrays: Mapping[str, Any],
+    environment: spaces.Maker | None = None,
+    *,
+    validation: Mapping[str, Any] | None = None,
+    rewards: Callable | str | None = None,
+    **options: Any,
+) -> Task:
+    """A task from arrays by name, as `from_npz` reads them from a file. No file holds them: such a task must be passed again."""
+    chosen = Options(**options)
+    splits = {"train": arrays, "validation": validation}
+    splits = {name: {key: np.asarray(each[key]) for key in each} for name, each in splits.items() if each is not None}
+    digest = _digest(splits)
+    facts = _facts(splits["train"], "The dict of arrays")
+    about = {"kind": "arrays", "fingerprint": digest, "lost": f"arrays in memory (fingerprint {digest})"}
+    rest = {"read": splits.get, "rewards": rewards, "files": (), "where": "The dict of arrays"}
+    return _of_arrays(f"arrays-{digest}", facts, environment, chosen, about, rest)
+
+
+def from_minari(id: str, environment: spaces.Maker | None = RECOVER, **options: Any) -> Task:
+    """A task from a Minari data set of any id, which is downloaded if it is not here.
+
+    The environment is the one that the data set describes for evaluation ("recover"), another one, or None for logs alone. Masks
+    are 0 where an episode terminated. Numbers are rounded to float32. Raises FileNotFoundError when the data set can be had
+    neither here nor by download; ValueError for what does not fit, as `from_npz` does.
+    """
+    chosen = Options(**options)
+    data = custom_sources.quiet_open(id)
+    where = f"The Minari data set {id}"
+    shape = spaces.observation_shape(data.observation_space, chosen.keys, where)
+    lengths = [episode["total_steps"] for episode in data.storage.get_episode_metadata(data.episode_indices)]
+    limits = getattr(data.action_space, "low", np.nan), getattr(data.action_space, "high", np.nan)
+    known = environment is not None or chosen.action_bounds is not None
+    low, high = spaces.action_bounds(data.action_space, where) if not known else limits
+    facts = _Facts(shape, int(np.prod(data.action_space.shape)), int(max(lengths, default=0)), low, high)
+    source = functools.partial(MinariSet, id=id, recovered=environment == RECOVER)
+    return _task(id, facts, environment, chosen, {"kind": "minari", "id": id}, source, data_bounds=not known)
+
+
+def from_source(text: str, environment: spaces.Maker | None = None, **options: Any) -> Task:
+    """`from_npz` for the path of a file, `from_minari` for an id, whose own environment is taken unless another is given.
+
+    Raises ValueError for a text that is neither, and what the two raise.
+    """
+    if text.endswith(".npz") or Path(text).expanduser().is_file():
+        return from_npz(text, environment, **options)
+    if re.fullmatch(r"([-\w]+/)*[-\w]+-v\d+", text):
+        return from_minari(text, RECOVER if environment is None else environment, **options)
+    raise ValueError(f"Data are an npz file or a Minari id such as D4RL/pen/human-v2; got {text!r}.")
+
+
+def rebuild(tree: Mapping[str, Any]) -> Task:
+    """The task that `Task.to_dict` described, from the file or the data set it came from.
+
+    Raises ValueError where it was made from what no file holds, and what the makers raise.
+    """
+    if tree.get("lost"):
+        raise ValueError(
+            f"The task {tree['name']} was made from {tree['lost']}, which no file holds: pass the task again."
+        )
+    options, environment = {"name": tree["name"], **tree["options"]}, tree["environment"]
+    if tree["kind"] == "minari":
+        return from_minari(tree["id"], environment, **options)
+    return from_npz(tree["path"], environment, validation=tree["validation"], rewards=tree["rewards"], **options)
+
+
+def _facts(arrays, where) -> _Facts:
+    """What arrays by name look like."""
+    for key in ("observations", "actions"):
+        if key not in arrays:
+            raise ValueError(f"{where} has no array {key!r} (expected observations, actions, rewards and terminals).")
+    actions, observations = arrays["actions"], arrays["observations"]
+    if actions.ndim != 2 or not len(actions) or actions.dtype.kind not in "iuf":
+        got = f"{actions.dtype} of shape {actions.shape}"
+        raise ValueError(
+            f"{where} has actions that are {got} (expected real numbers (n, d): policies here are continuous)."
+        )
+    if len(observations) != len(actions):
+        raise ValueError(f"{where} has {len(observations)} observations (expected {len(actions)}, as many as actions).")
+    flags = {key: arrays[key] for key in (*FLAGS, "next_observations") if key in arrays}
+    _, ends = custom_sources.masks_and_ends(flags, len(actions), where)
+    last = np.concatenate([[-1], np.flatnonzero(ends), [len(ends) - 1]])
+    shape = spaces.flat(observations[:1], rows=1).shape[1:]
+    return _Facts(shape, actions.shape[1], int(np.max(np.diff(last))), actions.min(axis=0), actions.max(axis=0))
+
+
+def _digest(splits) -> str:
+    found = hashlib.sha256()
+    for name, arrays in splits.items():
+        for key, values in sorted(arrays.items()):
+            found.update(f"{name} {key} {values.dtype} {values.shape}".encode())
+            found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _of_arrays(name, facts, environment, options, about, rest):
+    """A task whose source is `Arrays`."""
+    rewards = rest["rewards"]
+    text = rewards if isinstance(rewards, str) or rewards is None else spaces.import_path(rewards)
+    about = about | {"rewards": text}
+    if rewards is not None and text is None:
+        about = {"lost": "a function of rewards that cannot be imported"} | about
+    if isinstance(rewards, str):
+        rest = rest | {"rewards": spaces.function(rewards)}
+    return _task(name, facts, environment, options, about, functools.partial(Arrays, **rest))
+
+
+def _task(name, facts, environment, options, about, source, data_bounds=False) -> Task:
+    """The task, after a look at its environment."""
+    name, label = options.name or name, _label(environment)
+    about = about | {"environment": _described(environment), "options": options.told()}
+    if about["environment"] is None and environment is not None:
+        about = {"lost": "an environment that a function makes which cannot be imported"} | about
+    given = options.action_bounds or ((facts.low, facts.high) if data_bounds else UNIT)
+    bounds = tuple(np.broadcast_to(np.asarray(each, float), (facts.action,)) for each in given)
+    own: Own = source(description=about, maker=environment, bounds=bounds, keys=options.keys)
+    limit = None
+    if environment is not None:
+        seen, bounds, limit = _look(own, options.keys, label)
+        own = dataclasses.replace(own, bounds=bounds)
+        if (seen, len(bounds[0])) != (facts.observation, facts.action):
+            have = f"{name} has observations of shape {facts.observation} and {facts.action} actions"
+            raise ValueError(f"{have}; {label} has {seen} and {len(bounds[0])}.")
+    elif not options.action_bounds and not data_bounds and (np.min(facts.low) < -1.001 or np.max(facts.high) > 1.001):
+        got = f"{name} has actions from {np.min(facts.low):g} to {np.max(facts.high):g}"
+        raise ValueError(f"{got} and no environment that bounds them: say action_bounds=(low, high).")
+    if not spaces.is_unit(bounds):
+        between = f"between {np.min(bounds[0]):g} and {np.max(bounds[1]):g}"
+        warnings.warn(f"{name} has actions {between}: they are rescaled to [-1, 1], and back.", stacklevel=3)
+    return _filled(name, facts, label, options, own, limit)
+
+
+def _look(own, keys, where):
+    """The shape of the environment's observations, the bounds of its actions, and its limit of steps."""
+    environment = own.make()
+    try:
+        seen = spaces.observation_shape(environment.observation_space, keys, where)
+        limit = environment.spec.max_episode_steps if environment.spec is not None else None
+        return seen, spaces.action_bounds(environment.action_space, where), limit
+    finally:
+        environment.close()
+
+
+def _label(environment):
+    """What names an environment to a reader; empty for none."""
+    if environment is None or isinstance(environment, str):
+        return environment or ""
+    return getattr(environment, "__qualname__", type(environment).__qualname__)
+
+
+def _described(environment):
+    """What an environment can be made from again; None where nothing can."""
+    return environment if environment is None or isinstance(environment, str) else spaces.import_path(environment)
+
+
+def _filled(name, facts, label, options, own, limit) -> Task:
+    what = options.description or f"data of your own ({facts.observation[0]} observations, {facts.action} actions)"
+    dataset = DataSet(name, label, facts.observation, facts.action, facts.steps, what, origin=own)
+    score = options.score or ("return" if options.references is None else "normalised return")
+    tenth = options.updates // 10
+    return Task(
+        name=name,
+        group="own",
+        dataset=dataset,
+        environment=label,
+        horizon=options.horizon or limit or facts.steps,
+        parts=0,
+        success_ends=False,
+        discount=options.discount,
+        aggregation=options.aggregation,
+        fql_alpha=options.fql_alpha,
+        budget=options.budget,
+        updates=options.updates,
+        evaluations=options.evaluations
+        or tuple(sorted({max(1, step) for step in (8 * tenth, 9 * tenth)} | {options.updates})),
+        score=score,
+        default=True,
+        reward_shift=options.reward_shift,
+        references=options.references,
+    )

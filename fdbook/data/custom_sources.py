@@ -1,0 +1,240 @@
+"""The sources of one's own data: arrays, in memory or in an npz file, and Minari's data sets (`custom` makes tasks of them)."""
+
+import abc
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fdbook.data import minari, ogbench, sources, spaces
+from fdbook.rl.transitions import ACTION_BOUND, Transitions
+
+
+__all__ = ["Arrays", "MinariSet", "Own", "masks_and_ends", "quiet_open"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Own(sources.Source):
+    """What the sources of one's own data share: the environment, if there is one, and how actions were rescaled."""
+
+    description: dict[str, Any]
+    """What `Task.to_dict` tells of it."""
+    maker: spaces.Maker | None
+    bounds: spaces.Bounds
+    """Of the actions as the data have them."""
+    keys: tuple[str, ...] | None
+    """The entries of Dict observations that agents see; None: all."""
+
+    def make(self, render_mode: str | None = None):
+        """The environment as it is."""
+        return spaces.make(self.maker, render_mode)
+
+    def environment(self, task, folder=None, *, render_mode=None):
+        """The environment with flat observations and actions in [-1, 1]; `folder` says nothing here."""
+        if not task.has_environment:
+            raise ValueError(
+                f"The task {task.name} is made of logs without an environment, so that nothing can be rolled out; "
+                "fdbook.rl.offline_evaluation judges policies by the logs."
+            )
+        made = spaces.fit(self.make(render_mode), self.keys, task.horizon, task.environment)
+        if made.observation_space.shape != task.dataset.observation or made.action_space.shape != (
+            task.dataset.action,
+        ):
+            shapes = made.observation_space.shape, made.action_space.shape
+            raise ValueError(
+                f"{task.environment} has observations and actions of shapes {shapes[0]} and {shapes[1]} (expected those of "
+                f"the data, {task.dataset.observation} and {(task.dataset.action,)})."
+            )
+        return made
+
+    def download(self, dataset):
+        """Nothing can be downloaded."""
+        raise OSError("it is nobody's but yours")
+
+    def contents(self, tasks, folder=None):
+        """What is in the training data, actions rescaled to [-1, 1], with returns as recorded."""
+        (task,) = tasks
+        data, _ = self.transitions(task, folder)
+        ends, actions, rewards = np.asarray(data.ends), np.array(data.actions), np.asarray(data.rewards)
+        edge = np.abs(actions) >= np.float32(ACTION_BOUND)
+        actions[edge] = np.sign(actions[edge])
+        used = np.ones(len(ends), bool) if data.next_observations is not None else ~ends
+        episode = np.cumsum(ends) - ends
+        returns = np.bincount(episode[used], rewards[used] - task.reward_shift, minlength=int(ends.sum()))
+        size = sum(path.stat().st_size for path in self.paths)
+        return sources.Contents(np.asarray(data.observations), actions, ends, used, (rewards,), returns, (), size)
+
+    @property
+    @abc.abstractmethod
+    def paths(self) -> Sequence[Path]:
+        """The files that hold the data."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays(Own):
+    """Arrays by name, from `read(split)` (None where a split is missing), with rewards of their own or from a function."""
+
+    read: Callable[[str], dict[str, np.ndarray] | None]
+    rewards: Callable | None
+    files: tuple[Path, ...]
+    where: str
+
+    @property
+    def paths(self):
+        """The npz files; none for arrays in memory."""
+        return self.files
+
+    def locate(self, dataset):
+        """The folder of the file; for arrays in memory, the current one."""
+        return self.files[0].parent if self.files else Path()
+
+    def transitions(self, task, folder=None):
+        """The transitions of both splits."""
+        train, validation = (self.read(split) for split in ("train", "validation"))
+        made = self._made(task, train, self.where)
+        return made, None if validation is None else self._made(task, validation, f"{self.where} (validation)")
+
+    def _made(self, task, arrays, where):
+        compact = "next_observations" not in arrays
+        rows = len(arrays["actions"])
+        masks, ends = masks_and_ends(arrays, rows, where)
+        rewards, masks = self._rewards(task, arrays, masks, where)
+        rewards = np.asarray(rewards)
+        rewards = rewards[:, 0] if rewards.shape == (rows, 1) else rewards
+        following = None if compact else spaces.flat(arrays["next_observations"], rows=rows)
+        return Transitions.of(
+            spaces.flat(arrays["observations"], rows=rows),
+            spaces.to_unit(arrays["actions"], self.bounds, where),
+            rewards if task.reward_shift == 0 else rewards + task.reward_shift,
+            masks,
+            ends,
+            following,
+            where=where,
+        )
+
+    def _rewards(self, task, arrays, masks, where):
+        """The rewards, and the masks if they come with them: from the function, the file, or OGBench's own labels."""
+        if self.rewards is not None:
+            made = self.rewards(arrays)
+            return made if isinstance(made, tuple) else (made, masks)
+        if "rewards" in arrays:
+            return arrays["rewards"], masks
+        if task.has_environment:
+            environment = self.make()
+            try:
+                if getattr(environment.unwrapped, "_reward_task_id", None) is not None and "qpos" in arrays:
+                    return ogbench.label(environment.spec.id.removeprefix("visual-"), environment, arrays)
+            finally:
+                environment.close()
+        raise ValueError(
+            f"{where} has no rewards: store an array 'rewards', or give rewards=, a function of the arrays (OGBench's "
+            "single-task environments label files that have 'qpos')."
+        )
+
+
+def masks_and_ends(arrays: dict[str, np.ndarray], rows: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Masks and ends (rows,) from what a file says of the ends of its episodes.
+
+    An episode ends at a row with `terminals`, `terminations`, `timeouts` or `truncations`. Masks are those of `masks`; else 0 at
+    `terminations`; else, where `timeouts` or `truncations` tell the two apart, 0 at `terminals`; else 1: then `terminals` only
+    closes episodes, as in OGBench. With next observations, the last row ends an episode whatever it says. Raises ValueError for
+    flags other than 0 and 1, and for none at all where there are no next observations.
+    """
+    from fdbook.rl.arrays import cast
+
+    names = ("terminals", "terminations", "timeouts", "truncations")
+    flags = {name: cast(np.asarray(arrays[name]).reshape(-1), bool, name, where) for name in names if name in arrays}
+    compact = "next_observations" not in arrays
+    if not flags and compact:
+        raise ValueError(f"{where} has no array 'terminals' that says where episodes end, and no 'next_observations'.")
+    for name, values in flags.items():
+        if len(values) != rows:
+            raise ValueError(f"{where} has {name} in {len(values)} rows (expected {rows}, as many as actions).")
+    ends = np.any([np.zeros(rows, bool), *flags.values()], axis=0)
+    if not compact:
+        ends[-1:] = True
+    if "masks" in arrays:
+        return np.asarray(arrays["masks"]).reshape(-1), ends
+    over = flags.get("terminations")
+    if over is None and {"timeouts", "truncations"} & set(flags):
+        over = flags.get("terminals")
+    return np.ones(rows, np.float32) if over is None else (~over).astype(np.float32), ends
+
+
+def quiet_open(name: str):
+    """Minari's object for a data set of that id, downloaded if it is not here.
+
+    Raises FileNotFoundError, with the reason, when it can be had neither way; ValueError when it is damaged.
+    """
+    import minari as library
+
+    folder = minari.datasets_folder()
+    if not (folder / name / "data").is_dir():
+        try:
+            minari.download_id(name)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"There is no Minari data set {name} in {folder}, and it cannot be downloaded ({str(error).rstrip('.')})."
+            ) from error
+    try:
+        return library.load_dataset(name)
+    except Exception as error:  # what damage raises depends on where it is
+        raise ValueError(f"{folder / name} is damaged or is not a Minari data set.") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MinariSet(Own):
+    """A Minari data set of any id, read through Minari, with the environment that it describes or another."""
+
+    id: str
+    recovered: bool
+    """Whether the environment is the one that the data set describes."""
+
+    @property
+    def paths(self):
+        """All files of the data set."""
+        return [path for path in (minari.datasets_folder() / self.id).rglob("*") if path.is_file()]
+
+    def locate(self, dataset):
+        """The folder of Minari's data sets, if this one is in it."""
+        folder = minari.datasets_folder()
+        return folder if (folder / self.id / "data").is_dir() else None
+
+    def download(self, dataset):
+        """Downloads it through Minari. Raises OSError when that cannot be done."""
+        return minari.download_id(self.id)
+
+    def make(self, render_mode=None):
+        """The environment that the data set describes for evaluation, or the other one."""
+        if not self.recovered:
+            return super().make(render_mode)
+        with minari.robotics(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            options = {} if render_mode is None else {"render_mode": render_mode}
+            return quiet_open(self.id).recover_environment(eval_env=True, **options)
+
+    def transitions(self, task, folder=None):
+        """All episodes, in the compact layout; Minari's data sets have no validation data."""
+        where = str(minari.datasets_folder() / self.id)
+        parts = [self._episode(episode, task, where) for episode in quiet_open(self.id).iterate_episodes()]
+        if not parts:
+            raise ValueError(f"{where} holds no episode.")
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Transitions.of(**arrays, padded=True, where=where), None
+
+    def _episode(self, episode, task, where):
+        """One episode; its last row holds the last observation, and padding. Numbers are rounded to float32, as D4RL's are."""
+        steps = len(episode.rewards)
+        seen = spaces.flat(episode.observations, self.keys, rows=steps + 1)
+        actions = spaces.to_unit(np.asarray(episode.actions), self.bounds, f"{where}, episode {episode.id},")
+        rewards = np.asarray(episode.rewards, float) + task.reward_shift
+        return {
+            "observations": seen if seen.dtype == np.uint8 else seen.astype(np.float32),
+            "actions": np.append(actions, actions[-1:], axis=0).astype(np.float32),
+            "rewards": np.append(rewards, 0).astype(np.float32),
+            "masks": np.append(~np.asarray(episode.terminations, bool), True).astype(np.float32),
+            "ends": np.arange(steps + 1) == steps,
+        }

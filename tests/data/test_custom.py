@@ -1,0 +1,480 @@
+"""Tasks of one's own: from files, arrays and Minari, read, rescaled, refused, described, trained on and evaluated."""
+
+import json
+import os
+import subprocess
+import sys
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fdbook.data import custom, spaces, summary
+from fdbook.data.load import environment, load, score
+from fdbook.data.tasks import TASKS, find_task, task_from_dict
+from fdbook.rl import agents, records, train
+from fdbook.rl.evaluate import evaluate
+
+
+CUBE = "ogbench/cube-single-play"
+PENDULUM, CAR = "Pendulum-v1", "MountainCarContinuous-v0"
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32"),
+    pytest.mark.filterwarnings("ignore:.* has actions between -. and .*they are rescaled:UserWarning"),
+    pytest.mark.filterwarnings("ignore:None of the .* transitions:UserWarning"),
+]
+
+
+class Hand(gymnasium.Env):
+    """A point that a hand moves; it sees where it is, and where it should be, in a Dict."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "place": gymnasium.spaces.Box(-9, 9, (2,), np.float64),
+            "goal": gymnasium.spaces.Box(-9, 9, (1, 2), np.float64),
+            "touch": gymnasium.spaces.MultiBinary(1),
+        }
+    )
+    action_space = gymnasium.spaces.Box(np.array([-1.0, 0.0]), np.array([1.0, 10.0]), dtype=np.float64)
+
+    def __init__(self, render_mode=None):
+        self.render_mode, self.place, self.taken = render_mode, np.zeros(2), []
+
+    def _seen(self):
+        return {"touch": np.ones(1, np.int8), "place": self.place, "goal": np.full((1, 2), 3.0)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.uniform(-1, 1, 2)
+        return self._seen(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.taken.append(action)
+        self.place = np.clip(self.place + action, -9, 9)
+        return self._seen(), -1.0, False, False, {"success": bool(self.place[1] > 5)}
+
+
+def hand():
+    """A factory that others can import."""
+    return Hand()
+
+
+def played(make, episodes=3, steps=9, seed=0):
+    """What random actions came to, row by row: the last row of an episode holds its last observation."""
+    rng, rows = np.random.default_rng(seed), []
+    made = make()
+    low, high = made.action_space.low, made.action_space.high
+    for episode in range(episodes):
+        observation, _ = made.reset(seed=episode)
+        for step in range(steps + episode + 1):
+            action = rng.uniform(low, high).astype(np.float32)
+            rows.append([spaces.flat(observation), action, 0.0, step == steps + episode])
+            observation, rows[-1][2], *_ = made.step(action.astype(made.action_space.dtype))
+    made.close()
+    names = ("observations", "actions", "rewards", "terminals")
+    return {
+        name: np.array(values, np.float32 if name != "terminals" else bool)
+        for name, values in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def pendulum():
+    return gymnasium.make(PENDULUM).unwrapped
+
+
+@pytest.fixture(scope="module")
+def logged():
+    """Three episodes of the pendulum, of 9, 10 and 11 steps."""
+    return played(pendulum)
+
+
+@pytest.fixture
+def file(logged, tmp_path):
+    np.savez(tmp_path / "pendulum.npz", **logged)
+    return tmp_path / "pendulum.npz"
+
+
+COLLECT = """
+import gymnasium, minari, sys
+sys.path.insert(0, sys.argv[1])
+from test_custom import Hand
+import numpy as np
+
+def collect(name, make, **options):
+    collector = minari.DataCollector(make, **options)
+    collector.action_space.seed(0)
+    for episode in range(3):
+        collector.reset(seed=episode)
+        over = False
+        while not over:
+            _, _, terminated, truncated, _ = collector.step(collector.action_space.sample())
+            over = terminated or truncated
+    about = {"algorithm_name": "random", "author": "a", "author_email": "a", "code_permalink": "a", "description": "a"}
+    collector.create_dataset(name, **about)
+
+collect("mine/pendulum/random-v0", gymnasium.make("Pendulum-v1", max_episode_steps=12))
+gymnasium.register("Hand-v0", "test_custom:Hand", max_episode_steps=8)
+collect("mine/hand-v3", gymnasium.make("Hand-v0"))
+collect("mine/cart/random-v0", gymnasium.make("CartPole-v1", max_episode_steps=8))
+"""
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("minari")
+    environ = dict(os.environ) | {"MINARI_DATASETS_PATH": str(folder)}
+    words = [sys.executable, "-W", "ignore", "-c", COLLECT, os.path.dirname(__file__)]
+    subprocess.run(words, env=environ, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def here(collected, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(collected))
+    return collected
+
+
+@pytest.fixture
+def every_kind(file, logged, here):
+    """A task of each kind, by name."""
+    return {
+        "npz": custom.from_npz(file, PENDULUM),
+        "arrays": custom.from_arrays(played(Hand), hand, horizon=6, score="success"),
+        "minari": custom.from_minari("mine/pendulum/random-v0"),
+        "minari dict": custom.from_minari("mine/hand-v3", Hand, horizon=6),
+        "logs": custom.from_npz(file, action_bounds=(-2, 2)),
+        "minari logs": custom.from_minari("mine/pendulum/random-v0", None),
+    }
+
+
+KINDS = ("npz", "arrays", "minari", "minari dict", "logs", "minari logs")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_kind, kind):
+    task = every_kind[kind]
+    loaded = load(task, normalise=True)
+    data = loaded.train
+    assert (loaded.source, loaded.validation) == ("own", None)
+    assert data.observation_shape == task.dataset.observation
+    settings = {"width": 8, "depth": 1, "batch_size": 4, "flow_steps": 2}
+    make = agents.make("bc", None)
+    record = records.Record(
+        task=task.name, agent="bc", metric=None, preset="laptop", settings=settings, seeds=[0, 1], steps=3,
+        evaluations=[3], episodes=2, data={}, about=records.about(),
+    )  # fmt: skip
+    stacked = train.init(make, data.observation_shape, data.action_dim, [0, 1], **settings)
+    stacked = train.train(stacked, data, record, progress=False)
+    assert record.done == 3
+    if not task.has_environment:
+        with pytest.raises(ValueError, match=rf"^The task {task.name} is made of logs without an environment"):
+            loaded.environment()
+        return
+    made = [loaded.environment() for _ in range(2)]
+    found = evaluate(stacked, made, [0, 1], episodes=2, normaliser=data.normaliser)
+    assert np.all(found.lengths == min(task.horizon, 200))
+    assert np.all(np.isfinite(score(task, found.returns, found.successes)))
+    for each in made:
+        each.close()
+
+
+def test_an_npz_file_in_the_layout_of_ogbench(file, logged):
+    task = custom.from_npz(file, PENDULUM)
+    data = load(task).train
+    batch = data.at(jnp.arange(data.size))
+    kept = np.flatnonzero(~logged["terminals"])
+    assert (task.name, task.horizon, task.dataset.steps, task.score) == ("pendulum", 200, 12, "return")
+    np.testing.assert_array_equal(batch.observations, logged["observations"][kept])
+    np.testing.assert_array_equal(batch.next_observations, logged["observations"][kept + 1])
+    np.testing.assert_array_equal(batch.rewards, logged["rewards"][kept])
+    assert np.all(np.asarray(batch.masks) == 1)
+    np.testing.assert_allclose(batch.actions, np.clip(logged["actions"][kept] / 2, -1 + 1e-5, 1 - 1e-5), atol=1e-6)
+
+
+def test_actions_are_rescaled_once_in_the_data_and_back_in_the_environment(budget):
+    """Told by the environment itself: a logged action, sent through, must arrive as it was logged, coordinate by coordinate."""
+    arrays = played(Hand)
+    with pytest.warns(
+        UserWarning, match=r"^arrays-.* has actions between -1 and 10: they are rescaled to \[-1, 1\], and back\.$"
+    ):
+        task = custom.from_arrays(arrays, Hand)
+    data = load(task).train
+    made = environment(task)
+    assert np.all(made.action_space.low == -1)
+    assert np.all(made.action_space.high == 1)
+    observation, _ = made.reset(seed=0)
+    np.testing.assert_array_equal(observation, arrays["observations"][0])
+    for row in range(4):
+        observation, *_ = made.step(np.asarray(data.actions[row]))
+        np.testing.assert_allclose(made.unwrapped.taken[row], arrays["actions"][row], atol=budget("rescaled_actions"))
+        np.testing.assert_allclose(observation, arrays["observations"][row + 1], atol=budget("rescaled_actions"))
+
+
+def test_dict_observations_are_joined_in_the_order_of_their_names(every_kind):
+    task = every_kind["minari dict"]
+    data = load(task).train
+    assert (task.dataset.observation, data.size) == ((5,), 3 * 8)
+    np.testing.assert_array_equal(data.observations[:, :2], np.full((27, 2), 3.0))  # goal
+    np.testing.assert_array_equal(data.observations[:, 4], np.ones(27))  # touch
+    first, _ = Hand().reset(seed=1)
+    np.testing.assert_array_equal(data.observations[9, 2:4], first["place"].astype(np.float32))
+    made = environment(task)
+    np.testing.assert_array_equal(made.reset(seed=1)[0], data.observations[9])
+    chosen = custom.from_minari("mine/hand-v3", Hand, keys=("touch", "place"))
+    np.testing.assert_array_equal(load(chosen).train.observations, data.observations[:, 2:])
+    assert environment(chosen).observation_space.shape == (3,)
+
+
+def test_a_minari_set_is_read_as_minari_reads_it(here, every_kind):
+    import minari
+
+    data = load(every_kind["minari"]).train
+    batch = data.at(jnp.arange(data.size))
+    episodes = list(minari.load_dataset("mine/pendulum/random-v0").iterate_episodes())
+    actions = np.concatenate([episode.actions for episode in episodes])
+    following = np.concatenate([np.append(episode.actions[1:], episode.actions[-1:], axis=0) for episode in episodes])
+    np.testing.assert_array_equal(batch.observations, np.concatenate([each.observations[:-1] for each in episodes]))
+    np.testing.assert_array_equal(batch.next_observations, np.concatenate([each.observations[1:] for each in episodes]))
+    np.testing.assert_array_equal(batch.actions, np.clip(actions / 2, np.float32(-1 + 1e-5), np.float32(1 - 1e-5)))
+    np.testing.assert_array_equal(
+        batch.next_actions, np.clip(following / 2, np.float32(-1 + 1e-5), np.float32(1 - 1e-5))
+    )
+    assert every_kind["minari"].horizon == 12
+
+
+LAYOUTS = {
+    "time-outs": ({"terminals": [0, 1, 0, 0, 0, 0], "timeouts": [0, 0, 0, 1, 0, 0]}, [1, 0, 1, 1, 1, 1], [1, 3, 5]),
+    "terminations": ({"terminations": [0, 1, 0, 0, 0, 0], "truncations": [0, 0, 0, 1, 0, 0]}, [1, 0, 1, 1, 1, 1], [1, 3, 5]),
+    "terminals alone": ({"terminals": [0, 1, 0, 0, 0, 1]}, [1, 1, 1, 1, 1, 1], [1, 5]),
+    "masks": ({"terminals": [0, 1, 0, 0, 0, 1], "masks": [1, 0, 0, 1, 1, 1]}, [1, 0, 0, 1, 1, 1], [1, 5]),
+    "no flags": ({}, [1, 1, 1, 1, 1, 1], [5]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ends_and_masks_of_arrays_with_next_observations(layout):
+    flags, masks, ends = LAYOUTS[layout]
+    arrays = {"observations": np.arange(12.0).reshape(6, 2), "actions": np.zeros((6, 1)), "rewards": np.ones((6, 1))}
+    arrays |= {"next_observations": arrays["observations"] + 1} | {
+        name: np.array(values) for name, values in flags.items()
+    }
+    data = load(custom.from_arrays(arrays, reward_shift=-3.0)).train
+    batch = data.at(jnp.arange(6))
+    assert data.size == 6
+    np.testing.assert_array_equal(batch.masks, masks)
+    np.testing.assert_array_equal(batch.rewards, np.full(6, -2.0))
+    assert np.flatnonzero(data.ends).tolist() == ends
+
+
+def test_rewards_from_a_function(logged):
+    plain = {name: values for name, values in logged.items() if name != "rewards"}
+    task = custom.from_arrays(
+        plain, PENDULUM, rewards=lambda arrays: (arrays["observations"][:, 0], arrays["terminals"])
+    )
+    data = load(task).train
+    np.testing.assert_array_equal(data.rewards, logged["observations"][:, 0])
+    np.testing.assert_array_equal(data.masks, logged["terminals"])
+    with pytest.raises(
+        ValueError, match=r"^The dict of arrays has no rewards: store an array 'rewards', or give rewards="
+    ):
+        load(custom.from_arrays(plain, PENDULUM))
+
+
+def test_a_file_of_ogbench_with_its_single_task_environment_has_its_rewards(recorded):
+    """The registry's own task, made by hand: OGBench labels the rows."""
+    registry = find_task("cube-single-play-singletask-task2")
+    mine = custom.from_npz(recorded[CUBE].files["train"], registry.environment)
+    theirs = load(registry, dataset_dir=recorded[CUBE].folder)
+    ours = load(mine)
+    for split in ("train", "validation"):
+        for one, other in zip(vars(getattr(ours, split)).items(), vars(getattr(theirs, split)).items(), strict=True):
+            np.testing.assert_array_equal(one[1], other[1], err_msg=f"{split} {one[0]}")
+    assert (mine.horizon, mine.dataset.observation) == (registry.horizon, registry.dataset.observation)
+
+
+def refused_arrays(**changes):
+    arrays = {
+        "observations": np.zeros((4, 3)),
+        "actions": np.zeros((4, 1)),
+        "rewards": np.zeros(4),
+        "terminals": [0, 0, 0, 1],
+    }
+    return {name: values for name, values in (arrays | changes).items() if values is not None}
+
+
+REFUSED = {
+    "discrete actions": (
+        refused_arrays(actions=np.zeros(4, int)),
+        None,
+        {},
+        "has actions that are int64 of shape (4,) (expected real",
+    ),
+    "discrete environment": (refused_arrays(), "CartPole-v1", {}, "has actions in Discrete(2) (expected a bounded Box"),
+    "unbounded": (
+        refused_arrays(),
+        lambda: unbounded(),
+        {},
+        "(expected a bounded Box of d real numbers: policies here are",
+    ),
+    "width": (
+        refused_arrays(observations=np.zeros((4, 2))),
+        PENDULUM,
+        {},
+        "observations of shape (2,) and 1 actions; Pendulum-v1 has (3,)",
+    ),
+    "actions": (
+        refused_arrays(actions=np.zeros((4, 2))),
+        PENDULUM,
+        {},
+        "of shape (3,) and 2 actions; Pendulum-v1 has (3,) and 1.",
+    ),
+    "no environment of that name": (
+        refused_arrays(),
+        "Pendulumm-v9",
+        {},
+        "Gymnasium knows no environment called 'Pendulumm-v9'",
+    ),
+    "no observations": (refused_arrays(observations=None), None, {}, "The dict of arrays has no array 'observations'"),
+    "rows": (
+        refused_arrays(observations=np.zeros((3, 3))),
+        None,
+        {},
+        "has 3 observations (expected 4, as many as actions).",
+    ),
+    "no ends": (refused_arrays(terminals=None), None, {}, "has no array 'terminals' that says where episodes end"),
+    "wide logs": (
+        refused_arrays(actions=np.full((4, 1), 1.5)),
+        None,
+        {},
+        "has actions from 1.5 to 1.5 and no environment that bounds",
+    ),
+    "discount": (refused_arrays(), None, {"discount": 1.0}, "A task of one's own takes a discount in [0, 1); got 1."),
+    "score": (refused_arrays(), None, {"score": "normalised return"}, "takes references, two returns, where its score"),
+    "aggregation": (refused_arrays(), None, {"aggregation": "max"}, "There is no aggregation called 'max'."),
+}
+
+
+def unbounded():
+    made = Hand()
+    made.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    return made
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_does_not_fit_is_refused_in_one_sentence(kind):
+    arrays, maker, options, sentence = REFUSED[kind]
+    with pytest.raises(ValueError) as refusal:
+        custom.from_arrays(arrays, maker, **options)
+    assert sentence in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_action_outside_the_bounds_of_its_environment_is_refused_in_the_environment_s_units(logged):
+    actions = logged["actions"].copy()
+    actions[7] = 2.5
+    with pytest.raises(ValueError, match=r"in 1 of 33 rows, first in row 7: action 0 is 2\.5, not in \[-2, 2\]\.$"):
+        load(custom.from_arrays(logged | {"actions": actions}, PENDULUM))
+
+
+def test_discrete_minari_data_are_refused(here):
+    with pytest.raises(ValueError, match=r"has actions in Discrete\(2\) \(expected a bounded Box of d real numbers"):
+        custom.from_minari("mine/cart/random-v0")
+
+
+@pytest.mark.parametrize("kind", ["npz", "minari", "logs", "minari logs"])
+def test_a_task_is_made_again_from_what_it_tells(every_kind, kind):
+    task = every_kind[kind]
+    tree = json.loads(json.dumps(task.to_dict()))
+    again = task_from_dict(tree)
+    assert again.to_dict() == task.to_dict()
+    for name in ("name", "environment", "horizon", "discount", "evaluations", "score"):
+        assert getattr(again, name) == getattr(task, name)
+    np.testing.assert_array_equal(load(again).train.actions, load(task).train.actions)
+
+
+def test_options_and_importable_functions_are_told_too(file):
+    options = {"discount": 0.9, "references": (-10.0, 5.0), "evaluations": (1, 2), "updates": 2, "name": "swing"}
+    task = custom.from_npz(file, "gymnasium.envs.classic_control.pendulum:PendulumEnv", rewards=_ones, **options)
+    again = task_from_dict(json.loads(json.dumps(task.to_dict())))
+    assert (again.discount, again.references, again.evaluations, again.name) == (0.9, (-10.0, 5.0), (1, 2), "swing")
+    np.testing.assert_array_equal(load(again).train.rewards, np.ones(33))
+    assert environment(again).unwrapped.action_space.high == 2
+    np.testing.assert_allclose(
+        score(task, np.array([[-10.0, 5.0], [-2.5, 20.0]]), np.zeros((2, 2))), [[0, 100], [50, 200]]
+    )
+
+
+def _ones(arrays):
+    return np.ones(len(arrays["actions"]))
+
+
+def test_what_no_file_holds_must_be_passed_again(every_kind, file):
+    tree = every_kind["arrays"].to_dict()
+    with pytest.raises(
+        ValueError, match=rf"made from arrays in memory \(fingerprint {tree['fingerprint']}\), which no file holds: p"
+    ):
+        task_from_dict(tree)
+    lost = custom.from_npz(file, lambda: pendulum())
+    with pytest.raises(
+        ValueError, match=r"^The task pendulum was made from an environment that a function makes which cannot be"
+    ):
+        task_from_dict(lost.to_dict())
+
+
+@pytest.mark.parametrize("name", ["cube-single-play-singletask-task3-v0", "D4RL/pen/human-v2"])
+def test_a_task_of_the_registry_is_its_name(name):
+    assert TASKS[name].to_dict() == {"name": name}
+    assert task_from_dict({"name": name}) is TASKS[name]
+    assert TASKS[name].has_environment
+
+
+def test_a_text_is_a_file_or_an_id(file, here):
+    assert custom.from_source(str(file), PENDULUM).to_dict()["kind"] == "npz"
+    assert custom.from_source("mine/pendulum/random-v0").to_dict()["environment"] == "recover"
+    with pytest.raises(FileNotFoundError, match=r"^There is no file .*/pendul\.npz\.$"):
+        custom.from_source(str(file.with_name("pendul.npz")))
+    with pytest.raises(
+        ValueError, match=r"^Data are an npz file or a Minari id such as D4RL/pen/human-v2; got 'pendulum'\.$"
+    ):
+        custom.from_source("pendulum")
+
+
+def test_a_minari_set_that_is_not_here_says_why_it_cannot_be_had(here, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(
+        FileNotFoundError, match=r"^There is no Minari data set a/b-v0 in .*cannot be downloaded \(no network: Con"
+    ):
+        custom.from_minari("a/b-v0")
+
+
+def test_one_s_own_data_are_not_chosen_by_size(every_kind):
+    for options in ({"episodes": 3}, {"source": "recorded"}, {"seed": 1}, {"dataset_dir": "."}):
+        with pytest.raises(
+            ValueError, match=r"^pendulum is data of your own, taken as they are: source, episodes, seed"
+        ):
+            load(every_kind["npz"], **options)
+
+
+def test_one_s_own_data_are_summed_up(every_kind, logged):
+    found = summary.summarise(every_kind["npz"])
+    assert (found.transitions, found.lengths.tolist()) == (30, [9, 10, 11])
+    kept = ~logged["terminals"]
+    np.testing.assert_allclose(found.mean, logged["actions"][kept].mean(axis=0) / 2, rtol=1e-5)
+    np.testing.assert_allclose(found.returns.sum(), logged["rewards"][kept].sum(), rtol=1e-5)
+    assert "pendulum: dense rewards" in summary.describe(found)
+
+
+def test_an_environment_that_changed_since_is_refused(every_kind):
+    import dataclasses
+
+    task = every_kind["npz"]
+    other = dataclasses.replace(task, dataset=dataclasses.replace(task.dataset, observation=(4,)))
+    with pytest.raises(
+        ValueError, match=r"^Pendulum-v1 has observations and actions of shapes \(3,\) and \(1,\) \(expected"
+    ):
+        environment(other)
