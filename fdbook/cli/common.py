@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            raise Misuse(unknown_name("command", value, action.choices))
+            kind = "command" if not action.option_strings else f"value of {action.option_strings[-1]}"
+            raise Misuse(unknown_name(kind, value, action.choices))
 
 
 def unknown_name(kind: str, name: str, names) -> str:

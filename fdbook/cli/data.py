@@ -4,10 +4,10 @@ import json
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, bars, check_names, whole
+from fdbook.cli.common import Misuse, add, bars, whole
 
 
-__all__ = ["add_data"]
+__all__ = ["add_data", "add_dose", "dose_of"]
 
 
 def add_data(commands) -> None:
@@ -22,10 +22,13 @@ def add_data(commands) -> None:
         examples=(
             "fdbook data list                    every data set, with the settings of its tasks",
             "fdbook data list --recordable       those that need no download",
+            "fdbook data list cube               those whose name holds a word",
             "fdbook data list ogbench/scene-play everything that is known of one data set",
         ),
     )
-    listing.add_argument("names", metavar="NAME", nargs="*", help="data sets to describe in full")
+    listing.add_argument(
+        "names", metavar="NAME", nargs="*", help="data sets to describe in full, or parts of names to list them by"
+    )
     listing.add_argument("--recordable", action="store_true", help="only what can be recorded without a download")
     record = add(
         actions,
@@ -37,6 +40,8 @@ def add_data(commands) -> None:
             "fdbook data record ogbench/cube-single-play --episodes 20        a small one, in a minute",
             "fdbook data record ogbench/scene-play --transitions 300000       as many episodes as that takes",
             "fdbook data record D4RL/pointmaze/umaze-v2 --workers 1           with one process",
+            "fdbook data record pointmaze-medium --noise-along 0.3 --noise-across 0.03 --heading 0.5",
+            "fdbook data record cube-single --noise 0.1 0.1 0.02 0.1 0.05     each coordinate of the arm",
         ),
     )
     _add_place(record)
@@ -69,16 +74,45 @@ def _add_place(parser):
         "--episodes", metavar="N", type=whole(1), help="size in training episodes (default: as published)"
     )
     parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="seed of all randomness (default: 0)")
+    add_dose(parser)
     parser.add_argument(
         "--folder", metavar="DIR", type=Path, help="folder of all recordings (default: as `fdbook data list` says)"
     )
 
 
-def _episodes(arguments):
-    """The number of episodes that was asked for: enough for so many transitions, one less than rows in each episode."""
+DOSE = ("noise", "noise_smoothing", "noise_along", "noise_across", "heading")
+
+
+def add_dose(parser):
+    """The arguments that say how much noise a recording has."""
+    dose = parser.add_argument_group("the controller's noise (default: as published)")
+    what = "arm: a factor on its noise, one or five of them; mazes: the deviation in every direction"
+    dose.add_argument("--noise", metavar="X", type=float, nargs="+", help=what)
+    dose.add_argument("--noise-smoothing", metavar="X", type=float, help="arm: width of the noise's filter, in steps")
+    dose.add_argument("--noise-along", metavar="X", type=float, help="mazes: deviation along the way")
+    dose.add_argument("--noise-across", metavar="X", type=float, help="mazes: deviation across it")
+    dose.add_argument("--heading", metavar="X", type=float, help="OGBench's mazes: length of an action without noise")
+
+
+def dose_of(arguments) -> dict:
+    """The parts of a dose that were typed."""
+    said = {name.removeprefix("noise_"): getattr(arguments, name) for name in DOSE}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _dataset(arguments):
+    """The data set that was meant."""
     from fdbook.data import tasks
 
-    dataset = tasks.find(arguments.name)
+    try:
+        return tasks.find(arguments.name)
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+
+
+def _episodes(arguments):
+    """The number of episodes that was asked for: enough for so many transitions, one less than rows in each episode."""
+    dataset = _dataset(arguments)
     if arguments.transitions is not None:
         return -(-arguments.transitions // dataset.transitions_per_episode)
     return dataset.episodes if arguments.episodes is None else arguments.episodes
@@ -87,37 +121,46 @@ def _episodes(arguments):
 def _list_data(arguments):
     from fdbook.data import files, listing, tasks
 
-    check_names("data set", arguments.names, tasks.DATASETS)
-    if arguments.names:
-        print("\n\n".join(listing.details(name) for name in arguments.names))
+    known = [name for name in arguments.names if name in tasks.DATASETS]
+    parts = [name for name in arguments.names if name not in tasks.DATASETS]
+    for part in parts:
+        if not any(part.lower() in name.lower() for name in tasks.DATASETS):
+            raise Misuse(f"No data set has {part!r} in its name; `fdbook data list` names them all")
+    if known:
+        print("\n\n".join(listing.details(name) for name in known))
+    if known and not parts:
         return
-    print(listing.table(recordable_only=arguments.recordable))
+    print(listing.table(recordable_only=arguments.recordable, parts=parts))
     print(f"\nRecordings are kept in {files.root()} (set FDBOOK_DATA to keep them elsewhere).")
 
 
 def _record(arguments):
-    from fdbook.data import tasks
+    from fdbook.data.dose import Dose
     from fdbook.data.record import record
 
-    check_names("data set", [arguments.name], tasks.DATASETS)
-    settings = {"seed": arguments.seed, "folder": arguments.folder, "workers": arguments.workers}
-    print(record(arguments.name, episodes=_episodes(arguments), progress=bars(arguments), **settings))
+    dataset = _dataset(arguments)
+    try:
+        dose = Dose.of(dataset, dose_of(arguments) or None)
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+    settings = {"seed": arguments.seed, "dose": dose, "folder": arguments.folder, "workers": arguments.workers}
+    print(record(dataset.name, episodes=_episodes(arguments), progress=bars(arguments), **settings))
 
 
 def _inspect(arguments):
-    from fdbook.data import files, load, summary, tasks
+    from fdbook.data import files, load, summary
 
-    check_names("data set", [arguments.name], tasks.DATASETS)
+    name, dose = _dataset(arguments).name, dose_of(arguments) or None
     endings = (".png", ".pdf")
     if arguments.out is not None and arguments.out.suffix not in endings:
         raise Misuse(f"--out takes a file that ends in {', '.join(endings)}; got {arguments.out}")
     if arguments.dataset_dir is not None:
         folder = arguments.dataset_dir
     else:
-        asked = arguments.transitions or arguments.episodes or arguments.folder or arguments.seed
-        place = files.Place(arguments.name, _episodes(arguments) or 1, arguments.seed, arguments.folder)
-        folder = load.folder_of(arguments.name, place if asked else None)
-    found = summary.summarise(arguments.name, folder)
+        asked = arguments.transitions or arguments.episodes or arguments.folder or arguments.seed or dose
+        place = files.Place(name, _episodes(arguments) or 1, arguments.seed, arguments.folder, dose) if asked else None
+        folder = load.folder_of(name, place)
+    found = summary.summarise(name, folder)
     print(summary.describe(found))
     if arguments.json is not None:
         from fdbook.report import numbers

@@ -13,21 +13,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from fdbook.data import files
+from fdbook.data.dose import ARM, MAZE, STANDARD, Dose, step_noise
 from fdbook.data.tasks import DataSet
 
 
 __all__ = ["CONTROLLERS", "Controller", "environment", "episode", "read"]
 
-PLAN_NOISE, PLAN_SMOOTHING = 0.1, 0.5
-STEERING_NOISE = 0.5
+COORDINATE_NOISE = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
+"""What a noise of 1 means for each coordinate of the arm's plans: meters, radians, the gripper's opening (OGBench's values)."""
 TICK = 100
 
 
 class Controller(NamedTuple):
-    """How a data set is recorded: `environment(dataset)` builds its environment; `play(dataset, environment, seed)` yields one
-    episode, at each step the observation, the action taken there (in [-1, 1]) and the info that followed.
+    """How a data set is recorded: `environment(dataset)` builds its environment; `play(dataset, environment, seed, dose)` yields
+    one episode, at each step the observation, the action taken there (in [-1, 1]) and the info that followed.
     """
 
     environment: Callable
@@ -78,11 +80,35 @@ def _arm_environment(dataset):
     return environment
 
 
-def _oracles(dataset, environment):
+def _oracles(dataset, environment, dose):
     """The planner for each kind of thing that the arm can be told to do."""
+    noise = STANDARD[ARM]["noise"] if dose is None else dose.noise
+    smoothing = STANDARD[ARM]["smoothing"] if dose is None else dose.smoothing
+    options = {"env": environment, "noise": noise, "noise_smoothing": smoothing}
+    if isinstance(noise, tuple) or smoothing == 0:  # OGBench's planners know one noise, and filter it
+        return {
+            name: _noisy(oracle, noise, smoothing) for name, oracle in _plans(dataset, options | {"noise": 0.0}).items()
+        }
+    return _plans(dataset, options)
+
+
+def _noisy(oracle, noise, smoothing: float):
+    """A planner without noise of its own whose plans get noise for each coordinate, drawn and smoothed as OGBench does."""
+    plan_of = oracle.compute_plan
+
+    def compute_plan(times, poses, grasps):
+        plan = plan_of(times, poses, grasps)
+        drawn = np.random.normal(0, 1, size=(len(plan), 5)) * COORDINATE_NOISE * np.asarray(noise)  # noqa: NPY002
+        return plan + (gaussian_filter1d(drawn, axis=0, sigma=smoothing) if smoothing > 0 else drawn)
+
+    oracle.compute_plan = compute_plan
+    return oracle
+
+
+def _plans(dataset, options):
+    """OGBench's planners for a data set."""
     from ogbench.manipspace.oracles.plan import button_plan, cube_plan, drawer_plan, window_plan
 
-    options = {"env": environment, "noise": PLAN_NOISE, "noise_smoothing": PLAN_SMOOTHING}
     if dataset.family == "cube":
         return {"cube": cube_plan.CubePlanOracle(**options)}
     if dataset.family == "puzzle":
@@ -102,9 +128,9 @@ def _stacking(dataset) -> float:
     return 0.0 if "single" in dataset.environment else np.random.uniform(0, 0.25)  # noqa: NPY002
 
 
-def _arm_play(dataset, environment, seed: int) -> Iterator[tuple]:
+def _arm_play(dataset, environment, seed: int, dose) -> Iterator[tuple]:
     """Does one random thing after another, along planned paths with correlated noise."""
-    oracles = _oracles(dataset, environment)
+    oracles = _oracles(dataset, environment, dose)
     observation, info = environment.reset(seed=seed)
     stacking = _stacking(dataset)
     oracle = oracles[info["privileged/target_task"]]
@@ -136,8 +162,9 @@ def _places(maze) -> tuple[np.ndarray, np.ndarray]:
     return free, free[~corridor]
 
 
-def _maze_play(dataset, environment, seed: int) -> Iterator[tuple]:
+def _maze_play(dataset, environment, seed: int, dose) -> Iterator[tuple]:
     """Walks to one random goal after another, along shortest paths from cell to cell, with noise on every step."""
+    along, across, heading = (STANDARD[MAZE][name] if dose is None else getattr(dose, name) for name in STANDARD[MAZE])
     rng, maze = np.random.default_rng(seed), environment.unwrapped
     free, goals = _places(maze)
     task = {"init_ij": tuple(rng.choice(free)), "goal_ij": tuple(rng.choice(goals))}
@@ -145,7 +172,7 @@ def _maze_play(dataset, environment, seed: int) -> Iterator[tuple]:
     over = False
     while not over:
         way = maze.get_oracle_subgoal(maze.get_xy(), maze.cur_goal_xy)[0] - maze.get_xy()
-        steering = way / (np.linalg.norm(way) + 1e-6) + rng.normal(0, STEERING_NOISE, 2)
+        steering = heading * (way / (np.linalg.norm(way) + 1e-6)) + step_noise(rng, way, along, across)
         before, action = observation, np.clip(steering, -1, 1).astype(np.float32)
         observation, _, _, over, info = environment.step(action)
         yield before, action, info
@@ -153,8 +180,8 @@ def _maze_play(dataset, environment, seed: int) -> Iterator[tuple]:
             maze.set_goal(goal_xy=maze.add_noise(maze.ij_to_xy(rng.choice(goals))))
 
 
-ARM, MAZE = Controller(_arm_environment, _arm_play), Controller(_maze_environment, _maze_play)
-CONTROLLERS = {"cube": ARM, "scene": ARM, "puzzle": ARM, "maze": MAZE}
+_ON_THE_ARM, _IN_A_MAZE = Controller(_arm_environment, _arm_play), Controller(_maze_environment, _maze_play)
+CONTROLLERS = {"cube": _ON_THE_ARM, "scene": _ON_THE_ARM, "puzzle": _ON_THE_ARM, "maze": _IN_A_MAZE}
 
 
 def environment(dataset: DataSet):
@@ -162,28 +189,30 @@ def environment(dataset: DataSet):
     return CONTROLLERS[dataset.controller].environment(dataset)
 
 
-def episode(dataset: DataSet, environment, seeds: tuple[int, int, int], tick: Callable) -> dict[str, np.ndarray]:
-    """One whole episode in the layout of OGBench's files, from (seed, number of the split, number of the episode).
+def episode(
+    dataset: DataSet, environment, seeds: tuple[int, int, int], tick: Callable, dose: Dose | None = None
+) -> dict[str, np.ndarray]:
+    """One whole episode in the layout of OGBench's files, from (seed, number of the split, number of the episode) and a dose.
 
     `tick` is told how many steps were made now and then. An episode of the scene in which the cube gets out of sight is played
     again from other seeds, as in the published data, and its steps are taken back.
     """
     for attempt in range(100):
-        rows = _rows(dataset, environment, seeds if attempt == 0 else (*seeds, attempt), tick)
+        rows = _rows(dataset, environment, seeds if attempt == 0 else (*seeds, attempt), tick, dose)
         if dataset.family != "scene" or _in_sight(rows["qpos"]):
             return rows | {"terminals": np.arange(dataset.steps) == dataset.steps - 1}
         tick(-dataset.steps)
     raise OSError(f"A hundred episodes of {dataset.name} in turn lost the cube out of sight.")
 
 
-def _rows(dataset, environment, seeds, tick):
+def _rows(dataset, environment, seeds, tick, dose):
     """What one episode puts into each array."""
     rows = {key: np.empty((dataset.steps, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
     observations, actions, simulator = rows["observations"], rows["actions"], list(rows.items())[2:]
     own, shared = np.random.SeedSequence(seeds).generate_state(2).tolist()
     controller, done = CONTROLLERS[dataset.controller], 0
     with global_randomness(shared):
-        for row, (observation, action, info) in enumerate(controller.play(dataset, environment, own)):
+        for row, (observation, action, info) in enumerate(controller.play(dataset, environment, own, dose)):
             observations[row], actions[row] = observation, action
             for key, values in simulator:
                 values[row] = info[f"prev_{key}"]

@@ -128,6 +128,10 @@ class Task:
     score: Literal["success", "normalised return", "return"]
     """In percent: the share of episodes that reach the goal, or the return between `references` as 0 to 100; for tasks of one's
     own also the return as it is."""
+    hyperparameters: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    """By the name of an agent: other settings of it that the papers' authors trained it with on this task."""
+    online_hyperparameters: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    """The same where training goes on in the environment, as far as it differs."""
     default: bool = False
     """Whether it is the one that OGBench's name without a task number means."""
     reward_shift: float = 0.0

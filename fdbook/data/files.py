@@ -8,7 +8,7 @@ sets that Minari takes as MINARI_DATASETS_PATH.
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,15 @@ import platformdirs
 
 from fdbook.checks import check_rows
 from fdbook.data import tasks
+from fdbook.data.dose import Dose
 from fdbook.rl.arrays import cast, clip_actions
 
 
 __all__ = ["Place", "arrays_of", "check", "check_headers", "from_npz", "read", "root"]
+
+
+LABEL = "recording.json"
+"""The file in a recording's folder that says what it was made from."""
 
 
 def root() -> Path:
@@ -31,19 +36,22 @@ def root() -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """The recording of `episodes` training episodes (at least 1) with a seed (at least 0), and where it lives.
+    """The recording of `episodes` training episodes (at least 1) with a seed (at least 0) and a dose, and where it lives.
 
-    `base` stands in for `root()`. The number of episodes and the seed are in the path: a small set never passes for the
-    standard one. Raises ValueError on an unknown name and on a number out of range.
+    `base` stands in for `root()`. Episodes, seed and a dose other than the published one are in the path: a small or a noisy set
+    never passes for the standard one. Raises ValueError on an unknown name, on a number out of range, and for a dose that the
+    data set cannot have.
     """
 
     name: str
     episodes: int
     seed: int = 0
     base: str | Path | None = None
+    dose: Dose | Mapping[str, Any] | None = None
+    """Given as a mapping or a dose; kept whole, or as None for the published one."""
 
     def __post_init__(self):
-        tasks.find(self.name)
+        object.__setattr__(self, "dose", Dose.of(tasks.find(self.name), self.dose))
         for what, value, low in (("number of episodes", self.episodes, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
                 raise ValueError(f"A recording takes a {what} that is a whole number of at least {low}; got {value!r}.")
@@ -57,7 +65,8 @@ class Place:
     def folder(self) -> Path:
         """The folder of its files, and of nothing else."""
         base = root() if self.base is None else Path(self.base).expanduser()
-        return base / self.name / f"{self.episodes}-episodes-seed-{self.seed}"
+        dose = "" if self.dose is None else f"-{self.dose.slug}"
+        return base / self.name / f"{self.episodes}-episodes-seed-{self.seed}{dose}"
 
     @property
     def files(self) -> dict[str, Path]:
@@ -80,7 +89,8 @@ class Place:
         seed = f" --seed {self.seed}" if self.seed else ""
         base = "" if self.base is None else f" --folder {shlex.quote(str(self.base))}"
         size = "" if self.episodes == self.dataset.episodes else f" --episodes {self.episodes}"
-        return f"fdbook data record {self.name}{size}{seed}{base}"
+        dose = "" if self.dose is None else f" {self.dose.options}"
+        return f"fdbook data record {self.name}{size}{seed}{dose}{base}"
 
 
 def check_headers(path: Path, dataset: tasks.DataSet, needed: Collection[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """What `fdbook data list` prints: the data sets with the settings of their tasks, and all that is known of one."""
 
 import textwrap
+from collections.abc import Sequence
 
 from fdbook.data import load, tasks
 from fdbook.data.tasks import DataSet, Task
@@ -26,16 +27,26 @@ def _size(dataset: DataSet) -> str:
 def _here(dataset: DataSet) -> str:
     """What of it is on this machine, in a word or two."""
     found = ["download"] if load.downloaded(dataset) else []
-    sizes = sorted({place.episodes for place in load.recordings(dataset.name)}, reverse=True)
-    return ", ".join(found + [f"{size} episodes" for size in sizes]) or "-"
+    places = load.recordings(dataset.name)
+    sizes = sorted({place.episodes for place in places if place.dose is None}, reverse=True)
+    doses = sum(place.dose is not None for place in places)
+    more = [f"{doses} of another dose"] if doses else []
+    return ", ".join(found + [f"{size} episodes" for size in sizes] + more) or "-"
 
 
-def table(*, recordable_only: bool = False) -> str:
-    """One line for each data set, in groups, with what its tasks share, and notes below."""
+def _doses(dataset: DataSet) -> str:
+    """The recordings of another dose than the published one, as they are recorded again."""
+    return "; ".join(f"`{place.command}`" for place in load.recordings(dataset.name) if place.dose is not None)
+
+
+def table(*, recordable_only: bool = False, parts: Sequence[str] = ()) -> str:
+    """One line for each data set, with `parts` for each whose name holds one, in groups, with what its tasks share, and notes."""
     rows, groups = [], {}
     for dataset in tasks.DATASETS.values():
         first, *_ = own = _tasks_of(dataset)
         if recordable_only and not dataset.controller:
+            continue
+        if parts and not any(part.lower() in dataset.name.lower() for part in parts):
             continue
         width = "pixels" if dataset.pixels else str(dataset.observation[0])
         settings = (f"{first.discount:g}", first.aggregation, f"{first.fql_alpha:g}", f"{first.budget:g}")
@@ -97,6 +108,8 @@ def details(name: str) -> str:
         "recording": dataset.why_not_recordable or f"`fdbook data record {dataset.name}`",
         "here": _here(dataset),
     }
+    if doses := _doses(dataset):
+        facts["doses"] = doses
     if first.caveat:
         facts["mind"] = first.caveat
     indent = " " * 13

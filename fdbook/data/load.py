@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,8 @@ import numpy as np
 
 from fdbook.checks import unknown
 from fdbook.data import sources
-from fdbook.data.files import Place, root
+from fdbook.data.dose import Dose
+from fdbook.data.files import LABEL, Place, root
 from fdbook.data.tasks import DataSet, Task, find, find_task
 from fdbook.rl.transitions import Transitions
 
@@ -60,7 +62,7 @@ def load(
     source: str = "auto",
     episodes: int | None = None,
     seed: int = 0,
-    dose: Any = None,
+    dose: Dose | Mapping[str, Any] | None = None,
     dataset_dir: str | Path | None = None,
     normalise: bool = False,
     wavelengths: Sequence[float] = (),
@@ -80,6 +82,7 @@ def load(
         raise ValueError(unknown("source", source, SOURCES))
     if wavelengths and not normalise:
         raise ValueError("load adds waves to normalised observations only; got wavelengths with normalise=False.")
+    dose = dose if task.dataset.origin is not None else Dose.of(task.dataset, dose)
     found, folder = _find(task.dataset, source, _Asked(episodes, seed, dose), dataset_dir)
     train, validation = sources.of(task.dataset).transitions(task, folder)
     if normalise:
@@ -89,15 +92,22 @@ def load(
 
 
 def recordings(name: str) -> list[Place]:
-    """The finished recordings of a data set on this machine, the largest first."""
+    """The finished recordings of a data set on this machine, those of the published dose first, the largest first."""
     found = []
     for folder in sorted((root() / name).glob("*-episodes-seed-*")):
         words = folder.name.split("-")
         with contextlib.suppress(ValueError, IndexError):
-            place = Place(name, int(words[0]), int(words[3]))
+            place = Place(name, int(words[0]), int(words[3]), dose=_dose_in(folder))
             if place.folder == folder and all(path.exists() for path in place.files.values()):
                 found.append(place)
-    return sorted(found, key=lambda place: (-place.episodes, place.seed))
+    return sorted(found, key=lambda place: (place.dose is not None, -place.episodes, place.seed, place.folder))
+
+
+def _dose_in(folder: Path) -> dict[str, Any] | None:
+    """The dose that a recording's own label names; None for the published one, or without a label."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((folder / LABEL).read_text(encoding="utf-8")).get("dose")
+    return None
 
 
 def folder_of(name: str, place: Place | None = None) -> Path:
@@ -123,7 +133,7 @@ class _Asked:
 
     episodes: int | None
     seed: int
-    dose: Any
+    dose: Dose | None
 
     @property
     def special(self) -> bool:
@@ -132,8 +142,8 @@ class _Asked:
 
     def place(self, dataset: DataSet) -> Place:
         """Where it lives."""
-        more = {} if self.dose is None else {"dose": self.dose}
-        return Place(dataset.name, dataset.episodes if self.episodes is None else self.episodes, self.seed, **more)
+        episodes = dataset.episodes if self.episodes is None else self.episodes
+        return Place(dataset.name, episodes, self.seed, dose=self.dose)
 
 
 def _find(dataset, source, asked, dataset_dir):
@@ -184,6 +194,6 @@ def _instead(dataset):
     """What can be done without a download."""
     if not dataset.controller:
         return dataset.why_not_recordable
-    here = [f"{place.episodes} episodes, seed {place.seed}" for place in recordings(dataset.name)]
+    here = [f"{place.episodes} episodes, seed {place.seed}" for place in recordings(dataset.name) if place.dose is None]
     smaller = f" (recorded here in other sizes: {'; '.join(here)})" if here else ""
     return f"`{Place(dataset.name, dataset.episodes).command}` records it{smaller}."

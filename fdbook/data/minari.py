@@ -247,7 +247,7 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
     """
     import gymnasium
 
-    options = {"continuing_task": False, "max_episode_steps": task.horizon} if task.parts else {}
+    options = {"max_episode_steps": task.horizon} | ({"continuing_task": False} if task.parts else {})
     options |= {"render_mode": render_mode} if render_mode else {}
     with robotics():
         if folder is None and locate(task.dataset) is None:

@@ -5,13 +5,15 @@ import dataclasses
 import functools
 import socket
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from fdbook.data import coverage, sources, tasks
+from fdbook.data.dose import Dose
 from fdbook.data.files import Place, check_headers, read
 from fdbook.data.tasks import Task
 from fdbook.rl.transitions import Transitions
@@ -69,12 +71,19 @@ class Recording:
     validation: Split
 
 
-def load(name: str, *, episodes: int, seed: int = 0, folder: str | Path | None = None) -> Recording:
-    """A recording of `episodes` training episodes; `folder` stands in for the folder that holds every recording.
+def load(
+    name: str,
+    *,
+    episodes: int,
+    seed: int = 0,
+    dose: Dose | Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+) -> Recording:
+    """A recording of `episodes` training episodes and a dose; `folder` stands in for the folder that holds every recording.
 
     Raises FileNotFoundError, with the command that records it, when there is none; ValueError when a file is damaged.
     """
-    place = Place(name, episodes, seed, folder)
+    place = Place(name, episodes, seed, folder, dose)
     try:
         return Recording(name, place.folder, **{split: _split(place, split) for split in place.files})
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -91,16 +100,22 @@ def _split(place, split):
 
 
 def load_or_record(
-    name: str, *, episodes: int, seed: int = 0, folder: str | Path | None = None, progress: bool = True
+    name: str,
+    *,
+    episodes: int,
+    seed: int = 0,
+    dose: Dose | Mapping[str, Any] | None = None,
+    folder: str | Path | None = None,
+    progress: bool = True,
 ) -> Recording:
     """`load`, after recording what is missing or damaged with `fdbook.data.record.record`, whose errors it raises."""
     from fdbook.data.record import record
 
     try:
-        return load(name, episodes=episodes, seed=seed, folder=folder)
+        return load(name, episodes=episodes, seed=seed, dose=dose, folder=folder)
     except (FileNotFoundError, ValueError):
-        record(name, episodes=episodes, seed=seed, folder=folder, progress=progress)
-        return load(name, episodes=episodes, seed=seed, folder=folder)
+        record(name, episodes=episodes, seed=seed, dose=dose, folder=folder, progress=progress)
+        return load(name, episodes=episodes, seed=seed, dose=dose, folder=folder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,14 @@ import numpy as np
 
 from fdbook.data import minari, tasks, workers
 from fdbook.data.controllers import TICK, global_randomness
+from fdbook.data.dose import STANDARD, WAYPOINTS, Dose, step_noise
 from fdbook.data.files import Place
 from fdbook.data.tasks import DataSet
 
 
 __all__ = ["check", "environment", "episode", "finish", "read", "serve"]
 
-GAIN, DAMPING, NOISE = 10.0, 1.0, 0.5
+GAIN, DAMPING = 10.0, 1.0
 NEAR, SPREAD = 0.1, 0.2
 GOALS = 20
 LAYOUT = {"observations": 4, "goals": 2, "actions": 2, "rewards": 0}
@@ -89,13 +90,16 @@ class _Waypoints:
         return GAIN * away - DAMPING * velocity
 
 
-def episode(dataset: DataSet, environment, seeds: tuple[int, ...], tick: Callable) -> dict[str, np.ndarray]:
-    """One run of `dataset.steps` steps from a reset.
+def episode(
+    dataset: DataSet, environment, seeds: tuple[int, ...], tick: Callable, dose: Dose | None = None
+) -> dict[str, np.ndarray]:
+    """One run of `dataset.steps` steps from a reset, with noise on the forces, along and across the way to the next waypoint.
 
     observations (steps + 1, 4): place and velocity; goals (steps + 1, 2): the one that counts at each step; actions (steps, 2);
     rewards (steps,): 1 where a goal was reached, and 0.
     """
     steps = dataset.steps
+    along, across = (STANDARD[WAYPOINTS][name] if dose is None else getattr(dose, name) for name in STANDARD[WAYPOINTS])
     own, noise, shared = np.random.SeedSequence(seeds).generate_state(3).tolist()
     rng = np.random.default_rng(noise)
     observations, goals = np.empty((steps + 1, 4)), np.empty((steps + 1, 2))
@@ -106,7 +110,8 @@ def episode(dataset: DataSet, environment, seeds: tuple[int, ...], tick: Callabl
         for step in range(steps):
             state, goal = seen["observation"], np.array(world.goal)
             observations[step], goals[step] = state, goal
-            force = pilot.action(state[:2], state[2:], goal) + rng.normal(0, NOISE, 2)
+            force = pilot.action(state[:2], state[2:], goal)
+            force = force + step_noise(rng, pilot.waypoint - state[:2], along, across)
             actions[step] = np.clip(force, -1, 1)
             seen, rewards[step], _, _, _ = environment.step(actions[step])
             if step % TICK == TICK - 1:
@@ -178,7 +183,12 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
     building = work / "building"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    order = {"name": place.name, "about": f"{place.episodes} runs of {place.dataset.steps} steps, seed {place.seed}"}
+    noise = STANDARD[WAYPOINTS] if place.dose is None else place.dose.to_dict()
+    about = f"{place.episodes} runs of {place.dataset.steps} steps, seed {place.seed}"
+    order = {
+        "name": place.name,
+        "about": f"{about}, noise {noise['along']:g} along and {noise['across']:g} across the way",
+    }
     try:
         workers.run(__name__, order, [[str(building), [str(path) for path in shards]]], 1, lambda steps: None)
     except OSError as error:
@@ -211,7 +221,7 @@ def _build(dataset: DataSet, about: str, building: Path, shards: list[Path]) -> 
             list(_buffers(read(shards[0], dataset))),
             env=spec,
             eval_env=dataset.environment,
-            algorithm_name="waypoints, PD controller, noise 0.5",
+            algorithm_name="waypoints, PD controller, noise",
             author="recorded anew by fdbook",
             author_email="none",
             code_permalink="none",

@@ -13,21 +13,22 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from fdbook.data import controllers, pointmaze, workers
-from fdbook.data.files import Place, read
+from fdbook.data.dose import Dose
+from fdbook.data.files import LABEL, Place, read
 from fdbook.data.tasks import DataSet, find
 
 
 __all__ = ["RecordingStopped", "record"]
 
 LAYOUT = 1
-LABEL = "recording.json"
 SPLITS = ("train", "validation")
 
 
@@ -53,7 +54,8 @@ def _about(place: Place) -> bytes:
     """What a recording is made from, as JSON."""
     versions = {package: importlib.metadata.version(package) for package in ("ogbench", "mujoco", "numpy")}
     numbers = {"episodes": int(place.episodes), "seed": int(place.seed)}
-    about = {"layout": LAYOUT, "name": place.name, **numbers, "versions": versions}
+    dose = {} if place.dose is None else {"dose": place.dose.to_dict()}
+    about = {"layout": LAYOUT, "name": place.name, **numbers, **dose, "versions": versions}
     return json.dumps(about, indent=2).encode()
 
 
@@ -153,7 +155,7 @@ class Workshop:
     def record(self, environment, split: str, index: int, tick: Callable) -> None:
         """Plays and saves one episode."""
         seeds = (self.place.seed, SPLITS.index(split), index)
-        rows = _module(self.dataset).episode(self.dataset, environment, seeds, tick)
+        rows = _module(self.dataset).episode(self.dataset, environment, seeds, tick, self.place.dose)
         write = functools.partial(np.savez_compressed if self.dataset.pixels else np.savez, **rows)
         _save(self.shard(split, index), write, self.folder, last=False)
 
@@ -209,17 +211,19 @@ def record(
     *,
     episodes: int | None = None,
     seed: int = 0,
+    dose: Dose | Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Records `episodes` training episodes (None: as many as published), and for OGBench a tenth as many for validation.
 
-    Returns the folder of the files. Nothing is done when the recording is there and sound; one that was stopped is carried on.
-    `folder` stands in for the folder that holds every recording (`fdbook.data.files.root`). `workers` processes record at the
-    same time (None: one for each core); the result does not depend on their number. Raises ValueError on an unknown name, one
-    that cannot be recorded, or a number out of range; OSError when the folder cannot be written to, the disk is full, pictures
-    cannot be rendered or a worker dies; RecordingStopped on Ctrl-C. In every case the episodes that have ended are kept.
+    `dose` is the noise of its controller (None: as published). Returns the folder of the files. Nothing is done when the
+    recording is there and sound; one that was stopped is carried on. `folder` stands in for the folder that holds every recording
+    (`fdbook.data.files.root`). `workers` processes record at the same time (None: one for each core); the result does not depend
+    on their number. Raises ValueError on an unknown name, one that cannot be recorded, a number out of range, or a dose that the
+    data set cannot have; OSError when the folder cannot be written to, the disk is full, pictures cannot be rendered or a worker
+    dies; RecordingStopped on Ctrl-C. In every case the episodes that have ended are kept.
     """
     dataset = find(name)
     if not dataset.controller:
@@ -228,7 +232,7 @@ def record(
         raise ValueError(
             f"A recording takes a number of workers that is a whole number of at least 1; got {workers!r}."
         )
-    place = Place(name, dataset.episodes if episodes is None else episodes, seed, folder)
+    place = Place(dataset.name, dataset.episodes if episodes is None else episodes, seed, folder, dose)
     workshop = Workshop(place)
     if _finished(place):
         workshop.remove()
@@ -283,11 +287,12 @@ def _order(workshop: Workshop) -> dict:
         "seed": int(place.seed),
         "steps": workshop.dataset.steps,
     }
-    return names | {"base": None if place.base is None else str(place.base)}
+    dose = None if place.dose is None else place.dose.to_dict()
+    return names | {"base": None if place.base is None else str(place.base), "dose": dose}
 
 
 def serve(order: dict, jobs: Iterator[tuple[str, int]], tick: Callable) -> None:
     """What a worker does (see `fdbook.data.workers`): records the episodes that it is given."""
-    place = Place(order["name"], order["episodes"], order["seed"], order["base"])
+    place = Place(order["name"], order["episodes"], order["seed"], order["base"], order["dose"])
     workshop = Workshop(place, dataclasses.replace(place.dataset, steps=order["steps"]))
     _record(workshop, jobs, tick)

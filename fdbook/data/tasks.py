@@ -5,10 +5,14 @@ The 73 tasks of the papers and their settings are those that Flow Q-Learning (ar
 Fisher Decorator (arXiv 2604.17919) share; where we had to choose, `Task.settings_from` says so.
 """
 
+import collections
+import dataclasses
+import difflib
+import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from fdbook.checks import unknown
 from fdbook.data.definitions import DataSet, Task
 
 
@@ -88,16 +92,37 @@ POINTMAZE = {"umaze": ("UMaze", 300), "medium": ("Medium", 600), "large": ("Larg
 # hand: observations, actions, reference returns, FQL alphas for human, cloned and expert data
 ADROIT = {
     "pen": (45, 24, (96.262799, 3076.8331), (10_000.0, 10_000.0, 3000.0)),
-    "door": (39, 28, (-56.512833, 2880.569309), (3000.0, 3000.0, 3000.0)),
-    "hammer": (46, 26, (-274.856578, 12_794.134825), (3000.0, 1000.0, 3000.0)),
-    "relocate": (39, 30, (-6.425911, 4233.877798), (1000.0, 3000.0, 3000.0)),
+    "door": (39, 28, (-56.512833, 2880.569309), (30_000.0, 30_000.0, 30_000.0)),
+    "hammer": (46, 26, (-274.856578, 12_794.134825), (30_000.0, 10_000.0, 30_000.0)),
+    "relocate": (39, 30, (-6.425911, 4233.877798), (10_000.0, 30_000.0, 30_000.0)),
+}
+ADROIT_STEPS = {"pen": 100}
+"""Steps of an evaluation where it is not the 200 of the environment: those that the reference returns belong to."""
+
+# what Flow Q-Learning's authors trained other agents with, where it is not an agent's default; and FQL's alphas online
+HYPERPARAMETERS = {
+    "visual-cube-single-play-singletask-task1-v0": {
+        "iql": {"alpha": 1.0},
+        "rebrac": {"alpha_actor": 1.0, "alpha_critic": 0.0},
+    },
+}
+ONLINE_ALPHA = {
+    "humanoidmaze-medium": 100.0,
+    "antsoccer": 30.0,
+    "D4RL/pen/cloned": 1000.0,
+    "D4RL/door/cloned": 1000.0,
+    "D4RL/hammer/cloned": 1000.0,
+    "D4RL/relocate/cloned": 10_000.0,
 }
 
 OLD_D4RL = (
     "Recorded anew for Minari, in other simulators than the old D4RL: its scores and the published ones do not compare."
 )
 DENSE = " gymnasium-robotics 1.2.1 changed the dense rewards of door, hammer and relocate without a new version."
-PEN = " The reference returns of pen are known to be stale (Minari issue 303)."
+PEN = (
+    " Pen is evaluated over 100 steps, as when its reference returns were measured, although the environment allows 200; the "
+    "references are known to be stale (Minari issue 303)."
+)
 ANT = " Settings of the old D4RL do not carry over to it (Minari issue 296)."
 
 
@@ -198,7 +223,13 @@ def _d4rl_tasks() -> Iterator[Task]:
         else:
             *_, references, alphas = ADROIT[hand]
             source = kind.removesuffix("-v2")
-            options |= {"horizon": 200, "parts": 0, "success_ends": False, "discount": 0.99, "aggregation": "min"}
+            options |= {
+                "horizon": ADROIT_STEPS.get(hand, 200),
+                "parts": 0,
+                "success_ends": False,
+                "discount": 0.99,
+                "aggregation": "min",
+            }
             options |= {"fql_alpha": alphas[("human", "cloned", "expert").index(source)], "budget": 0.001}
             caveat = OLD_D4RL + (PEN if hand == "pen" else DENSE)
             yield Task(
@@ -211,28 +242,91 @@ def _d4rl_tasks() -> Iterator[Task]:
             )
 
 
-TASKS = {task.name: task for tasks in (_ogbench_tasks(), _d4rl_tasks()) for task in tasks}
+def _with_hyperparameters(task: Task) -> Task:
+    """The task with what other agents, and FQL online, were trained with on it."""
+    online = next((alpha for name, alpha in ONLINE_ALPHA.items() if task.name.startswith(name)), None)
+    return dataclasses.replace(
+        task,
+        hyperparameters=HYPERPARAMETERS.get(task.name, {}),
+        online_hyperparameters={} if online is None else {"fql": {"alpha": online}},
+    )
+
+
+TASKS = {task.name: _with_hyperparameters(task) for tasks in (_ogbench_tasks(), _d4rl_tasks()) for task in tasks}
 
 
 def find(name: str) -> DataSet:
-    """The data set of that name. Raises ValueError, with the nearest name, when there is none."""
-    if name not in DATASETS:
-        raise ValueError(unknown("data set", name, DATASETS))
-    return DATASETS[name]
+    """The data set of that name, of which the benchmark's prefix and the version may be left out, and the kind of an OGBench set.
+
+    cube-single means ogbench/cube-single-play, pen/human means D4RL/pen/human-v2. Raises ValueError, with at most five names that
+    are near, when there is none.
+    """
+    return _look_up(name, "data set", _dataset_names())
 
 
 def find_task(name: str) -> Task:
-    """The task of that name; -singletask-v0 or -singletask means OGBench's default task, and -v0 may be left out.
+    """The task of that name. Prefix, version and what goes without saying may be left out.
 
-    Raises ValueError, with the nearest name, when there is none.
+    Without a number OGBench's default task is meant, or the only one that is here: cube-single, cube-single-play,
+    cube-single-play-singletask-v0 and ogbench/cube-single are one task, cube-single-task3 is another. Without its kind the play
+    or navigate data set is meant, not the noisy one; where OGBench and D4RL share a name, as pointmaze-medium, OGBench's. D4RL's
+    tasks are found as D4RL/pen/human-v2, pen/human and pen-human. Raises ValueError, with at most five names that are near, when
+    there is none.
     """
-    whole = name.removeprefix("ogbench/")
-    whole = whole if whole.startswith("D4RL/") else f"{whole.removesuffix('-v0')}-v0"
-    for task in TASKS.values():
-        short = task.name.replace(f"-task{task.name[-4]}-v0", "-v0") if task.default else task.name
-        if whole in (task.name, short):
-            return task
-    raise ValueError(unknown("task", name, TASKS))
+    return _look_up(name, "task", _task_names())
+
+
+NEAREST = 5
+
+
+def _plain(name: str) -> str:
+    """A name as it is looked up: in small letters, without a benchmark in front, a version behind, and -singletask."""
+    name = re.sub(r"-v\d+$", "", name.strip().lower().removeprefix("ogbench/").removeprefix("d4rl/"))
+    return name.replace("-singletask", "")
+
+
+def _look_up(name: str, kind: str, known: dict):
+    """What a name means. Raises ValueError, with what is near it."""
+    plain = _plain(name)
+    if plain in known:
+        return known[plain]
+    near = difflib.get_close_matches(plain, known, n=3 * NEAREST, cutoff=0.6)
+    near += [other for other in known if plain and plain in other]
+    distinct = list({known[other].name: other for other in reversed(near)}.values())[::-1][:NEAREST]
+    hint = f"; near it are {', '.join(distinct)}" if distinct else ""
+    raise ValueError(f"There is no {kind} called {name!r}{hint}. `fdbook data list` names them all.")
+
+
+def _short_names(dataset: DataSet) -> list[str]:
+    """The plain names of a data set: its own, and for the play and navigate sets of OGBench the world's."""
+    own = _plain(dataset.name)
+    if dataset.benchmark == "d4rl":
+        return [own, own.replace("/", "-")]
+    world, _, kind = own.rpartition("-")
+    return [own, world] if kind in ("play", "navigate") else [own]
+
+
+@functools.cache
+def _dataset_names() -> dict[str, DataSet]:
+    names: dict[str, DataSet] = {}
+    for dataset in sorted(DATASETS.values(), key=lambda dataset: dataset.benchmark, reverse=True):  # OGBench first
+        for name in _short_names(dataset):
+            names.setdefault(name, dataset)
+    return names
+
+
+@functools.cache
+def _task_names() -> dict[str, Task]:
+    names: dict[str, Task] = {}
+    alone = collections.Counter(task.dataset.name for task in TASKS.values())
+    for task in sorted(TASKS.values(), key=lambda task: task.dataset.benchmark, reverse=True):
+        number = re.search(r"-task\d+", task.name)
+        for name in _short_names(task.dataset):
+            if number:
+                names.setdefault(name + number.group(), task)
+            if task.default or alone[task.dataset.name] == 1:
+                names.setdefault(name, task)
+    return names
 
 
 def task_from_dict(tree: dict[str, Any]) -> Task:
