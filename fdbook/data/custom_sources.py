@@ -39,7 +39,7 @@ class Own(sources.Source):
                 f"The task {task.name} is made of logs without an environment, so that nothing can be rolled out; "
                 "fdbook.rl.offline_evaluation judges policies by the logs."
             )
-        made = spaces.fit(self.make(render_mode), self.keys, task.horizon, task.environment)
+        made = spaces.fit(ogbench.repeatable(self.make(render_mode)), self.keys, task.horizon, task.environment)
         if made.observation_space.shape != task.dataset.observation or made.action_space.shape != (
             task.dataset.action,
         ):
@@ -93,6 +93,9 @@ class Arrays(Own):
 
     def transitions(self, task, folder=None):
         """The transitions of both splits."""
+        for path in self.files:
+            if not path.exists():
+                raise FileNotFoundError(f"There is no file {path} any more, from which the task {task.name} was made.")
         train, validation = (self.read(split) for split in ("train", "validation"))
         made = self._made(task, train, self.where)
         return made, None if validation is None else self._made(task, validation, f"{self.where} (validation)")
@@ -219,7 +222,11 @@ class MinariSet(Own):
     def transitions(self, task, folder=None):
         """All episodes, in the compact layout; Minari's data sets have no validation data."""
         where = str(minari.datasets_folder() / self.id)
-        parts = [self._episode(episode, task, where) for episode in quiet_open(self.id).iterate_episodes()]
+        parts = [
+            self._episode(episode, task, where)
+            for episode in quiet_open(self.id).iterate_episodes()
+            if len(episode.rewards)
+        ]
         if not parts:
             raise ValueError(f"{where} holds no episode.")
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

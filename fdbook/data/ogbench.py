@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "load_or_record",
     "maze_layout",
+    "repeatable",
     "rewards",
     "transitions",
 ]
@@ -159,10 +160,9 @@ def environment(task: Task, render_mode: str | None = None):
     """
     import gymnasium
 
-    environment = _plain_environment(task.environment, **({"render_mode": render_mode} if render_mode else {}))
-    if hasattr(environment.unwrapped, "maze_map"):
-        plain = environment.reset
-        environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
+    environment = repeatable(
+        _plain_environment(task.environment, **({"render_mode": render_mode} if render_mode else {}))
+    )
     with _quietly():
         if not task.dataset.pixels:
             return gymnasium.wrappers.DtypeObservation(environment, np.float32)
@@ -172,6 +172,21 @@ def environment(task: Task, render_mode: str | None = None):
         return gymnasium.wrappers.TransformObservation(
             stacked, lambda frames: np.moveaxis(frames, 0, -2).reshape(space.shape), space
         )
+
+
+def repeatable(environment):
+    """The environment; one of OGBench's mazes with resets that depend on their seed alone, and without its temporary file."""
+    if hasattr(environment.unwrapped, "maze_map"):
+        plain = environment.reset
+        environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
+        _tidy(environment)
+    return environment
+
+
+def _tidy(environment):
+    """Removes the temporary file from which a maze's model came, and which nobody else removes."""
+    if hasattr(environment.unwrapped, "maze_map"):
+        Path(environment.unwrapped.fullpath).unlink(missing_ok=True)
 
 
 def _seeded(reset, seed, options):
@@ -202,8 +217,7 @@ def _plain_environment(name, **options):
 
     with _quietly():
         made = gymnasium.make(name, **options)
-    if hasattr(made.unwrapped, "maze_map"):  # its model came from a temporary file that nobody else removes
-        Path(made.unwrapped.fullpath).unlink(missing_ok=True)
+    _tidy(made)
     return made
 
 

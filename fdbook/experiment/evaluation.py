@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 
+import jax.random as jr
 import numpy as np
 
 from fdbook.data import load
@@ -80,7 +81,7 @@ def judge(
         return None if found is None else scores(task, found)
 
     def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]]:
-        return offline_evaluate(agents, data, seeds, held_out=held_out)
+        return offline_evaluate(agents, data if held_out is None else held_out, seeds, train=data, key=jr.key(0))
 
     return play if task.has_environment else estimate
 

@@ -1,18 +1,15 @@
-"""Judging a policy from logs alone, where there is no environment to play in: three estimates, none of which is a rollout.
+"""Judging policies by logs alone, where there is no environment: three numbers, each what its name says, and none a score.
 
-`held_out_nll`   the negative log-likelihood, in nats, of logged actions under the agent's behavior flow (E4). It says how
-                 well the log was imitated, and nothing about the improved policy.
-`critic_value`   the mean of the agent's own critics at the actions it would take, over logged states: what the agent believes.
-                 A critic that is too high says so of itself.
-`fqe_value`      fitted Q evaluation: a fresh critic, trained by E16 on the log with the agent's actions at the next states, no
-                 actor climbing it; its mean at the first states of the logged episodes. It is the least biased of the three,
-                 and still blind where the log has not been.
-
-An agent without a flow has no `held_out_nll`, one without critics no `critic_value`.
+`held_out_nll` tells how well a flow describes logged behaviour, and nothing of how good that is. `critic_value` is what the own
+critics of an agent believe of its policy: the policy was made to please them, so that it is too high as a rule. `fqe_value` is
+fitted Q evaluation: a fresh critic, which the policy never saw, is fitted to the policy's own value on the data; where the policy
+leaves the data, it extrapolates too. None of them is a rollout.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,44 +17,61 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from fdbook.checks import Array, check_range
 from fdbook.geometry import flow, loop
 from fdbook.rl import networks
-from fdbook.rl.agents import Agent, base
-from fdbook.rl.transitions import Transitions
+from fdbook.rl.agents import Agent
+from fdbook.rl.agents.base import values
+from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
 
-__all__ = ["FQE", "critic_values", "fitted_q_values", "held_out_nll", "offline_evaluate"]
-
-CHUNK = 250
+__all__ = [
+    "FittedQ",
+    "Likelihood",
+    "critic_value",
+    "first_states",
+    "fitted_q_value",
+    "held_out_likelihood",
+    "offline_evaluate",
+]
 
 
 @dataclasses.dataclass(frozen=True)
-class FQE:
+class FittedQ:
     """Hyperparameters of fitted Q evaluation."""
 
-    updates: int = 5_000
-    width: int = 256
-    depth: int = 3
+    updates: int = 20_000
     batch_size: int = 256
-    learning_rate: float = 1e-3
-    tau: float = 0.01
-    """What part of the critic goes into its target network at each update."""
+    width: int = 256
+    """Units of each hidden layer."""
+    depth: int = 2
+    """Hidden layers, with layer normalization."""
     critics: int = 2
-    """Critics that are fitted side by side; the estimate is their mean."""
+    """Networks that are fitted; their mean is the value and the target."""
+    learning_rate: float = 3e-4
+    tau: float = 0.005
+    """What part of the critics goes into their target networks at each update."""
+    discount: float | None = None
+    """None: the agents' own."""
 
     def __post_init__(self):
-        for name in ("updates", "width", "depth", "batch_size", "critics"):
-            check_range(getattr(self, name), name, "FQE", low=1.0)
-        check_range(self.learning_rate, "a learning rate", "FQE", open_low=True)
-        check_range(self.tau, "tau", "FQE", high=1.0, open_low=True)
+        for name in ("updates", "batch_size", "width", "depth", "critics"):
+            check_range(getattr(self, name), name, "FittedQ", low=1.0)
+        check_range(self.learning_rate, "a learning rate", "FittedQ", open_low=True)
+        check_range(self.tau, "tau", "FittedQ", high=1.0, open_low=True)
+        if self.discount is not None:
+            check_range(self.discount, "a discount", "FittedQ", high=1.0, open_high=True)
 
-    @property
-    def optimizer(self) -> optax.GradientTransformation:
-        """Adam with a learning rate that decays to 0."""
-        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.updates))
+
+class Likelihood(NamedTuple):
+    """How likely logged actions are under the flow of each agent."""
+
+    nll: Float[np.ndarray, " seeds"]
+    """The mean of -log p(a | s) in nats (E4) over the actions inside the box; NaN where there is none."""
+    clipped_share: float
+    """The share of actions with a coordinate at the edge of the box, which are left out."""
 
 
 def offline_evaluate(
@@ -65,142 +79,192 @@ def offline_evaluate(
     data: Transitions,
     seeds: Sequence[int],
     *,
-    held_out: Transitions | None = None,
-    rows: int = 1000,
-    fqe: FQE | None = None,
-    key: PRNGKeyArray | None = None,
+    train: Transitions | None = None,
+    fitted: FittedQ | None = None,
+    states: int = 1000,
+    progress: bool = False,
+    key: PRNGKeyArray,
 ) -> dict[str, list[float]]:
-    """The estimates above for agents that are stacked along the first axis of their arrays, one number for each of `seeds`.
+    """What logs say of several agents, stacked along the first axis of their arrays, one for each of `seeds`.
 
-    `data` are the logged transitions on which fitted Q evaluation is trained, with observations as the agents see them;
-    likelihood and critic are read at `rows` rows of `held_out` (None: of `data`), drawn once for all agents. Raises ValueError
-    for a number of rows below 1.
+    `data` are held-out transitions with observations as the agents were trained on (normalised alike). For each seed:
+    "held_out_nll" and "clipped_share" (`held_out_likelihood`) for agents with a flow, "critic_value" for those with critics, and
+    "fqe_value" (`fitted_q_value`), fitted on `train` (None: on `data`) with the hyperparameters `fitted` and read at the first
+    states of the episodes of `data`. For the first two, `states` are drawn at most. Raises ValueError for no state.
     """
-    check_range(rows, "a number of rows", "offline_evaluate", low=1.0)
-    held_out = data if held_out is None else held_out
-    row_key, act_key, fqe_key = jr.split(jr.key(0) if key is None else key, 3)
-    batch = held_out.sample(rows, key=row_key)
+    likelihood_key, value_key, fit_key = jr.split(key, 3)
     found = {}
     if "flow" in agents.networks:
-        found["held_out_nll"] = held_out_nll(agents, batch.observations, batch.actions)
+        likelihood = held_out_likelihood(agents, data, states=states, key=likelihood_key)
+        found["held_out_nll"] = likelihood.nll
+        found["clipped_share"] = np.full(len(seeds), likelihood.clipped_share)
     if "critic" in agents.networks:
-        found["critic_value"] = critic_values(agents, batch.observations, key=act_key)
-    found["fqe_value"] = fitted_q_values(agents, data, seeds, fqe=FQE() if fqe is None else fqe, key=fqe_key)
-    return {name: [float(f"{value:.6g}") for value in np.asarray(values)] for name, values in found.items()}
+        found["critic_value"] = critic_value(agents, data, seeds, states=states, key=value_key)
+    options = {"at": data, "fitted": fitted, "progress": progress}
+    found["fqe_value"] = fitted_q_value(agents, data if train is None else train, seeds, key=fit_key, **options)
+    return {name: [float(f"{value:.6g}") for value in row] for name, row in found.items()}
+
+
+def held_out_likelihood(agents: Agent, data: Transitions, *, states: int = 1000, key: PRNGKeyArray) -> Likelihood:
+    """How likely the actions of at most `states` transitions are under each agent's flow, by its exact ODE (E4).
+
+    The density is that of the flow before its samples are clipped to the box. Inside the box it is the clipped policy's too; at
+    the edge that policy has no density but a heap, and logged actions are clipped as well: those are left out and counted. Agents
+    that act through more than their flow (a displacement, a one-step policy) are judged by the flow alone, and the few Euler
+    steps that they act with follow it only nearly.
+    """
+    batch = data.at(_chosen(data, states, key))
+    inside = np.all(np.abs(np.asarray(batch.actions)) < np.float32(ACTION_BOUND), axis=1)
+    share = float(1 - inside.mean())
+    if not inside.any():
+        return Likelihood(np.full(_count(agents), np.nan), share)
+    logs = _log_probs(agents, batch.observations[inside], batch.actions[inside])
+    return Likelihood(-np.asarray(logs, float).mean(axis=1), share)
 
 
 @eqx.filter_jit
-def held_out_nll(
-    agents: Agent, observations: Array, actions: Float[Array, "rows d"], *, steps: int = 20
-) -> Float[Array, " seeds"]:
-    """E4: the mean of -log pi(a|s), in nats, under each agent's unclipped flow, its divergence exact.
-
-    The solver makes `steps` steps of Tsit5. Recorded actions that were clipped at the bounds of the box lie on atoms of the
-    clipped policy; their densities are those of the flow before it is clipped.
-    """
+def _log_probs(agents, observations, actions):
+    """log p (seeds, n) of actions under each agent's flow."""
 
     def one(agent):
         field = agent.networks["flow"]
-        features = field.features(observations)
-        log_prob = jax.lax.map(
-            lambda row: flow.log_prob(field.head, *row, steps=steps), (features, actions), batch_size=CHUNK
-        )
-        return -jnp.mean(log_prob)
+        return jax.vmap(functools.partial(flow.log_prob, field.head))(field.features(observations), actions)
 
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
+
+
+def critic_value(
+    agents: Agent, data: Transitions, seeds: Sequence[int], *, states: int = 1000, key: PRNGKeyArray
+) -> np.ndarray:
+    """The mean over at most `states` states of Q(s, a), a from the policy, by each agent's own critics, joined as in E16."""
+    observations = data.at(_chosen(data, states, key)).observations
+    return np.asarray(_own_values(agents, observations, jnp.asarray(seeds), key), float)
 
 
 @eqx.filter_jit
-def critic_values(agents: Agent, observations: Array, *, key: PRNGKeyArray) -> Float[Array, " seeds"]:
-    """The mean over rows of Q(s, pi(s)) under each agent's own critics, joined as in its target (E16)."""
+def _own_values(agents, observations, seeds, key):
+    def one(agent, seed):
+        actions = _act(agent, observations, key=jr.fold_in(key, seed))
+        critic = agent.networks["critic"]
+        return jnp.mean(agent.aggregate(values(critic, critic.features(observations), actions)))
 
-    def one(agent):
-        critic, actions = agent.networks["critic"], _act(agent, observations, key)
-        return jnp.mean(agent.aggregate(base.values(critic, critic.features(observations), actions)))
-
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
-
-
-def fitted_q_values(
-    agents: Agent, data: Transitions, seeds: Sequence[int], *, fqe: FQE, key: PRNGKeyArray
-) -> Float[np.ndarray, " seeds"]:
-    """The value of each agent's policy at the first states of the logged episodes, by fitted Q evaluation.
-
-    Raises FloatingPointError when an estimate is not finite: the data do not cover what the policy does.
-    """
-    fit_key, noise_key, start_key = jr.split(key, 3)
-    update = _Update(fqe, jnp.asarray(seeds), agents)
-    state = eqx.filter_vmap(lambda seed: _init(fqe, data, key=jr.fold_in(start_key, seed)))(jnp.asarray(seeds))
-    state, _ = loop.run(update, state, data, key=fit_key, steps=fqe.updates, chunk=CHUNK, progress=False)
-    values = np.asarray(_first_values(agents, state, _first_observations(data), noise_key))
-    if not np.all(np.isfinite(values)):
-        raise FloatingPointError(
-            f"Fitted Q evaluation gave {values.tolist()}: the log does not hold what the policies do."
-        )
-    return values
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(agents, seeds)
 
 
-class _State(eqx.Module):
+def _act(agent, observations, *, key):
+    """An action of the policy for each observation."""
+    keys = jr.split(key, len(observations))
+    return jax.vmap(lambda observation, one: agent.act(observation, key=one))(observations, keys)
+
+
+class _State(NamedTuple):
+    """Critics that are fitted, their target networks and the optimizer's memory; stacked over seeds."""
+
     critic: networks.Encoded
     target: networks.Encoded
-    opt_state: optax.OptState
-
-
-def _init(fqe: FQE, data: Transitions, *, key) -> _State:
-    def head(width, *, key):
-        return networks.Critics(width, data.action_dim, fqe.width, fqe.depth, fqe.critics, key=key)
-
-    critic = networks.Encoded.of(data.observation_shape, head, key=key)
-    return _State(critic, critic, fqe.optimizer.init(eqx.filter(critic, eqx.is_inexact_array)))
+    memory: optax.OptState
 
 
 class _Update(eqx.Module):
-    """One step of fitted Q evaluation for every agent."""
+    """One step of fitted Q evaluation of every agent."""
 
-    fqe: FQE = eqx.field(static=True)
-    seeds: Array
-    agents: Agent
+    seeds: Int[Array, " seeds"]
+    fitted: FittedQ = eqx.field(static=True)
 
-    def __call__(self, states: _State, data: Transitions, *, key) -> tuple[_State, dict[str, Array]]:
+    def __call__(self, state, context, *, key):
+        agents, data = context
+
         def one(state, agent, seed):
             batch_key, act_key = jr.split(jr.fold_in(key, seed))
-            batch = data.sample(self.fqe.batch_size, key=batch_key)
-            actions = _act(agent, batch.next_observations, act_key)
-            features = state.target.features(batch.next_observations)
-            following = jnp.mean(base.values(state.target, features, actions), axis=0)
+            batch = data.sample(self.fitted.batch_size, key=batch_key)
+            return self._step(state, agent, batch, _act(agent, batch.next_observations, key=act_key))
 
-            def loss(critic):
-                return base.critic_loss(critic, batch, following, agent.settings.discount)[0]
+        state, loss = eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))(state, agents, self.seeds)
+        return state, {"loss": jnp.mean(loss)}
 
-            value, gradient = eqx.filter_value_and_grad(loss)(state.critic)
-            critic, opt_state = loop.descend(self.fqe.optimizer, gradient, state.opt_state, state.critic)
-            target = optax.incremental_update(
-                *(eqx.filter(x, eqx.is_inexact_array) for x in (critic, state.target)), self.fqe.tau
-            )
-            return _State(critic, eqx.combine(target, state.target), opt_state), value
+    def _step(self, state, agent, batch, following):
+        discount = agent.settings.discount if self.fitted.discount is None else self.fitted.discount
+        after = values(state.target, state.target.features(batch.next_observations), following)
+        bound = batch.rewards + discount * batch.masks * jnp.mean(after, axis=0)
 
-        axes = (eqx.if_array(0), eqx.if_array(0), 0)
-        states, losses = eqx.filter_vmap(one, in_axes=axes)(states, self.agents, self.seeds)
-        return states, {"loss": jnp.mean(losses)}
+        def loss(critic):
+            q = values(critic, critic.features(batch.observations), batch.actions)
+            return jnp.mean((q - bound[None]) ** 2)
+
+        value, gradient = eqx.filter_value_and_grad(loss)(state.critic)
+        optimizer = optax.adam(self.fitted.learning_rate)
+        critic, memory = loop.descend(optimizer, gradient, state.memory, state.critic)
+        tau = self.fitted.tau
+        target = jax.tree.map(
+            lambda old, new: (1 - tau) * old + tau * new if eqx.is_inexact_array(old) else old, state.target, critic
+        )
+        return _State(critic, target, memory), value
+
+
+def fitted_q_value(
+    agents: Agent,
+    data: Transitions,
+    seeds: Sequence[int],
+    *,
+    at: Transitions | None = None,
+    fitted: FittedQ | None = None,
+    progress: bool = False,
+    key: PRNGKeyArray,
+) -> np.ndarray:
+    """Fitted Q evaluation: an estimate (seeds,) of each policy's discounted return from the first states of episodes.
+
+    For each agent fresh critics are fitted to r + discount * mask * Q'(s', a') on `data`, with a' drawn anew from the policy at
+    every update and Q' the mean of the target networks; the value is the mean of Q(s, a), a from the policy, over the first
+    states of `at` (None: of `data`).
+    """
+    fitted = FittedQ() if fitted is None else fitted
+    seeds, (start_key, fit_key, act_key) = jnp.asarray(seeds), jr.split(key, 3)
+
+    def start(seed):
+        head = functools.partial(_head, data.action_dim, fitted)
+        critic = networks.Encoded.of(data.observation_shape, head, key=jr.fold_in(start_key, seed))
+        memory = optax.adam(fitted.learning_rate).init(eqx.filter(critic, eqx.is_inexact_array))
+        return _State(critic, jax.tree.map(lambda leaf: leaf, critic), memory)
+
+    options = {"steps": fitted.updates, "progress": progress, "label": "fitted Q"}
+    state, _ = loop.run(_Update(seeds, fitted), eqx.filter_vmap(start)(seeds), (agents, data), key=fit_key, **options)
+    at = data if at is None else at
+    observations = at.at(first_states(at)).observations
+    return np.asarray(_fitted_values(state.critic, agents, observations, seeds, act_key), float)
+
+
+def _head(action_dim, fitted, width, *, key):
+    return networks.Critics(width, action_dim, fitted.width, fitted.depth, fitted.critics, key=key)
 
 
 @eqx.filter_jit
-def _first_values(agents, states, observations, key):
-    def one(agent, state):
-        actions = _act(agent, observations, key)
-        return jnp.mean(base.values(state.critic, state.critic.features(observations), actions))
+def _fitted_values(critics, agents, observations, seeds, key):
+    def one(critic, agent, seed):
+        actions = _act(agent, observations, key=jr.fold_in(key, seed))
+        return jnp.mean(values(critic, critic.features(observations), actions))
 
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0)))(agents, states)
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))(critics, agents, seeds)
 
 
-def _first_observations(data: Transitions) -> Array:
-    """The first observation of each logged episode."""
-    usable = np.arange(data.size) if data.usable is None else np.asarray(data.usable)
+def first_states(data: Transitions) -> Int[np.ndarray, " episodes"]:
+    """The numbers, as `Transitions.at` takes them, of the first transition of each episode that has one."""
     last = np.flatnonzero(np.asarray(data.ends))
-    rows = np.concatenate([[0], last[:-1] + 1])
-    return data.at(np.flatnonzero(np.isin(usable, rows))).observations
+    first = np.concatenate([[0], last[:-1] + 1])
+    if data.usable is None:
+        return first
+    usable = np.asarray(data.usable)
+    return np.searchsorted(usable, first[np.isin(first, usable)])
 
 
-def _act(agent: Agent, observations: Array, key: PRNGKeyArray) -> Float[Array, "rows d"]:
-    """An action of the agent for each row, with a noise of its own."""
-    return jax.vmap(lambda seen, one: agent.act(seen, key=one))(observations, jr.split(key, observations.shape[0]))
+def _chosen(data, states, key):
+    """Numbers of at most `states` different transitions."""
+    if states < 1:
+        raise ValueError(f"offline evaluation takes at least one state; got states={states}.")
+    if states >= data.size:
+        return jnp.arange(data.size)
+    return jr.choice(key, data.size, (states,), replace=False)
+
+
+def _count(agents):
+    """The number of agents that are stacked."""
+    return jax.tree.leaves(eqx.filter(agents.networks, eqx.is_array))[0].shape[0]

@@ -478,3 +478,62 @@ def test_an_environment_that_changed_since_is_refused(every_kind):
         ValueError, match=r"^Pendulum-v1 has observations and actions of shapes \(3,\) and \(1,\) \(expected"
     ):
         environment(other)
+
+
+def test_a_file_that_is_gone_is_named(every_kind, file):
+    file.unlink()
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"^There is no file .*/pendulum\.npz any more, from which the task pendulum was made\.$",
+    ):
+        load(every_kind["npz"])
+
+
+class Camera(Hand):
+    """What the hand sees in pictures of bytes."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def _seen(self):
+        return np.full((64, 64, 3), int(10 * abs(self.place[0])), np.uint8)
+
+
+def test_pictures_stay_pictures():
+    made, pictures = Camera(), []
+    for seed in range(4):
+        pictures.append(made.reset(seed=seed)[0])
+    arrays = {"observations": np.array(pictures), "actions": np.zeros((4, 2)), "rewards": np.zeros(4)}
+    task = custom.from_arrays(arrays | {"terminals": np.array([0, 0, 0, 1])}, Camera, horizon=5)
+    data = load(task).train
+    assert task.dataset.observation == data.observation_shape == (64, 64, 3)
+    seen, _ = environment(task).reset(seed=2)
+    assert seen.dtype == data.observations.dtype == np.uint8
+    np.testing.assert_array_equal(seen, data.observations[2])
+    wrong = {
+        "observations": np.zeros((4, 64, 64, 3)),
+        "actions": np.zeros((4, 2)),
+        "rewards": np.zeros(4),
+        "terminals": np.eye(4)[3],
+    }
+    with pytest.raises(
+        ValueError, match=r"has observations of shape \(12288,\) and 2 actions; Camera has \(64, 64, 3\) and 2\.$"
+    ):
+        custom.from_arrays(wrong, Camera)
+
+
+def test_a_maze_of_ogbench_starts_where_its_seed_says():
+    """OGBench's mazes draw from NumPy's global generator; evaluations must not depend on what was drawn before."""
+    arrays = {
+        "observations": np.zeros((4, 2)),
+        "actions": np.zeros((4, 2)),
+        "rewards": np.zeros(4),
+        "terminals": np.eye(4)[3],
+    }
+    task = custom.from_arrays(arrays, "pointmaze-medium-singletask-task1-v0", score="success")
+    with environment(task) as made:
+        first, _ = made.reset(seed=5)
+        made.reset(seed=6)
+        again, _ = made.reset(seed=5)
+        assert (first.shape, first.dtype, task.horizon) == ((2,), np.float32, 1000)
+        np.testing.assert_array_equal(first, again)

@@ -162,3 +162,19 @@ def test_all_of_one_data_set(home, name):
         assert f"FQL alpha {task.fql_alpha:g}, budget {task.budget:g}" in text
         assert task.caveat in text
     assert (f"`fdbook data record {name}`" in text) == bool(dataset.controller)
+
+
+def test_a_dose_goes_to_the_place_of_the_recording_and_is_no_download(home, monkeypatch):
+    asked = []
+
+    def place(name, episodes, seed=0, **more):
+        asked.append((name, episodes, seed, more))
+        return Place(name, episodes, seed)
+
+    monkeypatch.setattr("fdbook.data.load.Place", place)
+    assert load(TASK, episodes=12, dose="strong").train.size == 12_000
+    assert asked == [(MAZE, 12, 0, {"dose": "strong"})]
+    load(TASK, episodes=12)
+    assert asked[1:] == [(MAZE, 12, 0, {})]
+    with pytest.raises(ValueError, match=r"^A download has one size and no dose; got dose=strong\.$"):
+        load(TASK, dose="strong", source="download")

@@ -1,4 +1,7 @@
-"""Estimates from logs alone, against a Gaussian's likelihood and a Markov chain whose value is a linear system's."""
+"""What logs say of policies, against closed forms: a mixture's density, a quadratic Q, and the value of a linear policy."""
+
+import dataclasses
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -7,120 +10,165 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from fdbook.geometry import flow
-from fdbook.geometry.densities import gaussian
+from fdbook.geometry.densities import GaussianMixture
+from fdbook.geometry.flow import ExactVelocity
 from fdbook.rl import agents, networks, train
 from fdbook.rl.agents import base
-from fdbook.rl.offline_evaluation import FQE, critic_values, fitted_q_values, held_out_nll, offline_evaluate
+from fdbook.rl.offline_evaluation import (
+    FittedQ,
+    critic_value,
+    first_states,
+    fitted_q_value,
+    held_out_likelihood,
+    offline_evaluate,
+)
 from fdbook.rl.transitions import Transitions
 
 
-STATES, DISCOUNT = 5, 0.9
+SEEDS = [3, 4]
+GAINS = np.array([0.2, 1.2], np.float32)
+A, B, DISCOUNT = 0.9, 0.5, 0.8
 
 
-class Fixed(base.Agent):
-    """A policy that always does one thing."""
+class Linear(base.Agent):
+    """Agents with known parts: they act with -gain times the state."""
 
-    def build(self, *args, **options):
-        raise AssertionError("it is made by hand")
+    slow = ()
 
-    draw = loss = build
+    @classmethod
+    def build(cls, observation_shape, action_dim, settings, *, key):
+        raise NotImplementedError
+
+    def draw(self, batch, *, key):
+        raise NotImplementedError
+
+    def loss(self, trained, batch, draws):
+        raise NotImplementedError
 
     def act(self, observation, *, key):
-        return self.networks["action"]
+        return -self.networks["gain"] * observation
 
 
-def fixed(actions, **networks):
-    """Stacked policies, one for each row of actions."""
-    actions = jnp.asarray(actions, jnp.float32)
-    parts = {name: jax.tree.map(lambda leaf: jnp.stack([leaf] * len(actions)), part) for name, part in networks.items()}
-    return Fixed({"action": actions} | parts, {}, (), base.Settings(discount=DISCOUNT), actions.shape[1])
+class Head(eqx.Module):
+    """Two critics of a state and an action, by a formula."""
+
+    formula: Callable = eqx.field(static=True)
+
+    def __call__(self, observation, action):
+        return self.formula(observation[0], action[0])
 
 
-def ring(episodes=60, steps=40, seed=0):
-    """Logged walks around a ring of states by random actions: reward state / 5 - a^2, one step on whatever is done.
+def linear(aggregation="mean", **parts):
+    settings = base.Settings(discount=DISCOUNT, aggregation=aggregation)
+    return Linear({"gain": jnp.asarray(GAINS)} | parts, {}, None, settings, 1)
 
-    The last state's step ends the return (mask 0), and the walk goes on from the first.
-    """
+
+def logged(compact=False, episodes=400, length=10, seed=0):
+    """Episodes of s' = A s + B u under u ~ U(-1, 1), with the reward -(s^2 + u^2 / 10), and their first states."""
     rng = np.random.default_rng(seed)
-    rows = episodes * steps
-    ends = np.arange(rows) % steps == steps - 1
-    state = (np.arange(rows) % steps) % STATES
-    actions = rng.uniform(-1, 1, (rows, 1)).astype(np.float32)
-    rewards = state / 5 - actions[:, 0] ** 2
-    masks = (state != STATES - 1).astype(np.float32)
-    observations = np.eye(STATES, dtype=np.float32)[state]
-    return Transitions.of(observations, actions, rewards.astype(np.float32), masks, ends)
+    states = np.zeros((episodes, length + 1))
+    states[:, 0] = rng.uniform(-1, 1, episodes)
+    actions = rng.uniform(-1, 1, (episodes, length + 1))
+    for step in range(length):
+        states[:, step + 1] = A * states[:, step] + B * actions[:, step]
+    rewards = -(states**2 + actions**2 / 10)
+    rows = length + 1 if compact else length
+    arrays = [each[:, :rows].reshape(-1) for each in (states, actions, rewards)]
+    ends = np.arange(episodes * rows) % rows == rows - 1
+    following = None if compact else states[:, 1:].reshape(-1, 1).astype(np.float32)
+    columns = (arrays[0][:, None].astype(np.float32), arrays[1][:, None].astype(np.float32))
+    return Transitions.of(
+        *columns, arrays[2].astype(np.float32), np.ones(len(ends), np.float32), ends, following
+    ), states[:, 0]
 
 
-def exact_value(action):
-    """V of the first state: sum of discounted rewards until the last state's step."""
-    return sum(DISCOUNT**k * (k / 5 - action**2) for k in range(STATES))
+@pytest.mark.parametrize("compact", [True, False])
+def test_fitted_q_evaluation_finds_the_value_of_linear_policies(compact, budget):
+    """V(s) = -p s^2 with p = 1 + gain^2 / 10 + DISCOUNT (A - B gain)^2 p, for each policy its own.
+
+    It catches the logged next action in place of the policy's (then the values are those of the data, -2.1), a forgotten
+    discount, and the critic of another seed (-0.69 and -0.41).
+    """
+    data, first = logged(compact)
+    fitted = FittedQ(updates=2500, width=64, learning_rate=2e-3, tau=0.02)
+    found = fitted_q_value(linear(), data, SEEDS, fitted=fitted, key=jr.key(0))
+    p = (1 + GAINS**2 / 10) / (1 - DISCOUNT * (A - B * GAINS) ** 2)
+    np.testing.assert_allclose(found, -p * np.mean(first**2), rtol=budget("fitted_q_evaluation"))
 
 
-def test_fitted_q_evaluation_finds_the_value_of_a_policy_that_is_not_the_logs(budget):
-    """Two policies at once; the log's own actions have the mean square 1/3, neither policy's."""
-    options = FQE(updates=3000, width=32, depth=2, batch_size=64, learning_rate=3e-3, tau=0.05)
-    found = fitted_q_values(fixed([[0.0], [0.9]]), ring(), [0, 1], fqe=options, key=jr.key(0))
-    wanted = [exact_value(0.0), exact_value(0.9)]
-    np.testing.assert_allclose(found, wanted, atol=budget("fitted_q_evaluation"))
-    assert abs(exact_value(np.sqrt(1 / 3)) - wanted[0]) > 5 * budget("fitted_q_evaluation")
+def test_masks_end_what_is_counted():
+    data, first = logged()
+    data = dataclasses.replace(data, masks=jnp.zeros_like(data.masks))
+    fitted = FittedQ(updates=1500, width=64, learning_rate=2e-3)
+    found = fitted_q_value(linear(), data, SEEDS, fitted=fitted, key=jr.key(0))
+    np.testing.assert_allclose(found, -(1 + GAINS**2 / 10) * np.mean(first**2), atol=0.02)
 
 
-def test_the_likelihood_is_the_gaussians(budget):
-    density = gaussian(jnp.asarray([0.1, -0.2]), jnp.asarray([[0.09, 0.03], [0.03, 0.05]]))
-    stacked = fixed(np.zeros((2, 2)), flow=networks.Encoded(None, _NoObservation(flow.ExactVelocity(density))))
-    actions = np.random.default_rng(3).multivariate_normal([0.1, -0.2], [[0.09, 0.03], [0.03, 0.05]], 50)
-    away = actions - [0.1, -0.2]
-    precision = np.linalg.inv([[0.09, 0.03], [0.03, 0.05]])
-    square = np.einsum("ni,ij,nj->n", away, precision, away)
-    wanted = np.mean(0.5 * square + 0.5 * np.log(np.linalg.det(2 * np.pi * np.linalg.inv(precision))))
-    found = held_out_nll(stacked, jnp.zeros((50, 3)), jnp.asarray(actions), steps=200)
-    np.testing.assert_allclose(found, [wanted, wanted], atol=budget("held_out_likelihood"))
+@pytest.mark.parametrize("aggregation", ["mean", "min"])
+def test_the_critics_estimate_is_that_of_the_agent_s_own_critics_at_its_own_actions(aggregation):
+    critic = networks.Encoded(None, Head(lambda s, a: jnp.stack([s + 2 * a, s * a])))
+    data, _ = logged(episodes=20)
+    found = critic_value(linear(aggregation, critic=critic), data, SEEDS, key=jr.key(0))
+    s = np.asarray(data.observations[:, 0], float)
+    for value, gain in zip(found, GAINS, strict=True):
+        q = np.stack([s - 2 * gain * s, -gain * s**2])
+        np.testing.assert_allclose(
+            value, np.mean(q.mean(axis=0) if aggregation == "mean" else q.min(axis=0)), rtol=1e-5
+        )
 
 
-class _NoObservation(eqx.Module):
-    field: eqx.Module
-
-    @property
-    def action_dim(self):
-        return self.field.action_dim
-
-    def __call__(self, t, observation, x):
-        return self.field(t, observation, x)
-
-
-def test_the_critics_are_asked_at_the_policys_own_actions():
-    class Square(eqx.Module):
-        def __call__(self, observation, action):
-            return jnp.stack([observation[0] - action[0] ** 2, observation[0] - action[0] ** 2 + 2])
-
-    observations = jnp.asarray([[1.0], [2.0], [6.0]], jnp.float32)
-    agent = fixed([[0.5]], critic=networks.Encoded(None, Square()))
-    found = critic_values(agent, observations, key=jr.key(0))
-    np.testing.assert_allclose(found, [3 - 0.25 + 1], rtol=1e-6)
+def test_the_likelihood_is_that_of_a_mixture_inside_the_box_and_the_edge_is_counted(budget):
+    """The exact velocity of a Gaussian mixture: E4 must give the mixture's density; what lies at the edge is left out."""
+    means, covariances = jnp.array([[0.4, 0.2], [-0.5, -0.3]]), jnp.stack([0.04 * jnp.eye(2), 0.09 * jnp.eye(2)])
+    mixture = GaussianMixture(jnp.array([0.3, 0.7]), means, covariances)
+    actions = np.clip(mixture.sample(400, key=jr.key(1)), -1, 1).astype(np.float32)
+    ends = np.arange(400) % 50 == 49
+    rows = (np.zeros((400, 3), np.float32), actions, np.zeros(400, np.float32), np.ones(400, np.float32), ends)
+    data = Transitions.of(*rows, next_observations=rows[0])
+    head = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]).astype(jnp.float32), ExactVelocity(mixture))
+    found = held_out_likelihood(linear(flow=networks.Encoded(None, head)), data, key=jr.key(0))
+    edge = np.any(np.abs(actions) == 1, axis=1)
+    assert found.clipped_share == pytest.approx(edge.mean())
+    assert 0 < edge.sum() < 40
+    wanted = -np.mean(jax.vmap(mixture.log_prob)(jnp.asarray(actions[~edge], float)))
+    np.testing.assert_allclose(found.nll, wanted, atol=budget("held_out_nll"))
+    whole = dataclasses.replace(data, actions=jnp.ones_like(data.actions))
+    assert np.all(np.isnan(held_out_likelihood(linear(flow=networks.Encoded(None, head)), whole, key=jr.key(0)).nll))
 
 
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("bc", {"held_out_nll", "fqe_value"}),
-        ("rebrac", {"critic_value", "fqe_value"}),
-        ("deflow", {"held_out_nll", "critic_value", "fqe_value"}),
-    ],
-)
-def test_each_agent_gets_the_estimates_that_it_has(name, keys):
-    data = ring(episodes=4)
-    made = train.init(agents.make(name), (STATES,), 1, [0, 1], width=8, depth=1, batch_size=16, flow_steps=2)
-    options = {"rows": 20, "fqe": FQE(updates=10, width=8, depth=1, batch_size=8)}
-    found = offline_evaluate(made, data, [0, 1], **options)
-    assert set(found) == keys
-    assert all(len(values) == 2 and np.all(np.isfinite(values)) for values in found.values())
-    assert found == offline_evaluate(made, data, [0, 1], **options)
+def test_first_states_are_those_of_episodes_with_a_transition():
+    ends = np.array([0, 0, 1, 1, 0, 1], bool)
+    rows = (np.arange(6, dtype=np.float32)[:, None], np.zeros((6, 1), np.float32), np.zeros(6), np.ones(6), ends)
+    compact = Transitions.of(*rows)
+    np.testing.assert_array_equal(compact.at(first_states(compact)).observations[:, 0], [0, 4])
+    full = Transitions.of(*rows, next_observations=rows[0])
+    np.testing.assert_array_equal(full.at(first_states(full)).observations[:, 0], [0, 3, 4])
 
 
-def test_bad_hyperparameters_are_refused():
-    with pytest.raises(ValueError, match=r"^FQE takes tau in \(0, 1\]; got 0\.$"):
-        FQE(tau=0.0)
-    with pytest.raises(ValueError, match=r"^offline_evaluate takes a number of rows in \[1, inf\]; got 0\.$"):
-        offline_evaluate(fixed([[0.0]]), ring(episodes=1), [0], rows=0)
+WANTED = {
+    "bc": {"held_out_nll", "clipped_share", "fqe_value"},
+    "fql": {"held_out_nll", "clipped_share", "critic_value", "fqe_value"},
+    "deflow": {"held_out_nll", "clipped_share", "critic_value", "fqe_value"},
+    "iql": {"critic_value", "fqe_value"},
+    "rebrac": {"critic_value", "fqe_value"},
+}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_every_agent_is_judged_by_what_it_has(name):
+    data, _ = logged(episodes=8)
+    settings = {"width": 8, "depth": 1, "batch_size": 4}
+    stacked = train.init(agents.make(name, None), data.observation_shape, data.action_dim, SEEDS, **settings)
+    options = {"fitted": FittedQ(updates=3, batch_size=4, width=8), "states": 20}
+    found = offline_evaluate(stacked, data, SEEDS, key=jr.key(0), **options)
+    assert set(found) == WANTED[name]
+    assert all(len(values) == len(SEEDS) and np.all(np.isfinite(values)) for values in found.values())
+    assert found == offline_evaluate(stacked, data, SEEDS, key=jr.key(0), **options)
+    assert found["fqe_value"][0] != found["fqe_value"][1]
+
+
+def test_what_cannot_be_fitted_is_refused():
+    with pytest.raises(ValueError, match=r"^FittedQ takes tau in \(0, 1\]; got 0\.$"):
+        FittedQ(tau=0.0)
+    with pytest.raises(ValueError, match=r"^offline evaluation takes at least one state; got states=0\.$"):
+        critic_value(linear(), logged(episodes=2)[0], SEEDS, states=0, key=jr.key(0))
