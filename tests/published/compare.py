@@ -220,20 +220,21 @@ CASES = dict(zip(recipe.CASES, (fql, ifql, iql, rebrac, deflow, fidec, fidec_exa
 
 
 def compare(case: str, folders) -> dict:
-    """Prints the differences of a case; the digest of the published numbers."""
+    """Prints the differences of a case; the digest of the published numbers, and the largest differences."""
     pair, gradients, changes = CASES[case](folders)
-    rate = pair.ours.settings.learning_rate
-    ours = recipe.gradient(recipe.at_a_turn(pair.ours), 0)
-    after = recipe.updated(pair.ours)
+    ours, after = recipe.gradient(recipe.at_a_turn(pair.ours), 0), recipe.updated(pair.ours)
+    errors, moves = {}, {}
     for name, wanted in gradients.items():
-        error = np.abs(recipe.vector(ours[name]) - wanted).max() / np.abs(wanted).max()
-        print(f"{case:15} {name:16} gradient {error:.1e}", flush=True)
+        errors[name] = np.abs(recipe.vector(ours[name]) - wanted).max() / np.abs(wanted).max()
+        print(f"{case:15} {name:16} gradient {errors[name]:.1e}", flush=True)
     for name, wanted in changes.items():
         got = recipe.change(after, pair.ours, name)
-        print(f"{case:15} {name:16} six updates {np.abs(got - wanted).max() / rate:.1e} learning rates", flush=True)
+        moves[name] = np.abs(got - wanted).max() / pair.ours.settings.learning_rate
+        print(f"{case:15} {name:16} six updates {moves[name]:.1e} learning rates", flush=True)
     return {
         "gradient": {name: recipe.digest(row) for name, row in gradients.items()},
         "six updates": {name: recipe.digest(row) for name, row in changes.items()},
+        "largest differences": [f"{max(found.values()):.1e}" for found in (errors, moves)],
     }
 
 
