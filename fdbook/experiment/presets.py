@@ -56,8 +56,8 @@ def paper(task: Task) -> Preset:
 def released(task: Task) -> Preset:
     """The papers' sizes, and what the released code of Fisher Decorator does where that differs.
 
-    Every row of the batch is a state of the actor's, with K fresh samples whose scores are read between t = 0.85 and 0.90, and the
-    displacement starts at full scale. It holds for DeFlow too, whose released code clips gradients alike.
+    Every row of the batch is a state of the actor's, with K fresh samples whose scores are read between t = 0.85 and 0.90, and
+    the displacement starts at full scale. It holds for DeFlow too, whose released code clips gradients alike.
     """
     config = {
         "actions_per_state": 1,

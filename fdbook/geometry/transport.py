@@ -218,8 +218,8 @@ def kl_fisher(transport: LocalTransport, density: Density, nodes: Nodes, observa
 class BaseActions(NamedTuple):
     """A batch for an actor loss: b states, K base actions of each (b, K, d), and what the metric reads there (b, K, ...).
 
-    States are an array (b, n) or a pytree of such arrays. A pooled metric may have readings of other actions of those states, and of another number of them. A metric that reads
-    nothing has None.
+    States are an array (b, n) or a pytree of such arrays. A pooled metric may have readings of other actions of those states, and
+    of another number of them. A metric that reads nothing has None.
     """
 
     observations: PyTree
