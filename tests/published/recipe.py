@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdbook.geometry import paths
+from fdbook.geometry import metrics, paths
 from fdbook.rl import agents
 from fdbook.rl.agents import base, bc, decorated, fql, iql, rebrac
 from fdbook.rl.transitions import Batch
@@ -24,7 +24,7 @@ N, D, B, K = 7, 3, 64, 4
 SIZES = {"width": 32, "depth": 2, "batch_size": B, "flow_steps": 10, "tau": 0.3}
 UPDATES = 6
 TIMES = (0.85, 0.90)
-DECORATED = {"clip_norm": 5.0, "budget": 0.01, "multiplier": 10.0, "normalise_value": True}
+DECORATED = {"actions_per_state": 1, "budget": 0.01, "multiplier": 10.0, "normalise_value": True}
 FRESH = DECORATED | {"fisher_samples": "fresh", "fisher_count": K}
 CASES = {
     "fql": ("fql", None, {"alpha": 10.0, "normalise_value": True}),
@@ -82,7 +82,8 @@ def _drawn(network, random):
 def agent(case: str) -> base.Agent:
     """The agent of a case, its networks and target networks drawn from seed 0."""
     name, metric, settings = CASES[case]
-    made = agents.make(name, metric)((N,), D, key=jax.random.key(0), **(SIZES | settings))
+    settings = settings if metric is None else settings | {"metric": metrics.make(metric)}
+    made = agents.make(name)((N,), D, key=jax.random.key(0), **(SIZES | settings))
     random = numbers(0)
     networks = {key: _drawn(made.networks[key], random) for key in sorted(made.networks)}
     targets = {key: _drawn(made.targets[key], random) for key in sorted(made.targets)}
@@ -124,17 +125,17 @@ def given(made: base.Agent, drawn: Draws):
 def _scores(drawn: Draws):
     """The scores of a decorated flow at the drawn Fisher samples, instead of those that it would draw itself."""
 
-    def scores(self, field, features, actions, *, key):
+    def readings(self, field, features, actions, *, key):
+        if self.metric.reads == "nothing":
+            return None
         rows = jnp.repeat(features, K, axis=0)
         there = base.carry(field, rows, drawn.fisher_noise, self.settings.flow_steps).actions
         t = drawn.fisher_t
         points = paths.interpolate(t, drawn.fisher_z, there)
         velocities = jax.vmap(field)(t, rows, points)
-        if self.metric.score == "released":
-            return paths.released_score(t, velocities).reshape(-1, K, D)
-        return paths.score_from_velocity(t, points, velocities).reshape(-1, K, D)
+        return self.metric.readings(field, None, t, points, velocities).reshape(-1, K, D)
 
-    return mock.patch.object(decorated.Decorated, "_fresh_scores", scores)
+    return mock.patch.object(decorated.Decorated, "_fresh_readings", readings)
 
 
 def device(rows):

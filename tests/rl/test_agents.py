@@ -1,6 +1,7 @@
 """Every agent's losses against NumPy, where gradients go and where not, and what the agents do with their networks."""
 
 import dataclasses
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import plain_agents as plain
 import pytest
 
-from fdbook.geometry import flow, metrics
+from fdbook.geometry import flow, information, metrics
 from fdbook.geometry.densities import GaussianMixture
 from fdbook.rl import agents
 from fdbook.rl.agents import decorated
@@ -36,9 +37,10 @@ def some_batch(seed=0, shape=(N,)):
 
 
 def make(name, metric=None, seed=0, shape=(N,), **settings):
-    agent = agents.make(name, metric)(shape, D, key=jr.key(seed), **(SIZES | settings))
+    settings = SIZES | ({} if metric is None else {"metric": metrics.make(metric)}) | settings
+    agent = agents.make(name)(shape, D, key=jr.key(seed), **settings)
     # Slow copies that differ from the networks, and a displacement that is not small: else mistakes would not show.
-    other = agents.make(name, metric)(shape, D, key=jr.key(seed + 1), **(SIZES | settings))
+    other = agents.make(name)(shape, D, key=jr.key(seed + 1), **settings)
     agent = dataclasses.replace(agent, targets=other.targets)
     if "delta" in agent.networks:
         last = lambda a: a.networks["delta"].head.mlp.layers[-1].weight  # noqa: E731
@@ -101,7 +103,7 @@ def test_decorated(budget, name):
     batch = some_batch()
     total, info, draws = terms(agent, batch, jr.key(2))
     b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
-    k = 1 if name == "l2" else 8
+    k = 4
     states = B // k
     assert draws.noise.shape == (states, k, D)
     field, delta = own["flow"].head, own["delta"].head
@@ -202,24 +204,24 @@ def test_gradients_reach_what_a_term_names_as_its_own(name, metric):
     agent, batch = make(name, metric), some_batch()
     draws = agent.draw(batch, key=jr.key(2))
 
-    def term(networks, targets, metric, which):
-        whole = dataclasses.replace(agent, networks=networks, targets=targets, metric=metric)
+    def term(networks, targets, which):
+        whole = dataclasses.replace(agent, networks=networks, targets=targets)
         return whole.loss(networks, batch, draws)[1][which]
 
     # All arguments are differentiated, the agent's own networks too where a term uses them: what is held constant must be zero.
     def gradient(which):
-        parts = (agent.networks, agent.targets, agent.metric)
+        parts = (agent.networks, agent.targets)
         return eqx.filter_grad(lambda parts: term(*parts, which))(parts)
 
-    own, slow, metric_ = gradient("critic")
+    own, slow = gradient("critic")
     assert {key: _length(value) > 0 for key, value in own.items()} == {
         "critic": True,
         "delta": False,
         "flow": False,
         "log_multiplier": False,
     }
-    assert _length(slow) == _length(metric_) == 0
-    own, slow, metric_ = gradient("flow")
+    assert _length(slow) == 0
+    own, slow = gradient("flow")
     assert [key for key, value in own.items() if _length(value) > 0] == ["flow"]
 
     def actor(trained):
@@ -287,8 +289,8 @@ def test_scores_from_the_last_stage_and_fresh_ones_estimate_the_same_matrix(budg
     metric = metrics.Fisher(score="exact", t=t)
     noises = jr.normal(jr.key(0), (n, 2))
     carried = agents.base.carry(field, jnp.zeros((n, 0)), noises, steps)
-    last = decorated.last_stage_scores(metric, carried.time, carried.points, carried.velocities)
-    fresh = metric.scores(field, jnp.zeros((0,)), mixture.sample(n, key=jr.key(1)), key=jr.key(2))
+    last = metric.readings(field, jnp.zeros((0,)), carried.time, carried.points, carried.velocities)
+    fresh = metric.perturbed(field, jnp.zeros((0,)), mixture.sample(n, key=jr.key(1)), key=jr.key(2))
     a, b = (np.asarray(metrics.fisher_matrix(scores)) for scores in (last, fresh))
     np.testing.assert_allclose(a, b, rtol=budget("fisher_matrices_of_20000_samples"))
     assert carried.time == t
@@ -296,20 +298,94 @@ def test_scores_from_the_last_stage_and_fresh_ones_estimate_the_same_matrix(budg
 
 @pytest.mark.parametrize("metric", ["exact", "released", "paper", "fisher-rao"])
 def test_fresh_samples_are_as_many_as_asked(metric):
-    agent, batch = make("fidec", metric, fisher_samples="fresh", fisher_count=4), some_batch()
+    options = {"fisher_samples": "fresh", "fisher_count": 4, "actions_per_state": 2}
+    agent, batch = make("fidec", metric, **options), some_batch()
     draws = agent.draw(batch, key=jr.key(2))
     base, _ = agent.carried(batch.observations, batch.next_observations, draws)
     pooled = metric in ("exact", "released")
-    assert base.actions.shape == ((B, 1, D) if pooled else (B // 4, 4, D))
-    assert base.scores.shape == ((B, 4, D) if pooled else (B // 4, 4, D))
+    assert base.actions.shape == (B // 2, 2, D)
+    assert base.readings.shape == (B // 2, 4 if pooled else 2, D)
     assert np.isfinite(float(agent.loss(agent.networks, batch, draws)[0]))
     other, _ = agent.carried(batch.observations, batch.next_observations, draws._replace(key=jr.key(9)))
     assert np.array_equal(base.actions, other.actions)
-    assert not np.allclose(base.scores, other.scores)
+    assert not np.allclose(base.readings, other.readings)
+
+
+def test_every_metric_sees_the_same_states_and_actions():
+    """The comparison changes one thing: the actor's batch of DeFlow is that of every Fisher metric, draw by draw."""
+    batch, seen = some_batch(), {}
+    for name in metrics.NAMES:
+        agent = make("deflow") if name == "l2" else make("fidec", name)
+        base, after = agent.carried(batch.observations, batch.next_observations, agent.draw(batch, key=jr.key(2)))
+        seen[name] = (base.observations, base.actions, after)
+        assert agent.settings.clip_norm == 5.0
+    for name in metrics.NAMES:
+        assert all(np.array_equal(a, b) for a, b in zip(seen[name], seen["l2"], strict=True)), name
+
+
+def test_a_trajectory_is_read_at_the_step_that_was_asked_for(budget):
+    """E6 for free: step 3 of 5 is the time 0.6, by Euler's steps in NumPy; the actions stay the same."""
+    last, third = make("fidec", "exact"), make("fidec", "exact", perturbed_time=0.6)
+    batch = some_batch()
+    draws = last.draw(batch, key=jr.key(2))
+    (at_last, _), (at_third, _) = (a.carried(batch.observations, batch.next_observations, draws) for a in (last, third))
+    np.testing.assert_allclose(at_last.actions, at_third.actions, atol=1e-6)
+    s = np.repeat(np.asarray(batch.observations, np.float64)[: B // 4], 4, axis=0)
+    x = np.asarray(draws.noise, np.float64).reshape(-1, D)
+    for step in range(4):
+        v = plain.velocity(third.networks["flow"].head, step / 5, s, x)
+        if step == 3:
+            wanted = (0.6 * v - x) / 0.4
+        x = x + v / 5
+    np.testing.assert_allclose(
+        at_third.readings.reshape(-1, D), wanted, rtol=budget("losses_in_single_precision"), atol=1e-5
+    )
+
+
+def test_dual_ascent_as_the_paper_writes_it():
+    """lambda <- relu(lambda + eta (penalty - budget)), by a loop over the penalties that were logged; it reaches 0 and stays >= 0."""
+    agent, batch = make("deflow", dual="relu", dual_rate=2.0, multiplier=0.02, budget=0.05), some_batch()
+    wanted = 0.02
+    for step in range(4):
+        assert float(agent.multiplier) == pytest.approx(wanted, rel=1e-5)
+        assert not any("log" in name for name in agent.networks)
+        agent, info = agent.update(batch, key=jr.key(step))
+        assert float(info["multiplier"]) == pytest.approx(wanted, rel=1e-5)
+        wanted = max(0.0, wanted + 2.0 * (float(info["penalty"]) - 0.05))
+    low, _ = make("deflow", dual="relu", dual_rate=100.0, multiplier=0.01, budget=100.0).update(batch, key=jr.key(0))
+    assert float(low.multiplier) == 0.0
+    still, _ = make("deflow", dual="relu", dual_ascent=False, multiplier=3.0).update(batch, key=jr.key(0))
+    assert float(still.multiplier) == 3.0
+
+
+def test_a_displacement_starts_at_the_scale_that_was_asked_for():
+    def last(agent):
+        return np.std(agent.networks["delta"].head.mlp.layers[-1].weight)
+
+    init = agents.make("deflow")
+    small, full = (init((N,), D, key=jr.key(0), **SIZES, **more) for more in ({}, {"delta_scale": 1.0}))
+    assert last(small) / last(full) == pytest.approx(0.01, rel=1e-5)
+
+
+def test_the_released_choice_among_several(budget):
+    """The critics' mean over base actions; the best one displaced, and on its way the action of the highest mean."""
+    agent = make("fidec", candidates=16, refinements=3, selection="base", aggregation="min")
+    observation, key = jr.normal(jr.key(5), (N,), jnp.float32), jr.key(6)
+    s = np.asarray(observation, np.float64)[None]
+    rows = np.repeat(s, 16, axis=0)
+    base = plain.flow(agent.networks["flow"].head, rows, jr.normal(key, (16, D), jnp.float32), 5)[0]
+    critics, delta = agent.networks["critic"].head, agent.networks["delta"].head
+    way = [base[np.argmax(plain.q(critics, rows, base).mean(axis=0))]]
+    for _ in range(3):
+        way.append(np.clip(way[-1] + plain.displaced(delta, s, way[-1][None])[0], -1, 1))
+    best = way[np.argmax(plain.q(critics, np.repeat(s, 4, axis=0), np.stack(way)).mean(axis=0))]
+    np.testing.assert_allclose(agent.act(observation, key=key), best, atol=1e-5)
+    plainly = dataclasses.replace(agent, settings=dataclasses.replace(agent.settings, refinements=1))
+    np.testing.assert_allclose(plainly.act(observation, key=key), way[1], atol=1e-5)
 
 
 def test_many_actions_take_one_random_probe_for_the_divergence(budget):
-    agent = agents.make("fidec", "fisher-rao")((N,), 9, key=jr.key(0), **SIZES)
+    agent = agents.make("fidec")((N,), 9, key=jr.key(0), metric=metrics.FisherRao(), **SIZES)
     states, k = 64, 8
     observations = jr.normal(jr.key(1), (states, N), jnp.float32)
     actions = jr.uniform(jr.key(2), (states, k, 9), jnp.float32, -1, 1)
@@ -340,7 +416,15 @@ def test_agents_see_pictures(name):
         ("fidec", {"budgett": 1}, r"no setting of Decorated called 'budgett'\. Did you mean 'budget'\?"),
         ("fidec", {"budget": 0.0}, r"takes a budget in \(0, inf\]; got 0"),
         ("fidec", {"fisher_samples": "freshh"}, r"Did you mean 'fresh'\?"),
-        ("fidec", {"fisher_count": 5}, r"a batch of 32 is no multiple of fisher_count = 5"),
+        ("fidec", {"actions_per_state": 5}, r"a batch of 32 is no multiple of actions_per_state = 5"),
+        ("fidec", {"perturbed_time": 0.5}, r"a step of its flow, k / 5 with k from 1 to 4; got perturbed_time = 0\.5"),
+        (
+            "fidec",
+            {"perturbed_time": 0.8, "fisher_samples": "fresh"},
+            r"fresh samples are noised to the metric's own t",
+        ),
+        ("fidec", {"dual": "rellu"}, r"no value of dual called 'rellu'\. Did you mean 'relu'\?"),
+        ("deflow", {"metric": metrics.Fisher()}, r"The agent 'deflow' has the metric L2; got Fisher"),
         ("fidec", {"flow_steps": 1}, r"at least 2 steps; got 1"),
         ("fql", {"alpha": -1.0}, r"takes alpha in \(0, inf\]; got -1"),
         ("bc", {"discount": 1.0}, r"takes a discount in \[0, 1\); got 1"),
@@ -357,31 +441,64 @@ def test_wrong_settings_are_refused_in_one_sentence(name, settings, sentence):
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match=r"no agent called 'fidek'\. Did you mean 'fidec'\?"):
         agents.make("fidek")
-    with pytest.raises(ValueError, match=r"no metric called 'exakt'\. Did you mean 'exact'\?"):
-        agents.make("fidec", "exakt")
-    with pytest.raises(ValueError, match=r"Only the agent 'fidec' takes a metric; got metric='exact' for 'fql'\."):
-        agents.make("fql", "exact")
-
-
-def test_a_metric_takes_settings_of_its_own():
-    made = agents.make("fidec", "released")
-    options = {"damping": 0.5, "trace_normalised": False, "fisher_samples": "fresh"}
-    agent = made((N,), D, key=jr.key(0), perturbed_time=0.7, perturbed_width=0.2, **options, **SIZES)
-    assert agent.metric.t == pytest.approx((0.6, 0.8))
-    assert (agent.metric.damping, agent.metric.trace_normalised, agent.metric.score) == (0.5, False, "released")
-    agent = made((N,), D, key=jr.key(0), perturbed_time=0.7, perturbed_width=0.0, fisher_samples="fresh", **SIZES)
-    assert agent.metric.t == 0.7
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"dampin": 1.0}, r"no setting of fidec called 'dampin'\. Did you mean 'damping'\?"),
-        ({"perturbed_time": 0.8}, r"fisher_samples = fresh; else scores are read at the flow's last stage, t = 0\.9\."),
-        ({"perturbed_time": 0.99, "fisher_samples": "fresh"}, r"a perturbed time in \(0, 1\), .*; got \(0\.965"),
-        ({"damping": -1.0}, r"a damping of at least 0; got -1\.0"),
+        ({"dampin": 1.0}, r"no setting of fidec called 'dampin'"),
+        ({"damping": 1.0}, r"no setting of fidec called 'damping'"),
+        ({"tau": 0.0}, r"takes tau in \(0, 1\]; got 0"),
     ],
 )
-def test_settings_of_a_metric_are_checked_before_anything_is_built(settings, sentence):
+def test_settings_are_checked_before_anything_is_built(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        agents.check("fidec", "exact", **settings)
+        agents.check("fidec", **settings)
+
+
+class Curved(metrics.Metric):
+    """A metric that reads a matrix for each action off the velocity's Jacobian (E28), as another reader of this book might add."""
+
+    reads: ClassVar[str] = "matrices"
+    needs_divergence: ClassVar[bool] = False
+    pooled: ClassVar[bool] = False
+    t: float = eqx.field(default=0.8, static=True)
+    damping: float = eqx.field(default=1e-3, static=True)
+    trace_normalized: bool = eqx.field(default=True, static=True)
+
+    def readings(self, field, observation, t, points, velocities):
+        times = jnp.broadcast_to(jnp.asarray(t, points.dtype), points.shape[:1])
+        local = jax.vmap(lambda t, x: information.local_information(field, t, observation, x))(times, points)
+        return information.nearest_semidefinite(local)
+
+    def raw_cost(self, delta, divergence, readings):
+        return jnp.einsum("ki,kij,kj->k", delta, readings, delta)
+
+    def level(self, readings):
+        return jnp.trace(jnp.mean(readings, axis=0)) / readings.shape[-1]
+
+
+@pytest.mark.parametrize("samples", ["trajectory", "fresh"])
+def test_there_is_room_for_a_metric_with_a_matrix_for_each_action(samples):
+    """It trains, its matrices are those of finite differences of the velocity, and it has a name."""
+    batch = some_batch()
+    agent = agents.make("fidec")((N,), D, key=jr.key(0), metric=Curved(), fisher_samples=samples, **SIZES)
+    base, _ = agent.carried(batch.observations, batch.next_observations, agent.draw(batch, key=jr.key(2)))
+    assert base.readings.shape == (B // 4, 4, D, D)
+    if samples == "trajectory":
+        draws = agent.draw(batch, key=jr.key(2))
+        s = np.repeat(np.asarray(batch.observations, np.float64)[:1], 4, axis=0)
+        _, points, _ = plain.flow(agent.networks["flow"].head, s, draws.noise[0], 5)
+        field = agent.networks["flow"].head
+        columns = [
+            (plain.velocity(field, 0.8, s, points + 1e-4 * e) - plain.velocity(field, 0.8, s, points - 1e-4 * e)) / 2e-4
+            for e in np.eye(D)
+        ]
+        jacobian = np.stack(columns, axis=-1)
+        wanted = (np.eye(D) - 0.8 * (jacobian + np.swapaxes(jacobian, -1, -2)) / 2) / 0.2
+        assert np.linalg.eigvalsh(wanted).min() > 0
+        np.testing.assert_allclose(base.readings[0], wanted, rtol=2e-3, atol=2e-3)
+    for step in range(5):
+        agent, info = eqx.filter_jit(lambda a, k: a.update(batch, key=k))(agent, jr.key(step))
+    assert float(info["penalty"]) > 0
+    assert metrics.short_name(Curved()) == "curved"

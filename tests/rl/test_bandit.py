@@ -43,7 +43,7 @@ def bandit(metric, **settings):
     mixture = GaussianMixture(jnp.ones(1, jnp.float32), jnp.zeros((1, 2), jnp.float32), spread[None])
     velocity = flow.ExactVelocity(mixture)
     sizes = {"width": 32, "depth": 2, "batch_size": B, "flow_steps": STEPS, "learning_rate": 3e-4}
-    options = sizes | {"fisher_count": 128, "budget": BUDGET, "normalise_value": False} | settings
+    options = sizes | {"actions_per_state": 128, "budget": BUDGET, "normalise_value": False} | settings
     agent = agents.Decorated.init((0,), 2, key=jr.key(0), metric=metric, **options)
     known = {"flow": Held(lambda t, s, x: velocity(t, s, x)), "critic": Held(value)}
     held = {name: networks.Encoded(None, head) for name, head in known.items()}

@@ -158,7 +158,7 @@ WANTED = {
 def test_every_agent_is_judged_by_what_it_has(name):
     data, _ = logged(episodes=8)
     settings = {"width": 8, "depth": 1, "batch_size": 4}
-    stacked = train.init(agents.make(name, None), data.observation_shape, data.action_dim, SEEDS, **settings)
+    stacked = train.init(agents.make(name), data.observation_shape, data.action_dim, SEEDS, **settings)
     options = {"fitted": FittedQ(updates=3, batch_size=4, width=8), "states": 20}
     found = offline_evaluate(stacked, data, SEEDS, key=jr.key(0), **options)
     assert set(found) == WANTED[name]
