@@ -93,7 +93,7 @@ def load(
 
 def recordings(name: str) -> list[Place]:
     """The finished recordings of a data set on this machine, those of the published dose first, the largest first."""
-    found = []
+    name, found = find(name).name, []
     for folder in sorted((root() / name).glob("*-episodes-seed-*")):
         words = folder.name.split("-")
         with contextlib.suppress(ValueError, IndexError):
