@@ -45,7 +45,7 @@ def in_the_frame(actions, ways):
 
 @pytest.mark.parametrize("given", [THIN, THIN | {"along": 0.03, "across": 0.3}, {"noise": 0.1, "heading": 0.7}])
 def test_the_covariance_of_recorded_actions_around_the_heading(played, budget, given):
-    """Against NumPy's own draws around the same ways, clipped alike: catches noise in the wrong frame, swapped, or not squared."""
+    """Against NumPy's own draws around the same ways, clipped alike: catches noise in the wrong frame or swapped axes."""
     dose = Dose.of(find(MAZE), given)
     actions, ways = played(dose)
     assert np.mean(np.any(np.abs(actions) >= 1, axis=1)) < 0.05
@@ -60,7 +60,7 @@ def test_the_covariance_of_recorded_actions_around_the_heading(played, budget, g
 
 
 def test_the_published_dose_of_the_maze_is_played_as_it_always_was(played):
-    """Bit for bit: the unit vector (as OGBench makes it) plus independent noise of 0.5, drawn after start and goal from one generator."""
+    """Bit for bit: the unit vector to the sub-goal plus independent noise of 0.5, drawn after start and goal."""
     dataset = dataclasses.replace(find(MAZE), steps=60)
     with controllers.environment(dataset) as environment:
         rows = controllers.episode(dataset, environment, (3, 0, 1), lambda steps: None)
@@ -126,6 +126,12 @@ def test_a_short_name_is_the_same_place(tmp_path, monkeypatch):
     assert load.recordings("pointmaze-medium") == [place]
     assert load.folder_of("pointmaze-medium", Place("pointmaze-medium", 1, dose=THIN)) == place.folder
     assert ogbench.load("pointmaze-medium", episodes=1, dose=THIN).name == MAZE
+
+
+def test_a_folder_and_a_dose_are_not_mixed(tmp_path):
+    """Catches a run on the files of a folder whose label says another dose than was asked for."""
+    with pytest.raises(ValueError, match=r"takes either dataset_dir or dose; got both\.$"):
+        load.load("pointmaze-medium", dose=THIN, dataset_dir=tmp_path)
 
 
 def test_workers_are_told_the_dose(tmp_path):

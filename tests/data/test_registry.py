@@ -17,7 +17,7 @@ WEIGHTS = {"alpha": "alpha", "alpha_actor": "alpha_actor", "alpha_critic": "alph
 
 
 def task_of(row) -> Task:
-    """By the papers' name where it has a number or is D4RL's, else OGBench's default task: not by the names that are under test."""
+    """By its own name or the papers', else OGBench's default task of that data set; `find_task` is not asked."""
     name = row["task"]
     (found,) = [
         task
