@@ -65,6 +65,7 @@ def test_the_metric_is_all_that_differs_between_decorated_flows(preset, task):
         RunSpec(CUBE, "fql", preset="paper", seeds=(3, 5), config={"alpha": 30.0}),
         RunSpec(TASK, metric=metrics.make("exact", damping=0.25), data={"episodes": 60, "seed": 2}, wavelengths=(4.0,)),
         RunSpec(TASK, "deflow", evaluations=(), normalize=False, data=DataSpec(source="recorded")),
+        RunSpec(TASK, data={"dose": {"along": 0.3, "across": 0.03, "heading": 0.5}}),
         *(RunSpec(TASK, metric=metric, preset="released") for metric in METRICS),
     ],
     ids=lambda spec: spec.method,
@@ -126,6 +127,9 @@ def test_folders_of_different_runs_differ():
         for data in ({}, {"episodes": 20})
     }
     assert len(folders) == 2 * 4 * 2 * 3 * 2 * 2
+    thin = RunSpec(TASK, data={"dose": {"along": 0.3}})
+    assert thin.folder.name == "fidec-exact-laptop-seed-0-along-0.3-across-0.5-heading-1"
+    assert RunSpec(TASK, data={"dose": {"along": 0.5}}) == RunSpec(TASK)
     assert f"runs/{find_task(TASK).name}/fidec-exact-laptop-2-seeds" in folders
     assert f"runs/{find_task(TASK).name}/fidec-exact-laptop-seed-0" in folders
 
@@ -146,7 +150,12 @@ def test_folders_of_different_runs_differ():
         ({"seeds": (-1,)}, "a seed that is a whole number of at least 0; got -1"),
         ({"updates": 0}, "a number of updates that is a whole number of at least 1; got 0"),
         ({"updates": 5, "evaluations": (6,)}, "A run of 5 updates cannot be evaluated after update 6"),
-        ({"episodes": 1.5}, "a number of episodes that is a whole number of at least 1; got 1.5"),
+        ({"episodes": True}, "a number of episodes that is a whole number of at least 1; got True"),
+        (
+            {"config": {"metric": metrics.L2()}},
+            "A run's metric is said as metric=..., not among the settings of its agent",
+        ),
+        ({"data": {"dose": {"along": 0.3}}}, r"takes noise, smoothing; got along=0\.3 \(the robot arm\)"),
         ({"wavelengths": (8.0,)}, "Fourier features are of normalized observations"),
         ({"normalize": True, "wavelengths": (-1.0,)}, r"takes a wavelength in \(0, inf\]; got -1"),
         (

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from fdbook.cli.common import Misuse, add, bars, whole
+from fdbook.cli.data import add_dose, dose_of
 
 
 __all__ = ["add_evaluate", "add_train"]
@@ -91,6 +92,7 @@ def _add_data(parser):
         help="data of your own instead of a task: an npz file in OGBench's layout, or a Minari id",
     )
     parser.add_argument("--env", metavar="ID", help="the gymnasium id of the environment to evaluate such data in")
+    add_dose(parser)
 
 
 class _Names(argparse.Action):
@@ -98,11 +100,12 @@ class _Names(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         from fdbook.experiment import PRESETS
+        from fdbook.geometry import metrics
         from fdbook.rl import agents
 
         for name, (_, summary) in agents.NAMES.items():
             print(f"agent   {name:<11} {summary}")
-        for name, summary in agents.metric_summaries().items():
+        for name, summary in metrics.summaries().items():
             print(f"metric  {name:<11} {summary}")
         for name, make in PRESETS.items():
             print(f"preset  {name:<11} {make.__doc__.splitlines()[0]}")
@@ -186,7 +189,7 @@ def _spec(arguments):
 def _data_spec(arguments) -> dict:
     """What --source and the options beside it say, without what they do not."""
     said = {"source": arguments.source, "episodes": arguments.data_episodes, "seed": arguments.data_seed}
-    return said | {"dataset_dir": arguments.dataset_dir and str(arguments.dataset_dir)}
+    return said | {"dose": dose_of(arguments) or None, "dataset_dir": arguments.dataset_dir}
 
 
 def _train(arguments):

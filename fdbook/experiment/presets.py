@@ -53,7 +53,23 @@ def paper(task: Task) -> Preset:
     return Preset(task.updates, task.evaluations, {"width": 512, "depth": 4})
 
 
-PRESETS: dict[str, Callable[[Task], Preset]] = {"laptop": laptop, "paper": paper}
+def released(task: Task) -> Preset:
+    """The papers' sizes, and what the released code of Fisher Decorator does where that differs.
+
+    Every row of the batch is a state of the actor's, with K fresh samples whose scores are read between t = 0.85 and 0.90, and
+    the displacement starts at full scale. It holds for DeFlow too, whose released code clips gradients alike.
+    """
+    config = {
+        "actions_per_state": 1,
+        "fisher_samples": "fresh",
+        "fisher_count": 8,
+        "delta_scale": 1.0,
+        "selection": "base",
+    }
+    return dataclasses.replace(paper(task), config=paper(task).config | config, metric="released")
+
+
+PRESETS: dict[str, Callable[[Task], Preset]] = {"laptop": laptop, "paper": paper, "released": released}
 
 
 def preset(name: str, task: Task) -> Preset:

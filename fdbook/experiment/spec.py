@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fdbook.checks import check_range, unknown
+from fdbook.data.dose import Dose
 from fdbook.data.load import SOURCES
 from fdbook.data.tasks import Task, find_task, task_from_dict
 from fdbook.experiment.presets import preset, registry
@@ -41,12 +42,16 @@ class DataSpec:
     """Training episodes of a recording; None: the standard size."""
     seed: int = 0
     """The seed of a recording."""
-    dataset_dir: str | None = None
+    dose: Dose | Mapping[str, Any] | None = None
+    """The noise of a recording's controller; None: as published."""
+    dataset_dir: str | Path | None = None
     """A folder with the benchmark's own files."""
 
     def __post_init__(self):
         if self.source not in SOURCES:
             raise ValueError(unknown("source", self.source, SOURCES))
+        if self.dose is not None and not isinstance(self.dose, Dose):
+            object.__setattr__(self, "dose", Dose.from_dict(self.dose))
         if self.dataset_dir is not None:
             object.__setattr__(self, "dataset_dir", str(self.dataset_dir))
 
@@ -54,7 +59,8 @@ class DataSpec:
         """What differs from the standard data set, as plain JSON."""
         fields = dataclasses.fields(self)
         values = {field.name: getattr(self, field.name) for field in fields}
-        return {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+        told = {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+        return told | ({} if self.dose is None else {"dose": self.dose.to_dict()})
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "DataSpec":
@@ -76,27 +82,27 @@ class RunSpec:
     Raises ValueError for unknown names, values out of range, and combinations that make no sense.
     """
 
-    task: Task
+    task: Task | str
     """A task, or the name of one."""
     agent: str = "fidec"
-    metric: metrics.Metric | None = None
+    metric: metrics.Metric | str | None = None
     """Of "fidec": a metric, or the name of one, as in "exact". Of "deflow" it is L2; other agents have none."""
     preset: str = "laptop"
-    data: DataSpec = DataSpec()
-    seeds: tuple[int, ...] = (0,)
+    data: DataSpec | Mapping[str, Any] = DataSpec()
+    seeds: int | Sequence[int] = (0,)
     """They are trained side by side; a number n stands for the seeds 0 to n - 1."""
     updates: int | None = None
-    evaluations: tuple[int, ...] | None = None
+    evaluations: Sequence[int] | None = None
     """The updates after which it is evaluated."""
     episodes: int | None = None
     """Episodes of an evaluation, for each seed."""
     normalize: bool | None = None
     """Whether observations are taken to mean 0 and standard deviation 1."""
-    wavelengths: tuple[float, ...] | None = None
+    wavelengths: Sequence[float] | None = None
     """Fourier features that are added to them, in standard deviations."""
-    config: Settings = dataclasses.field(default_factory=dict)
+    config: Settings | Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
-    overrides: tuple[str, ...] | None = dataclasses.field(default=None, compare=False, repr=False)
+    overrides: Sequence[str] | None = dataclasses.field(default=None, compare=False, repr=False)
     """The names of what was said and not filled in; those of settings begin with "config."."""
 
     def __post_init__(self):
@@ -179,10 +185,9 @@ class RunSpec:
 
     def _unusual(self):
         for name, value in self.data.to_dict().items():
-            yield f"data-{name}={_word(value)}"
-        for name, value in records.flatten(metrics.to_dict(self.metric) if self.metric is not None else {}).items():
-            if value != records.flatten(metrics.to_dict(metrics.make(metrics.short_name(self.metric)))).get(name):
-                yield f"metric-{name}={_word(value)}"
+            yield self.data.dose.slug if name == "dose" else f"data-{name}={_word(value)}"
+        for name, value in ({} if self.metric is None else metrics.unusual(self.metric)).items():
+            yield f"metric-{name}={_word(value)}"
         for name in sorted(self.overrides):
             if name != "metric":
                 owner, short = (self.config, name.removeprefix("config.")) if "." in name else (self, name)
@@ -208,6 +213,8 @@ def _as_dict(config) -> dict[str, Any]:
     """The settings of a mapping or of a whole configuration."""
     if isinstance(config, Settings):
         return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if "metric" in config:
+        raise ValueError("A run's metric is said as metric=..., not among the settings of its agent.")
     return dict(config)
 
 
@@ -226,8 +233,7 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     updates = _whole(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
     episodes = _whole(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
     parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
-    data = given["data"] if isinstance(given["data"], DataSpec) else DataSpec.from_dict(given["data"])
-    parts |= {"data": data, "seeds": _seeds(given["seeds"])}
+    parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"])}
     return parts | {"evaluations": _evaluations(given, filled, updates)} | _features(given, filled, task)
 
 
@@ -244,6 +250,16 @@ def _metric(agent: str, metric, filled) -> metrics.Metric | None:
     if metric is not None:
         raise ValueError(f"Only the agent 'fidec' takes a metric; got metric={metric!r} for {agent!r}.")
     return None
+
+
+def _data(data, task: Task) -> DataSpec:
+    """Which data are meant, with the dose written out whole, or left out where it is the published one."""
+    data = data if isinstance(data, DataSpec) else DataSpec.from_dict(data)
+    if task.dataset.origin is not None and data != DataSpec():
+        raise ValueError(
+            f"The task {task.name} has data of its own; got {data.to_dict()}, which choose another data set."
+        )
+    return data if data.dose is None else dataclasses.replace(data, dose=Dose.of(task.dataset, data.dose))
 
 
 def _whole(value, what: str, low: int) -> int:

@@ -19,7 +19,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import optimistix as optx
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, known
 from fdbook.geometry import flow, loop
@@ -72,7 +72,7 @@ class Displacement(eqx.Module):
 
 
 class LocalTransport(eqx.Module):
-    """E8: T(a) = a + delta(s, a), for any function `delta` of an observation (n,) and an action (d,)."""
+    """E8: T(a) = a + delta(s, a), for any function `delta` of an observation, an array (n,) or a pytree, and an action (d,)."""
 
     delta: Callable
 
@@ -80,24 +80,24 @@ class LocalTransport(eqx.Module):
         """T(a), shape (d,)."""
         return action + self.delta(observation, action)
 
-    def jacobian(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, "d d"]:
+    def jacobian(self, observation: PyTree, action: Float[Array, " d"]) -> Float[Array, "d d"]:
         """grad delta at one action: rows are components of delta, columns those of the action; shape (d, d)."""
         # One jvp a column: XLA on a CPU makes plain matrix products of these, and not of jacfwd's batched ones.
         axes = jnp.eye(action.shape[0], dtype=action.dtype)
         columns = [jax.jvp(lambda a: self.delta(observation, a), (action,), (axis,))[1] for axis in axes]
         return jnp.stack(columns, axis=1)
 
-    def divergence(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, ""]:
+    def divergence(self, observation: PyTree, action: Float[Array, " d"]) -> Float[Array, ""]:
         """div delta at one action, shape ()."""
         return jnp.trace(self.jacobian(observation, action))
 
     def estimated_divergence(
-        self, observation: Float[Array, " n"], action: Float[Array, " d"], probe: Float[Array, " d"]
+        self, observation: PyTree, action: Float[Array, " d"], probe: Float[Array, " d"]
     ) -> Float[Array, ""]:
         """Hutchinson's estimate of div delta at one action, shape (): unbiased for a probe of random signs."""
         return probe @ jax.jvp(lambda a: self.delta(observation, a), (action,), (probe,))[1]
 
-    def determinant(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, ""]:
+    def determinant(self, observation: PyTree, action: Float[Array, " d"]) -> Float[Array, ""]:
         """det(I + grad delta) at one action: how much T spreads the actions there; at most 0 where T folds."""
         return jnp.linalg.det(jnp.eye(action.shape[0], dtype=action.dtype) + self.jacobian(observation, action))
 
@@ -216,14 +216,15 @@ def kl_fisher(transport: LocalTransport, density: Density, nodes: Nodes, observa
 
 
 class BaseActions(NamedTuple):
-    """A batch for an actor loss: b states (b, n), K base actions of each (b, K, d), and the scores read off there (b, K, d).
+    """A batch for an actor loss: b states, K base actions of each (b, K, d), and what the metric reads there (b, K, ...).
 
-    A pooled Fisher metric may have scores of other actions of those states, and of another number of them.
+    States are an array (b, n) or a pytree of such arrays. A pooled metric may have readings of other actions of those states, and
+    of another number of them. A metric that reads nothing has None.
     """
 
-    observations: Float[Array, "b n"]
+    observations: PyTree
     actions: Float[Array, "b k d"]
-    scores: Float[Array, "b k d"]
+    readings: PyTree
 
 
 def base_from_density(density: Density, n: int, *, key: PRNGKeyArray) -> BaseActions:
@@ -235,16 +236,16 @@ def base_from_density(density: Density, n: int, *, key: PRNGKeyArray) -> BaseAct
 def base_from_flow(
     field, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options
 ) -> BaseActions:
-    """K actions of each state sampled from a flow (E3, `options` as in `flow.sample`) with the scores the metric reads there."""
+    """K actions of each state sampled from a flow (E3, `options` as in `flow.sample`) with what the metric reads there."""
     noise_key, score_key = jr.split(key)
     states = observations.shape[0]
     noises = jr.normal(noise_key, (states, k, field.action_dim), jnp.float32)
     draw = jax.vmap(lambda s, z: flow.sample(field, s, z, **options), in_axes=(None, 0))
     actions = jax.vmap(draw)(observations, noises)
-    scores = jax.vmap(lambda s, a, one: metric.scores(field, s, a, key=one))(
+    readings = jax.vmap(lambda s, a, one: metric.perturbed(field, s, a, key=one))(
         observations, actions, jr.split(score_key, states)
     )
-    return BaseActions(observations, actions, scores)
+    return BaseActions(observations, actions, readings)
 
 
 def actor_loss(
@@ -260,10 +261,10 @@ def actor_loss(
     """E18 to E22: multiplier * penalty - mean value(s, a + delta), and a dict with the penalty and the mean value.
 
     `value(s, a)` is a scalar function of one observation and one action. With `normalise_value` the value is divided by its
-    mean absolute value, held constant. No gradient reaches the base actions or their scores. A metric that needs div delta gets
+    mean absolute value, held constant. No gradient reaches the base actions or their readings. A metric that needs div delta gets
     it exactly, or, with `probes` (random signs, one vector for each action), as Hutchinson's estimate.
     """
-    observations, (actions, scores) = base.observations, jax.lax.stop_gradient((base.actions, base.scores))
+    observations, (actions, readings) = base.observations, jax.lax.stop_gradient((base.actions, base.readings))
     over_actions = functools.partial(jax.vmap, in_axes=(None, 0))
     delta = jax.vmap(over_actions(transport.delta))(observations, actions)
     divergence = jnp.zeros(actions.shape[:2], actions.dtype)
@@ -272,7 +273,7 @@ def actor_loss(
         divergence = jax.vmap(estimate)(observations, actions, probes)
     elif metric.needs_divergence:
         divergence = jax.vmap(over_actions(transport.divergence))(observations, actions)
-    penalty = jnp.mean(jax.vmap(metric.penalty)(delta, divergence, scores))
+    penalty = jnp.mean(jax.vmap(metric.penalty)(delta, divergence, readings))
     values = jax.vmap(over_actions(value))(observations, actions + delta)
     check_shape(values, actions.shape[:2], "one value for each action, all", "actor_loss")
     scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalise_value else 1.0
@@ -317,7 +318,7 @@ class _Update(eqx.Module):
         if self.batch_size >= base.actions.shape[1]:
             return base
         index = jr.randint(key, (self.batch_size,), 0, base.actions.shape[1])
-        return BaseActions(base.observations, base.actions[:, index], base.scores[:, index])
+        return BaseActions(base.observations, *jax.tree.map(lambda x: x[:, index], (base.actions, base.readings)))
 
     def __call__(self, state, base, *, key):
         actor, dual = self.optimisers
@@ -369,11 +370,15 @@ def fit(
         check_range(budget, "a budget", "transport.fit", open_low=True)
     check_range(min(steps, batch_size), "steps and a batch size", "transport.fit", low=1.0)
     check_shape(base.actions, (None, None, None), "base actions", "transport.fit")
-    check_shape(base.scores, np.shape(base.actions), "scores", "transport.fit")
-    check_shape(base.observations, (np.shape(base.actions)[0], None), "observations", "transport.fit")
-    check_finite(base.observations, "observations", "transport.fit")
+    for reading in jax.tree.leaves(base.readings):
+        states, k, d = np.shape(base.actions)
+        check_shape(reading, (states, k, *(None for _ in np.shape(reading)[2:-1]), d), "readings", "transport.fit")
+    for part in jax.tree.leaves(base.observations):
+        check_shape(part, (np.shape(base.actions)[0], None), "observations", "transport.fit")
+        check_finite(part, "observations", "transport.fit")
     check_finite(base.actions, "base actions", "transport.fit")
-    check_finite(base.scores, "scores", "transport.fit")
+    for reading in jax.tree.leaves(base.readings):
+        check_finite(reading, "readings", "transport.fit")
     dtype = base.actions.dtype
     held = None if budget is None else jnp.asarray(budget, dtype)
     update = _Update(value, metric, held, learning_rate, steps, batch_size, normalise_value)

@@ -69,9 +69,11 @@ def velocity_field(
     return initialise(VelocityField(observation_dim, action_dim, width, depth, key=key), key=key)
 
 
-def displacement(observation_dim: int, action_dim: int, width: int, depth: int, *, key: PRNGKeyArray) -> Displacement:
-    """A displacement with the papers' first weights, its last layer 0.01 times as large: it starts near the identity map."""
-    return initialise(Displacement(observation_dim, action_dim, width, depth, key=key), key=key, last=0.01)
+def displacement(
+    observation_dim: int, action_dim: int, width: int, depth: int, *, last: float = 1.0, key: PRNGKeyArray
+) -> Displacement:
+    """A displacement with the papers' first weights, its last layer `last` times as large: with a small one it starts near 0."""
+    return initialise(Displacement(observation_dim, action_dim, width, depth, key=key), key=key, last=last)
 
 
 class MLP(eqx.Module):

@@ -45,7 +45,7 @@ def plain_cost(name, delta, divergence, scores, damping, normalised):
 @pytest.mark.parametrize("damping", [0.0, 0.3])
 @pytest.mark.parametrize("name", metrics.NAMES)
 def test_cost_is_the_equation(name, damping, normalised, budget):
-    metric, given_ = metrics.make(name, damping=damping, trace_normalised=normalised), batch()
+    metric, given_ = metrics.make(name, damping=damping, trace_normalized=normalised), batch()
     expected = plain_cost(name, *given_, damping, normalised)
     np.testing.assert_allclose(metric.cost(*given_), expected, rtol=budget("closed_form"))
     assert float(metric.penalty(*given_)) == pytest.approx(np.mean(expected) / D, rel=budget("closed_form"))
@@ -73,14 +73,14 @@ def test_who_needs_what(name):
         metric.cost(delta, divergence, scores), metric.cost(delta, divergence, scores[:, ::-1])
     )
     assert metric.needs_divergence is changed_divergence is (name == "fisher-rao")
-    assert metric.needs_scores is changed_scores is (name != "l2")
+    assert (metric.reads == "scores") is changed_scores is (name != "l2")
 
 
 @pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("normalised", [True, False])
 def test_matrices_are_what_is_charged(pooled, normalised, budget):
     delta, divergence, scores = batch(3)
-    metric = Fisher(pooled=pooled, damping=0.2, trace_normalised=normalised)
+    metric = Fisher(pooled=pooled, damping=0.2, trace_normalized=normalised)
     forms = np.asarray(metric.matrices(scores))
     np.testing.assert_allclose(np.einsum("ki,kij,kj->k", delta, forms, delta), metric.cost(delta, divergence, scores))
     np.testing.assert_allclose(forms, np.swapaxes(forms, 1, 2))
@@ -92,7 +92,7 @@ def test_matrices_are_what_is_charged(pooled, normalised, budget):
 def test_the_papers_matrix_has_rank_one():
     """E11: score score^T of one action; E20 and E21 pool K of them."""
     scores = batch(4)[2]
-    own, pooled = (Fisher(pooled=p, damping=0.0, trace_normalised=False).matrices(scores) for p in (False, True))
+    own, pooled = (Fisher(pooled=p, damping=0.0, trace_normalized=False).matrices(scores) for p in (False, True))
     assert set(np.linalg.matrix_rank(own)) == {1}
     assert set(np.linalg.matrix_rank(pooled)) == {D}
     assert np.linalg.matrix_rank(metrics.fisher_matrix(scores[:2])) == 2
@@ -109,7 +109,7 @@ def test_an_isotropic_fisher_is_the_identity(budget):
     for damping in (0.0, 0.5):
         fisher = Fisher(damping=damping).cost(delta, divergence, scores)
         np.testing.assert_allclose(fisher, l2, rtol=budget("closed_form"))
-        np.testing.assert_allclose(L2(damping=damping, trace_normalised=True).cost(delta, divergence, scores), l2)
+        np.testing.assert_allclose(L2(damping=damping, trace_normalized=True).cost(delta, divergence, scores), l2)
 
 
 def test_trace_normalisation_of_matrices():
@@ -158,7 +158,7 @@ def test_perturbed_scores_of_a_gaussian(kind, budget):
     field = flow.ExactVelocity(gaussian(jnp.asarray(mean), jnp.asarray(covariance)))
     actions = field.mixture.sample(k, key=jr.key(1))
     metric = Fisher(score=kind, t=t)
-    scores = np.asarray(metric.scores(field, STATE, actions, key=jr.key(2)))
+    scores = np.asarray(metric.perturbed(field, STATE, actions, key=jr.key(2)))
     noised = t**2 * covariance + (1 - t) ** 2 * np.eye(2)
     slope = (t * covariance - (1 - t) * np.eye(2)) @ np.linalg.inv(noised)
     released = (slope @ noised @ slope.T + np.outer(mean, mean)) / (1 - t) ** 2
@@ -172,7 +172,7 @@ def test_perturbed_scores_of_a_gaussian(kind, budget):
 
 def test_l2_asks_no_network():
     """Its scores are zeros, and the field is not even looked at."""
-    np.testing.assert_array_equal(L2().scores(None, STATE, jnp.ones((K, D)), key=jr.key(0)), np.zeros((K, D)))
+    assert L2().perturbed(None, STATE, jnp.ones((K, D)), key=jr.key(0)) is None
 
 
 TURN = np.array([[0.6, -0.8], [0.8, 0.6]])
@@ -260,7 +260,7 @@ def test_bad_perturbed_times(t, refused, unhooked):
 
 
 def test_bad_names_and_numbers(refused, unhooked):
-    refused(metrics.make, "fisher_exact", match="no metric called 'fisher_exact'. Did you mean 'fisher-exact'")
+    refused(metrics.make, "fisher-exakt", match="no metric called 'fisher-exakt'. Did you mean 'fisher-exact'")
     refused(lambda: Fisher(score="exakt"), match="no score called 'exakt'. Did you mean 'exact'")
     refused(
         lambda: metrics.perturbed_scores(Spy(), STATE, jnp.zeros((K, D)), key=jr.key(0), kind="relesed"),

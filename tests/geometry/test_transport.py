@@ -188,7 +188,7 @@ class TestSecondOrder:
         moves = scaled(0.1)
         delta = jax.vmap(moves.delta, in_axes=(None, 0))(EMPTY, nodes.points)
         spread = jax.jit(jax.vmap(moves.divergence, in_axes=(None, 0)))(EMPTY, nodes.points)
-        bare = {"damping": 0.0, "trace_normalised": False}
+        bare = {"damping": 0.0, "trace_normalized": False}
         pairs = ((Fisher(pooled=False, **bare), transport.kl_fisher), (FisherRao(**bare), transport.kl_second_order))
         for metric, kl in pairs:
             half = float(jnp.mean(metric.cost(delta, spread, base.scores[0]))) / 2
@@ -519,7 +519,7 @@ def push(s, a):
 
 
 class TestFit:
-    bare = Fisher(damping=0.0, trace_normalised=False)
+    bare = Fisher(damping=0.0, trace_normalized=False)
 
     @functools.cached_property
     def base(self):

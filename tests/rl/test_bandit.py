@@ -78,7 +78,7 @@ def displacement(agent):
 @pytest.fixture(scope="module")
 def trained():
     """By metric: the mean displacement that was learned, and the history of its last updates."""
-    exact = metrics.Fisher(score="exact", damping=0.0, trace_normalised=False)
+    exact = metrics.Fisher(score="exact", damping=0.0, trace_normalized=False)
     # In raw units a Fisher cost of 0.02 is a KL of 0.02 nats; L2 gets a budget of its own size.
     return {"exact": learn(bandit(exact, budget=0.02, multiplier=3.0)), "l2": learn(bandit(metrics.L2()))}
 

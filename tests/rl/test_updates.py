@@ -9,7 +9,10 @@ import plain_agents as plain
 import pytest
 from test_agents import ALL, D, N, make, some_batch
 
+from fdbook.geometry import flow
+from fdbook.geometry.densities import GaussianMixture
 from fdbook.rl import train
+from fdbook.rl.agents import base
 
 
 def arrays(tree):
@@ -111,3 +114,16 @@ def test_a_crop_moves_an_observation_and_its_next_one_alike():
     assert 20 < sum(coins) < 44
     states = some_batch()
     assert train._cropped(states, key=jr.key(0)) is states
+
+
+@pytest.mark.parametrize("width", [0.3, 0.1, 0.03])
+def test_ten_steps_narrow_the_flow(budget, width):
+    """Euler's steps on a Gaussian's exact velocity are one factor each: how much of p_t's variance the last stage keeps."""
+    field = flow.ExactVelocity(GaussianMixture(jnp.ones(1), jnp.full((1, 1), 0.2), jnp.full((1, 1, 1), width**2)))
+    carried = base.carry(field, jnp.zeros((2, 0)), jnp.asarray([[0.0], [1.0]]), 10)
+    factor = 1.0
+    for t in np.arange(9) / 10:
+        factor *= 1 + 0.1 * (t * width**2 - (1 - t)) / ((t * width) ** 2 + (1 - t) ** 2)
+    assert float(carried.points[1, 0] - carried.points[0, 0]) == pytest.approx(factor, rel=budget("closed_form"))
+    kept = factor**2 / ((0.9 * width) ** 2 + 0.1**2)
+    assert round(kept, 2) == {0.3: 0.77, 0.1: 0.85, 0.03: 0.98}[width]

@@ -67,8 +67,8 @@ def compute(
             found = _one_step(yardstick, density, samples, fit_steps, options, key=score_key)
         else:
             metric = metrics.make(name)
-            scores = metric.scores(field, flow.EMPTY, actions, key=score_key)
-            base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], scores[None])
+            readings = jax.tree.map(lambda x: x[None], metric.perturbed(field, flow.EMPTY, actions, key=score_key))
+            base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], readings)
             found = _entry(yardstick, *frontier.trace(yardstick, metric, base, **options))
         numbers["metrics"][name] = found
     best = [yardstick.best(kl) for kl in (*CURVE, *TARGETS)]

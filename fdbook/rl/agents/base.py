@@ -143,7 +143,7 @@ class Agent(eqx.Module):
 
 
 class Carried(NamedTuple):
-    """Where the flow carried some noises: the actions, clipped to the box, and its last Euler stage before them."""
+    """Where the flow carried some noises: the actions, clipped to the box, and one Euler stage on the way there."""
 
     actions: Float[Array, "batch d"]
     points: Float[Array, "batch d"]
@@ -151,14 +151,19 @@ class Carried(NamedTuple):
     time: float
 
 
-def carry(field, features: Float[Array, "batch n"], noises: Float[Array, "batch d"], steps: int) -> Carried:
-    """E3 with `steps` Euler steps, the last of them in the open: its velocity is where Fisher samples come from."""
-    time = (steps - 1) / steps
-    points = noises
-    if steps > 1:
-        points = jax.vmap(lambda s, z: flow.sample(field, s, z, steps=steps - 1, until=time))(features, noises)
-    velocities = jax.vmap(field, in_axes=(None, 0, 0))(jnp.asarray(time, noises.dtype), features, points)
-    return Carried(jnp.clip(points + velocities / steps, -1, 1), points, velocities, time)
+def carry(
+    field, features: Float[Array, "batch n"], noises: Float[Array, "batch d"], steps: int, *, stage: int | None = None
+) -> Carried:
+    """E3 with `steps` Euler steps, those from number `stage` on (None: the last) in the open: there metrics read off the flow."""
+    stage = steps - 1 if stage is None else stage
+    points, velocity = noises, jax.vmap(field, in_axes=(None, 0, 0))
+    if stage > 0:
+        points = jax.vmap(lambda s, z: flow.sample(field, s, z, steps=stage, until=stage / steps))(features, noises)
+    velocities = velocity(jnp.asarray(stage / steps, noises.dtype), features, points)
+    actions = points + velocities / steps
+    for later in range(stage + 1, steps):
+        actions = actions + velocity(jnp.asarray(later / steps, noises.dtype), features, actions) / steps
+    return Carried(jnp.clip(actions, -1, 1), points, velocities, stage / steps)
 
 
 def values(critic: networks.Encoded, features: Float[Array, "batch n"], actions: Float[Array, "batch d"]) -> Array:
