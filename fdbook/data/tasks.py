@@ -261,7 +261,7 @@ def find(name: str) -> DataSet:
     cube-single means ogbench/cube-single-play, pen/human means D4RL/pen/human-v2. Raises ValueError, with at most five names that
     are near, when there is none.
     """
-    return _look_up(name, "data set", _dataset_names())
+    return DATASETS[name] if name in DATASETS else _look_up(name, "data set", _dataset_names())
 
 
 def find_task(name: str) -> Task:
@@ -273,7 +273,7 @@ def find_task(name: str) -> Task:
     tasks are found as D4RL/pen/human-v2, pen/human and pen-human. Raises ValueError, with at most five names that are near, when
     there is none.
     """
-    return _look_up(name, "task", _task_names())
+    return TASKS[name] if name in TASKS else _look_up(name, "task", _task_names())
 
 
 NEAREST = 5
