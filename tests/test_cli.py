@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fdbook import cli
+from fdbook.cli.common import Misuse, Parser
 from fdbook.report import figures
 
 
@@ -77,14 +78,21 @@ def test_help_loads_nothing_heavy():
     [
         (["figurs"], "Did you mean 'figures'"),
         (["data", "recrd"], "Did you mean 'record'"),
-        (["data", "record", "ogbench/cube-singel-play"], "Did you mean 'ogbench/cube-single-play'"),
+        (["data", "record", "ogbench/cube-singel-play"], "near it are cube-single-play, "),
+        (
+            ["data", "record", "cube-single", "--noise-along", "0.3"],
+            "takes noise, smoothing; got along=0.3 (the robot arm)",
+        ),
+        (["data", "record", "pointmaze-medium", "--heading", "0"], "takes a finite heading above 0; got 0"),
+        (["data", "record", "pointmaze-medium", "--noise", "much"], "argument --noise: invalid float value: 'much'"),
+        (["data", "inspect", "D4RL/pointmaze/umaze-v2", "--heading", "0.5"], "got heading=0.5 (D4RL's point mazes)"),
         (["figures", "landscap"], "Did you mean 'landscape'"),
         (["figures", "kl", "landscap", "--list"], "Did you mean 'landscape'"),
         (["bench", "flo"], "Did you mean 'flow'"),
         (["figures", "--seed", "-1"], "at least 0, got '-1'"),
         (["figures", "--episodes", "0"], "at least 1, got '0'"),
-        (["data", "list", "ogbench/scene"], "Did you mean 'ogbench/scene-play'"),
-        (["data", "inspect", "ogbench/scene"], "Did you mean 'ogbench/scene-play'"),
+        (["data", "list", "ogbench/scen-"], "No data set has 'ogbench/scen-' in its name; `fdbook data list` names"),
+        (["data", "inspect", "ogbench/scen"], "near it are scene, "),
         (["data", "inspect", "ogbench/scene-play", "--out", "scene.gif"], "ends in .png, .pdf; got scene.gif"),
         (["data", "record", "ogbench/scene-play", "--transitions", "9", "--episodes", "2"], "not allowed with"),
         (["data", "record", "ogbench/scene-play", "--workers", "0"], "at least 1, got '0'"),
@@ -100,6 +108,13 @@ def test_a_mistake_gets_one_sentence_and_code_2(say, words, expected):
     assert code == 2
     assert printed == ""
     assert expected in one_sentence(complaint)
+
+
+def test_a_wrong_value_of_an_option_names_the_option_and_not_a_command():
+    parser = Parser(prog="toy")
+    parser.add_argument("--size", choices=("laptop", "paper"))
+    with pytest.raises(Misuse, match=r"^There is no value of --size called 'laptopp'\. Did you mean 'laptop'\?"):
+        parser.parse_args(["--size", "laptopp"])
 
 
 @pytest.mark.parametrize(
@@ -167,15 +182,28 @@ def test_data_list_names_what_can_be_recorded_and_where(say, tmp_path, monkeypat
     assert str(tmp_path) in printed
 
 
+def test_data_list_by_a_part_of_names(say):
+    code, printed, _ = say("data", "list", "pen")
+    assert code == 0
+    rows = [line.split()[0] for line in printed.splitlines() if line.startswith(("ogbench/", "D4RL/"))]
+    assert rows == ["D4RL/pen/human-v2", "D4RL/pen/cloned-v2", "D4RL/pen/expert-v2"]
+    assert "evaluation" in say("data", "list", "D4RL/pen/human-v2")[1]
+
+
 def test_record_hands_on_what_was_asked_for(say, tmp_path, monkeypatch):
     from fdbook.data import record
+    from fdbook.data.dose import Dose
 
     asked = []
     monkeypatch.setattr(record, "record", lambda name, **settings: asked.append((name, settings)) or tmp_path)
     name = "ogbench/cube-single-play"
     assert say("data", "record", name, "--episodes", 3, "--seed", 4, "--folder", tmp_path)[:2] == (0, f"{tmp_path}\n")
-    settings = {"episodes": 3, "seed": 4, "folder": Path(tmp_path), "workers": None, "progress": False}
+    settings = {"episodes": 3, "seed": 4, "dose": None, "folder": Path(tmp_path), "workers": None, "progress": False}
     assert asked == [(name, settings)]
+    noise = ("--noise", 0.1, 0.1, 0.02, 0.1, 0.05, "--noise-smoothing", 0)
+    assert say("data", "record", "cube-single", *noise)[0] == 0
+    assert asked[1][0] == name
+    assert asked[1][1]["dose"] == Dose(noise=(0.1, 0.1, 0.02, 0.1, 0.05), smoothing=0.0)
 
 
 @pytest.mark.parametrize(

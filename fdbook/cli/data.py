@@ -110,6 +110,16 @@ def _dataset(arguments):
         raise Misuse(str(error)) from error
 
 
+def _dose(arguments, dataset):
+    """The dose that was asked for; None for the published one."""
+    from fdbook.data.dose import Dose
+
+    try:
+        return Dose.of(dataset, dose_of(arguments) or None)
+    except ValueError as error:
+        raise Misuse(str(error)) from error
+
+
 def _episodes(arguments):
     """The number of episodes that was asked for: enough for so many transitions, one less than rows in each episode."""
     dataset = _dataset(arguments)
@@ -135,22 +145,23 @@ def _list_data(arguments):
 
 
 def _record(arguments):
-    from fdbook.data.dose import Dose
     from fdbook.data.record import record
 
     dataset = _dataset(arguments)
-    try:
-        dose = Dose.of(dataset, dose_of(arguments) or None)
-    except ValueError as error:
-        raise Misuse(str(error)) from error
-    settings = {"seed": arguments.seed, "dose": dose, "folder": arguments.folder, "workers": arguments.workers}
+    settings = {
+        "seed": arguments.seed,
+        "dose": _dose(arguments, dataset),
+        "folder": arguments.folder,
+        "workers": arguments.workers,
+    }
     print(record(dataset.name, episodes=_episodes(arguments), progress=bars(arguments), **settings))
 
 
 def _inspect(arguments):
     from fdbook.data import files, load, summary
 
-    name, dose = _dataset(arguments).name, dose_of(arguments) or None
+    dataset = _dataset(arguments)
+    name, dose = dataset.name, _dose(arguments, dataset)
     endings = (".png", ".pdf")
     if arguments.out is not None and arguments.out.suffix not in endings:
         raise Misuse(f"--out takes a file that ends in {', '.join(endings)}; got {arguments.out}")

@@ -2,7 +2,8 @@
 
 The arm's plans (cube, scene, puzzle) get smooth noise on each coordinate of the action; the points of the mazes get independent
 noise on every step, along and across the way that they go. With less noise across than along the logged actions lie on a thin
-filament: this is how anisotropy is dialed in.
+filament: this is how anisotropy is dialed in, in OGBench's mazes. The force of D4RL's point is a feedback on place and velocity
+that saturates (most of its steps are clipped in a coordinate, at any dose), so that doses show less in its actions.
 """
 
 import dataclasses
@@ -87,16 +88,15 @@ class Dose:
 
     @property
     def slug(self) -> str:
-        """The dose in the name of a folder."""
-        parts = ((name, value if isinstance(value, list) else [value]) for name, value in self.to_dict().items())
-        return "-".join("-".join([name, *(f"{each:g}" for each in values)]) for name, values in parts)
+        """The dose in the name of a folder: two doses never share one."""
+        return "-".join(f"{name}-{_digits(value, '-')}" for name, value in self.to_dict().items())
 
     @property
     def options(self) -> str:
         """The dose as it is typed behind `fdbook data record`."""
         flags = {"smoothing": "--noise-smoothing", "along": "--noise-along", "across": "--noise-across"}
-        parts = ((name, value if isinstance(value, list) else [value]) for name, value in self.to_dict().items())
-        return " ".join(" ".join([flags.get(name, f"--{name}"), *(f"{x:g}" for x in values)]) for name, values in parts)
+        parts = self.to_dict().items()
+        return " ".join(f"{flags.get(name, f'--{name}')} {_digits(value, ' ')}" for name, value in parts)
 
 
 STANDARD = {
@@ -107,11 +107,17 @@ STANDARD = {
 """The doses of the published data."""
 
 
+def _digits(value, between: str) -> str:
+    """One number or several, each in as many digits as tell it from all others, without an exponent."""
+    values = value if isinstance(value, list) else [value]
+    return between.join(np.format_float_positional(each, trim="-") for each in values)
+
+
 def _checked(name: str, value):
     """A part of a dose as floats; one noise of a list of one."""
     if value is None:
         return None
-    if name == "noise" and isinstance(value, tuple | list):
+    if name == "noise" and isinstance(value, tuple | list | np.ndarray):
         if len(value) not in (1, ARM_NOISE):
             raise ValueError(f"A dose takes one noise, or {ARM_NOISE} for the arm; got {len(value)}.")
         values = tuple(_checked(name, each) for each in value)
@@ -130,9 +136,10 @@ def _spread(given: Dose, kind: str) -> dict[str, Any]:
     if kind == ARM or "noise" not in said:
         return said
     noise = said.pop("noise")
+    got = f"{len(noise)} numbers" if isinstance(noise, tuple) else "both"
     if isinstance(noise, tuple) or "along" in said or "across" in said:
         raise ValueError(
-            f"The noise of {kind} is one number for all directions, or one along and one across; got both."
+            f"The noise of {kind} is one number for all directions, or one along and one across; got {got}."
         )
     return said | {"along": noise, "across": noise}
 

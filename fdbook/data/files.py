@@ -51,7 +51,9 @@ class Place:
     """Given as a mapping or a dose; kept whole, or as None for the published one."""
 
     def __post_init__(self):
-        object.__setattr__(self, "dose", Dose.of(tasks.find(self.name), self.dose))
+        dataset = tasks.find(self.name)
+        object.__setattr__(self, "name", dataset.name)  # however it was said
+        object.__setattr__(self, "dose", Dose.of(dataset, self.dose))
         for what, value, low in (("number of episodes", self.episodes, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
                 raise ValueError(f"A recording takes a {what} that is a whole number of at least {low}; got {value!r}.")

@@ -93,7 +93,7 @@ def load(
 
 def recordings(name: str) -> list[Place]:
     """The finished recordings of a data set on this machine, those of the published dose first, the largest first."""
-    found = []
+    name, found = find(name).name, []
     for folder in sorted((root() / name).glob("*-episodes-seed-*")):
         words = folder.name.split("-")
         with contextlib.suppress(ValueError, IndexError):
@@ -151,6 +151,8 @@ def _find(dataset, source, asked, dataset_dir):
     if dataset.origin is not None:
         return "own", _own(dataset, source, asked, dataset_dir)
     if dataset_dir is not None:
+        if asked.dose is not None:
+            raise ValueError(f"The load of {dataset.name} takes either dataset_dir or dose; got both.")
         return "dataset_dir", Path(dataset_dir).expanduser()
     if dataset.controller and source != "download":
         if not asked.special and source == "auto" and (published := downloaded(dataset)):

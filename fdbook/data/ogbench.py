@@ -86,7 +86,7 @@ def load(
     """
     place = Place(name, episodes, seed, folder, dose)
     try:
-        return Recording(name, place.folder, **{split: _split(place, split) for split in place.files})
+        return Recording(place.name, place.folder, **{split: _split(place, split) for split in place.files})
     except (FileNotFoundError, NotADirectoryError) as error:
         missing = f"There is no recording of {name} with {episodes} episodes and seed {seed} in {place.folder}"
         raise FileNotFoundError(f"{missing}; `{place.command}` records it.") from error

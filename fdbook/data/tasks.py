@@ -261,7 +261,7 @@ def find(name: str) -> DataSet:
     cube-single means ogbench/cube-single-play, pen/human means D4RL/pen/human-v2. Raises ValueError, with at most five names that
     are near, when there is none.
     """
-    return _look_up(name, "data set", _dataset_names())
+    return DATASETS[name] if name in DATASETS else _look_up(name, "data set", _dataset_names())
 
 
 def find_task(name: str) -> Task:
@@ -273,7 +273,7 @@ def find_task(name: str) -> Task:
     tasks are found as D4RL/pen/human-v2, pen/human and pen-human. Raises ValueError, with at most five names that are near, when
     there is none.
     """
-    return _look_up(name, "task", _task_names())
+    return TASKS[name] if name in TASKS else _look_up(name, "task", _task_names())
 
 
 NEAREST = 5
@@ -288,13 +288,26 @@ def _plain(name: str) -> str:
 def _look_up(name: str, kind: str, known: dict):
     """What a name means. Raises ValueError, with what is near it."""
     plain = _plain(name)
-    if plain in known:
+    if plain in known and _version_fits(name, known[plain]):
         return known[plain]
-    near = difflib.get_close_matches(plain, known, n=3 * NEAREST, cutoff=0.6)
-    near += [other for other in known if plain and plain in other]
-    distinct = list({known[other].name: other for other in reversed(near)}.values())[::-1][:NEAREST]
-    hint = f"; near it are {', '.join(distinct)}" if distinct else ""
+    near = sorted((other for other in known if plain and plain in other), key=len)
+    near += difflib.get_close_matches(plain, known, n=3 * NEAREST, cutoff=0.6)
+    distinct: dict[str, str] = {}
+    for other in near:
+        distinct.setdefault(known[other].name, known[other].name if other == plain else other)
+    hint = f"; near it are {', '.join(list(distinct.values())[:NEAREST])}" if distinct else ""
     raise ValueError(f"There is no {kind} called {name!r}{hint}. `fdbook data list` names them all.")
+
+
+def _version_fits(name: str, found) -> bool:
+    """Whether a version behind a name, if there is one, is that of what was found, here or in the papers; OGBench's is v0."""
+    said = re.search(r"-v\d+$", name.strip().lower())
+    if said is None:
+        return True
+    published = getattr(found, "published", None) or ""
+    papers = published.endswith(said.group()) and not name.lower().startswith("d4rl/")
+    own = found.name if re.search(r"-v\d+$", found.name) else f"{found.name}-v0"
+    return own.endswith(said.group()) or papers
 
 
 def _short_names(dataset: DataSet) -> list[str]:

@@ -90,7 +90,7 @@ def test_without_a_network_what_cannot_be_recorded_says_why(home):
             "pointmaze-medium-navigat-singletask",
             {},
             ValueError,
-            "no task called .* Did you mean 'pointmaze-medium-navigate-si",
+            "no task called .* near it are pointmaze-medium-navigate, ",
         ),
         (TASK, {"source": "downlod"}, ValueError, "no source called 'downlod'. Did you mean 'download'"),
         (
@@ -164,17 +164,11 @@ def test_all_of_one_data_set(home, name):
     assert (f"`fdbook data record {name}`" in text) == bool(dataset.controller)
 
 
-def test_a_dose_goes_to_the_place_of_the_recording_and_is_no_download(home, monkeypatch):
-    asked = []
-
-    def place(name, episodes, seed=0, **more):
-        asked.append((name, episodes, seed, more))
-        return Place(name, episodes, seed)
-
-    monkeypatch.setattr("fdbook.data.load.Place", place)
-    assert load(TASK, episodes=12, dose="strong").train.size == 12_000
-    assert asked == [(MAZE, 12, 0, {"dose": "strong"})]
-    load(TASK, episodes=12)
-    assert asked[1:] == [(MAZE, 12, 0, {})]
-    with pytest.raises(ValueError, match=r"^A download has one size and no dose; got dose=strong\.$"):
-        load(TASK, dose="strong", source="download")
+def test_a_dose_goes_to_the_place_of_the_recording_and_is_no_download(home):
+    place = Place(MAZE, 12, dose={"noise": 0.2})
+    with pytest.raises(FileNotFoundError) as refusal:
+        load(TASK, episodes=12, dose={"noise": 0.2})
+    assert str(refusal.value) == f"There is no recording in {place.folder}; `{place.command}` records it."
+    assert load(TASK, episodes=12, dose={"noise": 0.5}).folder == Place(MAZE, 12).folder
+    with pytest.raises(ValueError, match=r"^A download has one size and no dose; got dose=Dose\(.*along=0\.2"):
+        load(TASK, dose={"noise": 0.2}, source="download")
