@@ -265,8 +265,8 @@ EQUATIONS: dict[str, Equation] = {
         ),
         Equation(
             "E19",
-            "FiDec as the paper writes it: E18 with the quadratic form of E11",
-            r"|\delta|^2 \;\to\; \tfrac12 E\left[\delta^T I \delta\right], \quad "
+            "FiDec as the paper writes it: E18 with the quadratic form of E11, without its 1/2, so that budgets compare",
+            r"|\delta|^2 \;\to\; \delta^T I \delta, \quad "
             r"I = \text{score}\,\text{score}^T \text{ from E5, trace-normalised}",
             "fidec",
         ),
@@ -285,13 +285,14 @@ EQUATIONS: dict[str, Equation] = {
         ),
         Equation(
             "E22",
-            "FiDec with the complete second order: E18 with E10",
-            r"|\delta|^2 \;\to\; \tfrac12 E\left[(\text{score} \cdot \delta + \operatorname{div} \delta)^2\right]",
+            "FiDec with the complete second order: E18 with E10, without its 1/2, so that budgets compare",
+            r"|\delta|^2 \;\to\; (\text{score} \cdot \delta + \operatorname{div} \delta)^2",
         ),
         Equation(
             "E23",
-            "dual ascent: the multiplier that keeps a budget",
-            r"L_{\mathrm{dual}} = -\log \alpha \cdot \operatorname{sg}(\text{penalty} - \text{budget})",
+            "dual ascent: the multiplier that keeps a budget, as the released code learns it and as the paper writes it",
+            r"L_{\mathrm{dual}} = -\log \alpha \cdot \operatorname{sg}(\text{penalty} - \text{budget}) \qquad "
+            r"\lambda \leftarrow \max(0, \lambda + \eta\, (\text{penalty} - \text{budget}))",
             "fidec-code",
         ),
         Equation(

@@ -1,5 +1,7 @@
 """Metrics against plain NumPy written from the equations (E10, E11, E18 to E22, E24); the scores of a flow (E5 to E7)."""
 
+import json
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -110,6 +112,42 @@ def test_an_isotropic_fisher_is_the_identity(budget):
         fisher = Fisher(damping=damping).cost(delta, divergence, scores)
         np.testing.assert_allclose(fisher, l2, rtol=budget("closed_form"))
         np.testing.assert_allclose(L2(damping=damping, trace_normalized=True).cost(delta, divergence, scores), l2)
+
+
+@pytest.mark.parametrize("name", metrics.NAMES)
+def test_one_budget_means_one_thing_where_the_information_is_the_identity(name):
+    """On scores of a standard normal law the penalty of a constant displacement is |delta|^2 / d, under every metric.
+
+    With a factor 1/2 in any of them, or a sum for a mean, it would not be.
+    """
+    delta = jnp.broadcast_to(jnp.asarray([0.3, -0.1, 0.2]), (2 * D, D))
+    scores = np.sqrt(D) * np.concatenate([np.eye(D), -np.eye(D)])  # their mean outer product is the identity
+    for normalized in (False, True):
+        metric = metrics.make(name, damping=0.0, trace_normalized=normalized)
+        penalty = metric.penalty(delta, jnp.zeros(2 * D), scores)
+        np.testing.assert_allclose(penalty, 0.14 / D, rtol=1e-9)
+
+
+def test_metrics_come_back_from_json_and_compare_by_value():
+    for name in metrics.NAMES:
+        for options in ({}, {"damping": 0.5}):
+            metric = metrics.make(name, **options)
+            back = metrics.from_dict(json.loads(json.dumps(metrics.to_dict(metric))))
+            assert back == metric
+            assert hash(back) == hash(metric)
+            assert metrics.to_dict(metric)["name"] == name
+            assert metrics.make(metrics.short_name(metric), **options) == metric
+            assert metrics.unusual(metric) == options
+    assert len({metrics.make(name) == metrics.make("fisher-exact") for name in metrics.NAMES}) == 2
+    odd = Fisher(score="released", pooled=False)
+    assert metrics.from_dict(metrics.to_dict(odd)) == odd
+    assert metrics.short_name(odd) == "fisher"
+    with pytest.raises(
+        ValueError, match=r"no option of the metric fisher-exact called 'dampin'\. Did you mean 'damping'"
+    ):
+        metrics.from_dict({"name": "fisher-exact", "dampin": 1.0})
+    with pytest.raises(ValueError, match=r"There is a metric called 'exact' already"):
+        metrics.register("mine", Fisher, short="exact", summary="")
 
 
 def test_trace_normalisation_of_matrices():

@@ -343,7 +343,7 @@ def test_a_trajectory_is_read_at_the_step_that_was_asked_for(budget):
 
 
 def test_dual_ascent_as_the_paper_writes_it():
-    """lambda <- relu(lambda + eta (penalty - budget)), by a loop over the penalties that were logged; it reaches 0 and stays >= 0."""
+    """lambda <- relu(lambda + eta (penalty - budget)), by a loop over the penalties that were logged; it stops at 0."""
     agent, batch = make("deflow", dual="relu", dual_rate=2.0, multiplier=0.02, budget=0.05), some_batch()
     wanted = 0.02
     for step in range(4):
@@ -457,7 +457,7 @@ def test_settings_are_checked_before_anything_is_built(settings, sentence):
 
 
 class Curved(metrics.Metric):
-    """A metric that reads a matrix for each action off the velocity's Jacobian (E28), as another reader of this book might add."""
+    """A metric that reads a matrix for each action off the velocity's Jacobian (E28), as a reader might add one."""
 
     reads: ClassVar[str] = "matrices"
     needs_divergence: ClassVar[bool] = False
