@@ -222,6 +222,7 @@ def test_a_run_folder_belongs_to_one_process_until_it_ends(loaded):
                 assert time.monotonic() < end
     finally:
         other.kill()
+        other.communicate()
 
 
 def say(capsys, *words):

@@ -191,7 +191,7 @@ class TestSecondOrder:
         bare = {"damping": 0.0, "trace_normalized": False}
         pairs = ((Fisher(pooled=False, **bare), transport.kl_fisher), (FisherRao(**bare), transport.kl_second_order))
         for metric, kl in pairs:
-            half = float(jnp.mean(metric.cost(delta, spread, base.scores[0]))) / 2
+            half = float(jnp.mean(metric.cost(delta, spread, base.readings[0]))) / 2
             assert half == pytest.approx(compiled(kl, moves, mixture, nodes), rel=budget("closed_form"))
 
 
@@ -375,8 +375,8 @@ class TestPushforward:
 class TestBase:
     def test_from_a_density(self, mixture):
         base = transport.base_from_density(mixture, 7, key=jr.key(0))
-        assert (base.observations.shape, base.actions.shape, base.scores.shape) == ((1, 0), (1, 7, 2), (1, 7, 2))
-        np.testing.assert_allclose(base.scores[0], jax.vmap(mixture.score)(base.actions[0]), rtol=1e-10)
+        assert (base.observations.shape, base.actions.shape, base.readings.shape) == ((1, 0), (1, 7, 2), (1, 7, 2))
+        np.testing.assert_allclose(base.readings[0], jax.vmap(mixture.score)(base.actions[0]), rtol=1e-10)
 
     def test_from_a_flow(self, budget):
         """States of a conditional flow each have their own actions, by E3, and the scores their metric asks for."""
@@ -394,17 +394,17 @@ class TestBase:
         states = jnp.array([[0.5, -0.5], [-0.3, 0.2], [0.0, 0.0]], jnp.float32)
         options = {"steps": 200}
         base = transport.base_from_flow(Follows(), Fisher(t=0.8), states, 500, key=jr.key(1), **options)
-        assert (base.actions.shape, base.scores.shape) == ((3, 500, 2), (3, 500, 2))
+        assert (base.actions.shape, base.readings.shape) == ((3, 500, 2), (3, 500, 2))
         # the noise in every action, and (through E5 and E1) the noise at which its score was read
         starts = np.asarray(base.actions - states[:, None]) / 0.1
-        points = 0.8 * states[:, None] - base.scores * (0.8**2 * 0.01 + 0.2**2)
+        points = 0.8 * states[:, None] - base.readings * (0.8**2 * 0.01 + 0.2**2)
         for noise in (starts, np.asarray(points - 0.8 * base.actions) / 0.2):
             np.testing.assert_allclose(noise.std(axis=1), 1, atol=0.15)
             products = noise * np.roll(noise, 1, axis=0)  # fresh in every state
             for draws in (noise, products):
                 assert np.max(np.abs(draws.mean(axis=1))) < budget("standard_errors") / np.sqrt(500)
         l2 = transport.base_from_flow(Follows(), L2(), states, 5, key=jr.key(1), clip=True)
-        np.testing.assert_array_equal(l2.scores, np.zeros((3, 5, 2)))
+        assert l2.readings is None
         assert np.max(np.abs(l2.actions)) <= 1
 
 
@@ -538,7 +538,7 @@ class TestFit:
         return np.asarray(moves.delta.by), history
 
     def matrix(self):
-        return np.asarray(metrics.fisher_matrix(self.base.scores[0]))
+        return np.asarray(metrics.fisher_matrix(self.base.readings[0]))
 
     def test_fixed_multiplier(self, budget):
         """max g . delta - lambda delta^T F delta / d is at delta = d F^-1 g / (2 lambda)."""
@@ -652,10 +652,10 @@ class TestFit:
         ("change", "match"),
         [
             ({"actions": np.full((1, 400, 2), np.nan)}, "takes finite base actions; 800 of 800"),
-            ({"scores": np.full((1, 400, 2), np.inf)}, "takes finite scores; 800 of 800"),
+            ({"readings": np.full((1, 400, 2), np.inf)}, "takes finite readings; 800 of 800"),
             ({"observations": np.full((1, 1), np.nan)}, "takes finite observations; 1 of 1"),
             ({"actions": np.zeros((400, 2))}, r"takes base actions of shape \(n, n, n\); got shape \(400, 2\)"),
-            ({"scores": np.zeros((1, 1, 2))}, r"takes scores of shape \(1, 400, 2\); got shape \(1, 1, 2\)"),
+            ({"readings": np.zeros((1, 1, 2))}, r"takes readings of shape \(1, 400, 2\); got shape \(1, 1, 2\)"),
             ({"observations": np.zeros((2, 0))}, r"takes observations of shape \(1, n\); got shape \(2, 0\)"),
         ],
     )

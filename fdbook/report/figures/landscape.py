@@ -9,6 +9,7 @@ column is no method: it is E25, the best of all distributions, computed cell by 
 """
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt

@@ -5,10 +5,11 @@ it (E19), as its released code computes it (E20), with the exact score (E21), an
 else differs: every metric sees the same states, the same base actions of each, and the same clip of the gradients.
 
 What a metric reads off the flow comes for free by default: the flow's own Euler steps, which every base action passes anyway,
-evaluate the velocity at t = (T - 1) / T, and E5 or E7 reads the score there. The points follow p_t as the steps model it, and ten
-of them keep 0.55 to 0.72 of a Gaussian's variance: the matrices are a little too stiff. A batch of B states becomes B / K states
-with K actions each, so that the K readings of a state cost nothing. The released code's way, a state for each row and K fresh
-samples of it at perturbed times, is `actions_per_state=1, fisher_samples="fresh"`.
+evaluate the velocity at t = (T - 1) / T, and E5 or E7 reads the score there. The points follow p_t only as the steps model it:
+for an exact Gaussian velocity ten of them keep 0.77 of its variance at a width of 0.3, and 0.98 at 0.03, so that the scores
+belong to a wider law than the points. A batch of B states becomes B / K states with K actions each, so that the K readings of a
+state cost nothing. The released code's way, a state for each row and K fresh samples of it at perturbed times, is
+`actions_per_state=1, fisher_samples="fresh"`.
 """
 
 import dataclasses
@@ -56,7 +57,10 @@ class DecoratedSettings(base.Settings):
     normalise_value: bool = True
     """Whether the value in the actor's loss is divided by its mean absolute value."""
     actions_per_state: int = 4
-    """Base actions of each state of the actor's batch, which then has batch_size / actions_per_state states."""
+    """Base actions of each state of the actor's batch, which then has batch_size / actions_per_state states. More of them make
+    a pooled matrix better, fewer the actor's gradient quieter: in the medium point maze, batch 256, the noise of the exact
+    metric's gradient is 1, 1.15, 1.35, 1.6 and 1.9 for 1, 2, 4, 8 and 16 of them, the error of a matrix 0.94, 0.81, 0.66, 0.53
+    and 0.40 of its size."""
     fisher_samples: str = "trajectory"
     """Where readings come from: "trajectory" (the flow's own steps) or "fresh" (new samples, noised to the metric's times)."""
     fisher_count: int = 8
