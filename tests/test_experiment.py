@@ -167,6 +167,15 @@ def test_seeds_act_for_themselves_and_episodes_differ(trained):
     assert not np.array_equal(observations[0], observations[1])
 
 
+@pytest.mark.parametrize("name", ["cube-single", "pointmaze-medium", "scene", "D4RL/pointmaze/umaze-v2"])
+def test_no_warning_of_gymnasium_reaches_the_reader(name):
+    """Warnings are errors in these tests: an environment is made, reset twice and stepped without one."""
+    with loading.environment(find_task(name)) as environment:
+        for seed in (0, 1):
+            environment.reset(seed=seed)
+        environment.step(environment.action_space.sample())
+
+
 def test_an_evaluation_can_be_stopped(trained):
     environments = [loading.environment(trained.task) for _ in range(2)]
     asked = iter([False] * 5 + [True] * 5)

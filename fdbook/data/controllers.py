@@ -24,6 +24,11 @@ __all__ = ["CONTROLLERS", "Controller", "environment", "episode", "read"]
 
 COORDINATE_NOISE = np.array([0.05, 0.05, 0.05, 0.3, 1.0])
 """What a noise of 1 means for each coordinate of the arm's plans: meters, radians, the gripper's opening (OGBench's values)."""
+STACKING = {"cube-double": (0.0, 0.25), "cube-triple": (0.05, 0.35), "cube-quadruple": (0.1, 0.5)}
+LEAST_MOVE, LARGEST_NOISE, RANDOM_ACTIONS = 0.4, 0.1, {"cube": 0.1, "scene": 0.1, "puzzle": 0.2}
+ACTION_NOISE = np.array([1.0, 1.0, 1.0, 3.0, 10.0])
+"""OGBench's noisy sets: the least length of a controller's move; an episode's noise is uniform up to the largest, times these for
+each coordinate; and the share of actions that are random."""
 TICK = 100
 
 
@@ -122,10 +127,11 @@ def _plans(dataset, options):
 
 
 def _stacking(dataset) -> float:
-    """The chance that a cube's next target is on another cube: drawn once for an episode of two cubes."""
+    """The chance that a cube's next target is on another cube: drawn once for an episode of several cubes."""
     if dataset.family != "cube":
         return 0.5
-    return 0.0 if "single" in dataset.environment else np.random.uniform(0, 0.25)  # noqa: NPY002
+    name = dataset.environment.removeprefix("visual-").removesuffix("-v0")
+    return 0.0 if name == "cube-single" else np.random.uniform(*STACKING[name])  # noqa: NPY002
 
 
 def _arm_play(dataset, environment, seed: int, dose) -> Iterator[tuple]:
@@ -144,6 +150,48 @@ def _arm_play(dataset, environment, seed: int, dose) -> Iterator[tuple]:
             observation, info = environment.unwrapped.set_new_target(p_stack=stacking)
             oracle = oracles[info["privileged/target_task"]]
             oracle.reset(observation, info)
+
+
+def _markov_oracles(dataset, environment):
+    """The closed-loop controller for each kind of thing that the arm can be told to do."""
+    from ogbench.manipspace.oracles.markov import button_markov, cube_markov, drawer_markov, window_markov
+
+    options = {"env": environment, "min_norm": LEAST_MOVE}
+    if dataset.family == "cube":
+        return {"cube": cube_markov.CubeMarkovOracle(**options)}
+    if dataset.family == "puzzle":
+        return {"button": button_markov.ButtonMarkovOracle(**options, gripper_always_closed=True)}
+    return {
+        "cube": cube_markov.CubeMarkovOracle(**options, max_step=100),
+        "button": button_markov.ButtonMarkovOracle(**options),
+        "drawer": drawer_markov.DrawerMarkovOracle(**options),
+        "window": window_markov.WindowMarkovOracle(**options),
+    }
+
+
+def _arm_noisy(dataset, environment, seed: int, dose) -> Iterator[tuple]:
+    """Does one random thing after another in closed loop, with the noise of the episode on every action, and some at random."""
+    oracles = _markov_oracles(dataset, environment)
+    observation, info = environment.reset(seed=seed)
+    stacking = _stacking(dataset)
+    noise = np.random.uniform(0, LARGEST_NOISE) * ACTION_NOISE  # noqa: NPY002
+    oracle = oracles[info["privileged/target_task"]]
+    oracle.reset(observation, info)
+    over = False
+    while not over:
+        if np.random.rand() < RANDOM_ACTIONS[dataset.family]:  # noqa: NPY002
+            action = np.random.uniform(-1, 1, len(noise))  # noqa: NPY002
+        else:
+            action = np.asarray(oracle.select_action(observation, info)) + np.random.normal(0, noise)  # noqa: NPY002
+        before, action = observation, np.clip(action, -1, 1).astype(np.float32)
+        observation, _, _, over, info = environment.step(action)
+        yield before, action, info
+        if (
+            oracle.done
+        ):  # as in OGBench's script, the first step towards a new target still sees the info of the last one
+            seen, told = environment.unwrapped.set_new_target(p_stack=stacking)
+            oracle = oracles[told["privileged/target_task"]]
+            oracle.reset(seen, told)
 
 
 def _maze_environment(dataset):
@@ -181,7 +229,14 @@ def _maze_play(dataset, environment, seed: int, dose) -> Iterator[tuple]:
 
 
 _ON_THE_ARM, _IN_A_MAZE = Controller(_arm_environment, _arm_play), Controller(_maze_environment, _maze_play)
-CONTROLLERS = {"cube": _ON_THE_ARM, "scene": _ON_THE_ARM, "puzzle": _ON_THE_ARM, "maze": _IN_A_MAZE}
+_NOISY_ARM = Controller(_arm_environment, _arm_noisy)
+CONTROLLERS = {
+    "cube": _ON_THE_ARM,
+    "scene": _ON_THE_ARM,
+    "puzzle": _ON_THE_ARM,
+    "noisy-arm": _NOISY_ARM,
+    "maze": _IN_A_MAZE,
+}
 
 
 def environment(dataset: DataSet):

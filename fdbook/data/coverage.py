@@ -11,7 +11,7 @@ from fdbook.data.tasks import DataSet
 __all__ = ["of_arm", "of_maze", "plane"]
 
 BINS = 60
-CUBES = {"cube-single": 1, "cube-double": 2, "scene": 1}
+CUBES = {"cube-single": 1, "cube-double": 2, "cube-triple": 3, "cube-quadruple": 4, "scene": 1}
 HAND = "hand"
 
 

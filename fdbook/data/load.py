@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,20 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
     `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Raises
     ValueError for a task without an environment: logs alone are judged by `fdbook.rl.offline_evaluation`.
     """
-    return sources.of(task.dataset).environment(task, folder, render_mode=render_mode)
+    return _quiet(sources.of(task.dataset).environment(task, folder, render_mode=render_mode))
+
+
+def _quiet(environment):
+    """The environment without what gymnasium says of the precision of its spaces, at every reset."""
+    reset = environment.reset
+
+    def quietly(*, seed=None, options=None):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+            return reset(seed=seed, options=options)
+
+    environment.reset = quietly
+    return environment
 
 
 def score(task: Task, returns: float | np.ndarray, successes: float | np.ndarray) -> np.ndarray:

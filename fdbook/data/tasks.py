@@ -11,7 +11,7 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from fdbook.data.definitions import DataSet, Task
 
@@ -21,45 +21,69 @@ __all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recorda
 PIXELS = (64, 64, 3)
 THIRDS = {1_000_000: (800_000, 900_000, 1_000_000), 500_000: (300_000, 400_000, 500_000)}
 
-# world: observations, actions, (qpos, qvel, buttons), rows, episodes, horizon, parts, default task, controller, what is shown
+
+class World(NamedTuple):
+    """A world of OGBench, as its data sets and tasks share it."""
+
+    observation: int
+    """Width of an observation of states."""
+    action: int
+    simulator: tuple[int, int, int]
+    """Widths of qpos, qvel and the states of buttons."""
+    rows: int
+    """Rows of a recorded episode."""
+    episodes: int
+    """Training episodes of the published sets."""
+    horizon: int
+    """Steps of an evaluation."""
+    parts: int
+    """Parts of a goal, each of which the reward counts."""
+    default: int
+    """The task that is meant without a number."""
+    controller: str | None
+    what: str
+
+
+ANT, HUMANOID, WALKER = (15, 14, 0), (28, 27, 0), "a four-legged walker"
 OGBENCH = {
-    "antmaze-large": (29, 8, (15, 14, 0), 1001, 1000, 1000, 1, 1, None, "a four-legged walker in a large maze"),
-    "antmaze-giant": (29, 8, (15, 14, 0), 2001, 500, 1000, 1, 1, None, "a four-legged walker in a giant maze"),
-    "humanoidmaze-medium": (69, 21, (28, 27, 0), 2001, 1000, 2000, 1, 1, None, "a humanoid in a medium maze"),
-    "humanoidmaze-large": (69, 21, (28, 27, 0), 2001, 1000, 2000, 1, 1, None, "a humanoid in a large maze"),
-    "antsoccer-arena": (42, 8, (22, 20, 0), 1001, 1000, 1000, 1, 4, None, "a four-legged walker that dribbles a ball"),
-    "cube-single": (28, 5, (21, 20, 0), 1001, 1000, 200, 1, 2, "cube", "a robot arm that carries one cube about"),
-    "cube-double": (37, 5, (28, 26, 0), 1001, 1000, 500, 2, 2, "cube", "a robot arm that carries and stacks two cubes"),
-    "scene": (
-        40,
-        5,
-        (25, 24, 2),
-        1001,
-        1000,
-        750,
-        5,
-        2,
-        "scene",
-        "a robot arm with a cube, buttons, drawer and window",
+    "antmaze-large": World(29, 8, ANT, 1001, 1000, 1000, 1, 1, None, f"{WALKER} in a large maze"),
+    "antmaze-giant": World(29, 8, ANT, 2001, 500, 1000, 1, 1, None, f"{WALKER} in a giant maze"),
+    "humanoidmaze-medium": World(69, 21, HUMANOID, 2001, 1000, 2000, 1, 1, None, "a humanoid in a medium maze"),
+    "humanoidmaze-large": World(69, 21, HUMANOID, 2001, 1000, 2000, 1, 1, None, "a humanoid in a large maze"),
+    "antsoccer-arena": World(42, 8, (22, 20, 0), 1001, 1000, 1000, 1, 4, None, f"{WALKER} that dribbles a ball"),
+    "cube-single": World(28, 5, (21, 20, 0), 1001, 1000, 200, 1, 2, "cube", "a robot arm that carries one cube about"),
+    "cube-double": World(
+        37, 5, (28, 26, 0), 1001, 1000, 500, 2, 2, "cube", "a robot arm that carries and stacks two cubes"
     ),
-    "puzzle-3x3": (
-        55,
-        5,
-        (23, 23, 9),
-        1001,
-        1000,
-        500,
-        9,
-        4,
-        "puzzle",
-        "a robot arm that presses 9 lights-out buttons",
+    "cube-triple": World(
+        46, 5, (35, 32, 0), 1001, 3000, 1000, 3, 2, "cube", "a robot arm that carries and stacks three cubes"
     ),
-    "puzzle-4x4": (83, 5, (30, 30, 16), 1001, 1000, 500, 16, 4, "puzzle", "a robot arm that presses 16 such buttons"),
-    "pointmaze-medium": (2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a medium maze"),
-    "pointmaze-large": (2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a large maze"),
-    "pointmaze-giant": (2, 2, (2, 2, 0), 2001, 500, 1000, 1, 1, "maze", "a point that walks a giant maze"),
+    "cube-quadruple": World(
+        55, 5, (42, 38, 0), 1001, 5000, 1000, 4, 2, "cube", "a robot arm that carries and stacks four cubes"
+    ),
+    "scene": World(
+        40, 5, (25, 24, 2), 1001, 1000, 750, 5, 2, "scene", "a robot arm with a cube, buttons, drawer and window"
+    ),
+    "puzzle-3x3": World(
+        55, 5, (23, 23, 9), 1001, 1000, 500, 9, 4, "puzzle", "a robot arm that presses 9 lights-out buttons"
+    ),
+    "puzzle-4x4": World(
+        83, 5, (30, 30, 16), 1001, 1000, 500, 16, 4, "puzzle", "a robot arm that presses 16 such buttons"
+    ),
+    "puzzle-4x5": World(
+        99, 5, (34, 34, 20), 1001, 3000, 1000, 20, 2, "puzzle", "a robot arm that presses 20 such buttons"
+    ),
+    "puzzle-4x6": World(
+        115, 5, (38, 38, 24), 1001, 5000, 1000, 24, 2, "puzzle", "a robot arm that presses 24 such buttons"
+    ),
+    "pointmaze-medium": World(2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a medium maze"),
+    "pointmaze-large": World(2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a large maze"),
+    "pointmaze-giant": World(2, 2, (2, 2, 0), 2001, 500, 1000, 1, 1, "maze", "a point that walks a giant maze"),
 }
-VISUAL = ("cube-single", "cube-double", "scene", "puzzle-3x3", "puzzle-4x4")
+ARMS = tuple(name for name, world in OGBENCH.items() if world.controller in ("cube", "scene", "puzzle"))
+"""Worlds of the robot arm: each has a play and a noisy set, with states and with pictures."""
+UNPUBLISHED = ("cube-triple", "cube-quadruple", "puzzle-4x5", "puzzle-4x6", "pointmaze")
+"""Worlds that the papers do not have; nor have they the noisy sets. Those have the settings of their family."""
 
 # the papers' discount, aggregation, FQL alpha and budget
 SETTINGS = {
@@ -72,6 +96,8 @@ SETTINGS = {
     "puzzle": (0.99, "mean", 1000.0, 0.005),
     "visual-cube-single": (0.99, "mean", 300.0, 0.001),
     "visual-cube-double": (0.99, "mean", 100.0, 0.001),
+    "visual-cube-triple": (0.99, "mean", 100.0, 0.001),
+    "visual-cube-quadruple": (0.99, "mean", 100.0, 0.001),
     "visual-scene": (0.99, "mean", 100.0, 0.001),
     "visual-puzzle": (0.99, "mean", 300.0, 0.005),
     # ours: goals are 150 steps away; a million rows go everywhere in every direction, so that the box may bind before the budget
@@ -127,23 +153,29 @@ ANT = " Settings of the old D4RL do not carry over to it (Minari issue 296)."
 
 
 def _ogbench_sets() -> Iterator[DataSet]:
-    """OGBench's data sets with states, then those with pictures."""
-    for prefix, worlds in (("", OGBENCH), ("visual-", VISUAL)):
-        for world in worlds:
-            width, action, (qpos, qvel, buttons), rows, episodes, *_, controller, what = OGBENCH[world]
-            kind = "play" if controller not in (None, "maze") else "navigate"
-            seen = f"{width} observations" if not prefix else "64 x 64 pictures"
-            yield DataSet(
-                name=f"ogbench/{prefix}{world}-{kind}",
-                environment=f"{prefix}{world}-v0",
-                observation=PIXELS if prefix else (width,),
-                action=action,
-                steps=rows,
-                episodes=episodes,
-                controller=controller,
-                simulator={"qpos": qpos, "qvel": qvel} | ({"button_states": buttons} if buttons else {}),
-                description=f"{what} ({seen}, {action} actions)",
-            )
+    """OGBench's data sets: play and navigate with states, play with pictures, then the noisy ones."""
+    yield from (_ogbench_set(name, "", "play" if name in ARMS else "navigate") for name in OGBENCH)
+    yield from (_ogbench_set(name, "visual-", "play") for name in ARMS)
+    yield from (_ogbench_set(name, prefix, "noisy") for prefix in ("", "visual-") for name in ARMS)
+
+
+def _ogbench_set(name: str, prefix: str, kind: str) -> DataSet:
+    """A data set of a world: with states or, by the prefix, pictures, and of a kind."""
+    world = OGBENCH[name]
+    qpos, qvel, buttons = world.simulator
+    seen = f"{world.observation} observations" if not prefix else "64 x 64 pictures"
+    more = "; closed-loop control with noise, some actions at random" if kind == "noisy" else ""
+    return DataSet(
+        name=f"ogbench/{prefix}{name}-{kind}",
+        environment=f"{prefix}{name}-v0",
+        observation=PIXELS if prefix else (world.observation,),
+        action=world.action,
+        steps=world.rows,
+        episodes=world.episodes,
+        controller="noisy-arm" if kind == "noisy" else world.controller,
+        simulator={"qpos": qpos, "qvel": qvel} | ({"button_states": buttons} if buttons else {}),
+        description=f"{world.what}{more} ({seen}, {world.action} actions)",
+    )
 
 
 def _d4rl_sets() -> Iterator[DataSet]:
@@ -176,27 +208,27 @@ def _ogbench_tasks() -> Iterator[Task]:
     for dataset in DATASETS.values():
         if dataset.benchmark != "ogbench":
             continue
-        world = dataset.environment.removesuffix("-v0")
-        *_, horizon, parts, default, _, _ = OGBENCH[world.removeprefix("visual-")]
-        ours, updates = world.startswith("pointmaze"), 500_000 if dataset.pixels else 1_000_000
-        group = "ogbench-pixels" if dataset.pixels else "ogbench-pointmaze" if ours else "ogbench-state"
+        name = dataset.environment.removesuffix("-v0")
+        world, updates = OGBENCH[name.removeprefix("visual-")], 500_000 if dataset.pixels else 1_000_000
+        kind = "pixels" if dataset.pixels else "pointmaze" if name.startswith("pointmaze") else "state"
+        ours = dataset.controller == "noisy-arm" or name.removeprefix("visual-").startswith(UNPUBLISHED)
         for number in (1,) if dataset.pixels else (1, 2, 3, 4, 5):
-            name = f"{dataset.name.removeprefix('ogbench/')}-singletask-task{number}-v0"
+            full = f"{dataset.name.removeprefix('ogbench/')}-singletask-task{number}-v0"
             yield Task(
-                name=name,
-                group=group,
+                name=full,
+                group=f"ogbench-{kind}",
                 dataset=dataset,
-                environment=f"{world}-singletask-task{number}-v0",
-                horizon=horizon,
-                parts=parts,
+                environment=f"{name}-singletask-task{number}-v0",
+                horizon=world.horizon,
+                parts=world.parts,
                 success_ends=True,
                 updates=updates,
                 evaluations=THIRDS[updates],
                 score="success",
-                default=number == default,
+                default=number == world.default,
                 frame_stack=3 if dataset.pixels else 1,
-                published=None if ours else name,
-                **_settings(world),
+                published=None if ours else full,
+                **_settings(name),
             )
 
 
