@@ -49,16 +49,27 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
 
 
 def _quiet(environment):
-    """The environment without what gymnasium says of the precision of its spaces, at every reset."""
+    """The environment without what gymnasium says of the precision of its spaces, at every reset and every look at them."""
+    import gymnasium
+
     reset = environment.reset
 
     def quietly(*, seed=None, options=None):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+        with _no_precision_warnings():
             return reset(seed=seed, options=options)
 
     environment.reset = quietly
+    if isinstance(environment, gymnasium.Wrapper):
+        with _no_precision_warnings():
+            environment.action_space = environment.action_space  # OGBench's is built anew whenever it is asked for
     return environment
+
+
+@contextlib.contextmanager
+def _no_precision_warnings():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+        yield
 
 
 def score(task: Task, returns: float | np.ndarray, successes: float | np.ndarray) -> np.ndarray:

@@ -251,7 +251,7 @@ def _d4rl_tasks() -> Iterator[Task]:
         elif hand == "pointmaze":
             _, horizon = POINTMAZE[kind.removesuffix("-v2")]
             options |= {"horizon": horizon, "parts": 1, "success_ends": True, "reward_shift": -1.0}
-            yield Task(group="d4rl-pointmaze", score="success", **_settings("pointmaze"), **options)
+            yield Task(group="d4rl-pointmaze", score="success", **(_settings("pointmaze") | {"budget": 0.1}), **options)
         else:
             *_, references, alphas = ADROIT[hand]
             source = kind.removesuffix("-v2")

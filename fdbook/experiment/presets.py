@@ -42,7 +42,7 @@ def laptop(task: Task) -> Preset:
     if task.group in LAPTOP_MAZES:
         config = {"width": 64, "depth": 3, "learning_rate": 2e-3, "critics": 4, "tau": 0.05, "flow_steps": 5}
         evaluations = (5_000, 10_000, 15_000, 20_000)
-        config |= {"multiplier": 0.01}
+        config |= {"multiplier": 0.01 if task.group == "ogbench-pointmaze" else 1.0}
         return Preset(20_000, evaluations, config, normalize=True, wavelengths=(8.0, 4.0, 2.0))
     config = {"width": 256, "depth": 3, "learning_rate": 1e-3}
     return Preset(60_000, tuple(range(10_000, 60_001, 10_000)), config)
