@@ -78,8 +78,8 @@ def table(*, recordable_only: bool = False, parts: Sequence[str] = ()) -> str:
     papers = sum(task.settings_from == "papers" for task in tasks.TASKS.values())
     notes = (
         "* can be recorded anew without a download. steps: length of an evaluation episode. target: how the critics are joined. "
-        f"alpha, budget: FQL's weight (E17) and the budget on a displacement (E18). {papers} tasks are the papers'; those of the "
-        "point mazes, and their settings, are ours. D4RL here is Minari's: its scores do not compare with published ones. "
+        f"alpha, budget: FQL's weight (E17) and the budget on a displacement (E18). {papers} tasks are the papers'; the "
+        "others, and their settings, are ours. D4RL here is Minari's: its scores do not compare with published ones. "
         "`fdbook data list NAME` tells all of one data set."
     )
     return "\n".join([*lines, "", *textwrap.wrap(notes, 110)])
