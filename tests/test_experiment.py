@@ -256,6 +256,8 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     code, printed, complaints = say(capsys, "evaluate", "mine", "--episodes", 1, "--set", "candidates=2")
     assert (code, complaints) == (0, "")
     assert "the checkpoint of update 40, 1 episodes" in printed
+    code, _, complaints = say(capsys, "evaluate", "mine", "--video", "a.gif", "--video-seed", 7)
+    assert (code, complaints) == (2, "fdbook: --video-seed takes a seed of the run, one of 0; got 7\n")
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,15 @@ def add_train(commands) -> None:
         ),
     )
     parser.add_argument("task", metavar="TASK", nargs="?", help="a task, as `fdbook data list` names them")
-    parser.add_argument("--agent", metavar="NAME", default="fidec", help="one of those below (default: fidec)")
-    parser.add_argument("--metric", metavar="NAME", help="of fidec, one of those below (default: the preset's)")
     parser.add_argument(
-        "--preset", metavar="NAME", default="laptop", help="sizes, updates and settings (default: laptop)"
+        "--agent", metavar="NAME", default="fidec", help="an agent, as --names lists them (default: fidec)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="of fidec, as --names lists them (default: the preset's)")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        default="laptop",
+        help="sizes, updates and settings, as --names lists them (default: laptop)",
     )
     _add_seeds(parser)
     parser.add_argument("--updates", "--steps", metavar="N", type=whole(1), help="updates (default: the preset's)")
@@ -222,8 +227,17 @@ def add_evaluate(commands) -> None:
     _add_settings(parser, "act with another setting: candidates, refinements")
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run, as `fdbook train` named it")
     parser.add_argument("--episodes", metavar="N", type=whole(1), help="episodes for each seed (default: the run's)")
-    parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of the first seed into a GIF")
+    parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of one seed into a GIF")
+    parser.add_argument("--video-episode", metavar="N", type=whole(0), default=0, help="which episode (default: 0)")
+    parser.add_argument("--video-seed", metavar="N", type=whole(0), help="which seed of the run (default: its first)")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+
+
+def _place_of(seed: int | None, seeds) -> int:
+    """The place of a seed among those of a run."""
+    if seed is not None and seed not in seeds:
+        raise Misuse(f"--video-seed takes a seed of the run, one of {', '.join(map(str, seeds))}; got {seed}")
+    return 0 if seed is None else seeds.index(seed)
 
 
 def _evaluate(arguments):
@@ -237,6 +251,7 @@ def _evaluate(arguments):
     if arguments.video is not None:
         check_writable(arguments.video.parent)
     run = experiment.open_run(arguments.run_folder)
+    index = _place_of(arguments.video_seed, run.spec.seeds)
     config, of_metric = _settings(arguments)
     if of_metric:
         raise Misuse("evaluate takes settings of acting; a metric is one of training")
@@ -252,5 +267,5 @@ def _evaluate(arguments):
         row = "".join(f"{found[name][i]:10.1f}" for name in ("score", "success", "return", "length"))
         print(f"  {seed:>4}{row}")
     if arguments.video is not None:
-        success = run.film(arguments.video)
+        success = run.film(arguments.video, episode=arguments.video_episode, index=index)
         print(f"Filmed into {arguments.video} ({'a success' if success else 'no success'}).")

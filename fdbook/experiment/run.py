@@ -106,18 +106,22 @@ def train(
     which another process trains; and what `fdbook.data.load.load` and `fdbook.rl.train.train` raise.
     """
     folder = None if folder is None else Path(folder)
+    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
     with _alone(folder):
-        loaded = _load(spec) if loaded is None else _prepared(loaded, spec)
-        data = loaded.train
-        record = records.Record(spec.to_dict(), _about_data(loaded))
-        record.progress.about = records.about()
-        stacked = _init(spec, data.observation_shape, data.action_dim)
-        options = {"episodes": spec.episodes, "normalizer": data.normaliser}
-        options |= {"data": data, "held_out": loaded.validation}
-        with environments(spec.task, len(spec.seeds), spec.episodes) as get:
-            how = judge(spec.task, get, spec.seeds, progress=progress, **options)
-            rest = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
-            stacked = engine.train(stacked, data, record, folder=folder, evaluate=how, **rest)
+        return _trained(spec, _load(spec) if loaded is None else _prepared(loaded, spec), folder, options)
+
+
+def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[str, Any]) -> Run:
+    """The run of a specification on data that are prepared, evaluated on the way."""
+    data = loaded.train
+    record = records.Record(spec.to_dict(), _about_data(loaded))
+    record.progress.about = records.about()
+    stacked = _init(spec, data.observation_shape, data.action_dim)
+    judged = {"episodes": spec.episodes, "normalizer": data.normaliser, "progress": options["progress"]}
+    judged |= {"data": data, "held_out": loaded.validation}
+    with environments(spec.task, len(spec.seeds), spec.episodes) as get:
+        how = judge(spec.task, get, spec.seeds, **judged)
+        stacked = engine.train(stacked, data, record, folder=folder, evaluate=how, **options)
     return Run(spec, record, stacked, record.done, data.normaliser)
 
 
