@@ -1,8 +1,8 @@
 """The scripted controllers that come with the environments, each playing whole episodes into arrays.
 
-OGBench's robot arm follows plans with correlated noise, its point walks along shortest paths with noise on every step, as in
-the published data. An episode depends on its seeds alone: NumPy's global generator, which environments and controllers draw
-from, is seeded for it.
+OGBench's robot arm follows plans with correlated noise or, for the noisy sets, acts in closed loop with noise and some random
+actions; its point walks along shortest paths with noise on every step; all as in the published data. An episode depends on
+its seeds alone: NumPy's global generator, which environments and controllers draw from, is seeded for it.
 """
 
 import contextlib
@@ -186,9 +186,7 @@ def _arm_noisy(dataset, environment, seed: int, dose) -> Iterator[tuple]:
         before, action = observation, np.clip(action, -1, 1).astype(np.float32)
         observation, _, _, over, info = environment.step(action)
         yield before, action, info
-        if (
-            oracle.done
-        ):  # as in OGBench's script, the first step towards a new target still sees the info of the last one
+        if oracle.done:  # as in OGBench's script, the next action still sees the info of the last target
             seen, told = environment.unwrapped.set_new_target(p_stack=stacking)
             oracle = oracles[told["privileged/target_task"]]
             oracle.reset(seen, told)

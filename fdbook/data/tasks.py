@@ -85,7 +85,8 @@ ARMS = tuple(name for name, world in OGBENCH.items() if world.controller in ("cu
 UNPUBLISHED = ("cube-triple", "cube-quadruple", "puzzle-4x5", "puzzle-4x6", "pointmaze")
 """Worlds that the papers do not have; nor have they the noisy sets. Those have the settings of their family."""
 
-# the papers' discount, aggregation, FQL alpha and budget
+# the papers' discount, aggregation, FQL alpha and budget; an arm's unpublished sets and worlds have those of their family, and
+# with pictures, larger cubes those of two cubes: our choice
 SETTINGS = {
     "antmaze-large": (0.99, "min", 10.0, 0.01),
     "antmaze-giant": (0.995, "min", 10.0, 0.01),

@@ -1,5 +1,6 @@
 """The registry against the environments themselves, and against the protocol that the papers share."""
 
+import dataclasses
 import warnings
 
 import gymnasium
@@ -20,7 +21,8 @@ pytestmark = [
 ]
 gymnasium.register_envs(gymnasium_robotics)
 
-STATES = [name for name, dataset in DATASETS.items() if not dataset.pixels]
+NOISY = [name for name in DATASETS if name.endswith("-noisy")]
+STATES = [name for name, dataset in DATASETS.items() if not dataset.pixels and name not in NOISY]
 PICTURES = [name for name, dataset in DATASETS.items() if dataset.pixels]
 
 
@@ -76,6 +78,61 @@ def test_the_default_task_is_that_of_the_environment(name):
         assert environment.unwrapped.cur_task_id == int(default.environment[-4])
 
 
+def test_the_noisy_sets_are_those_of_ogbench_and_of_the_worlds_of_their_play_sets():
+    """Their environments are the play sets', which other tests compare; a task that evaluated in another one would fail here."""
+    worlds = ["cube-single", "cube-double", "cube-triple", "cube-quadruple", "scene"]
+    worlds += ["puzzle-3x3", "puzzle-4x4", "puzzle-4x5", "puzzle-4x6"]
+    assert sorted(NOISY) == sorted(f"ogbench/{prefix}{world}-noisy" for prefix in ("", "visual-") for world in worlds)
+    for name in NOISY:
+        noisy, play = find(name), find(name.replace("-noisy", "-play"))
+        own = {"name": play.name, "controller": play.controller, "description": play.description}
+        assert dataclasses.replace(noisy, **own) == play
+        assert (
+            len({noisy.stem, noisy.controller, noisy.description} & {play.stem, play.controller, play.description}) == 0
+        )
+        for task, other in zip(tasks_of(name), tasks_of(play.name), strict=True):
+            assert task.name == other.name.replace("-play-", "-noisy-")
+            assert (task.published, task.settings_from) == (None, "ours")
+            own = {key: getattr(other, key) for key in ("name", "dataset", "published", "hyperparameters")}
+            assert dataclasses.replace(task, **own) == other
+
+
+def test_published_sizes():
+    """As in the commands that OGBench generates its arms' data with: episodes of 1001 rows, more of them in larger worlds."""
+    larger = {"cube-triple": 3000, "cube-quadruple": 5000, "puzzle-4x5": 3000, "puzzle-4x6": 5000}
+    for dataset in DATASETS.values():
+        if dataset.benchmark == "ogbench" and dataset.family != "maze":
+            world = dataset.environment.removeprefix("visual-").removesuffix("-v0")
+            assert (dataset.steps, dataset.episodes) == (1001, larger.get(world, 1000))
+
+
+@pytest.mark.parametrize("prefix", ["", "visual-"])
+@pytest.mark.parametrize(
+    ("world", "family"),
+    [
+        ("cube-triple", "cube-double"),
+        ("cube-quadruple", "cube-double"),
+        ("puzzle-4x5", "puzzle-4x4"),
+        ("puzzle-4x6", "puzzle-4x4"),
+    ],
+)
+def test_larger_worlds_have_the_settings_of_their_family(prefix, world, family):
+    task, known = (find_task(f"{prefix}{name}-play-singletask-task1") for name in (world, family))
+    assert (task.published, task.settings_from, known.settings_from) == (None, "ours", "papers")
+    shared = (
+        "discount",
+        "aggregation",
+        "fql_alpha",
+        "budget",
+        "updates",
+        "evaluations",
+        "group",
+        "score",
+        "frame_stack",
+    )
+    assert [getattr(task, key) for key in shared] == [getattr(known, key) for key in shared]
+
+
 @pytest.mark.parametrize("size", ["medium", "large", "giant"])
 def test_at_the_goal_of_a_maze_the_reward_is_0_and_the_episode_ends(size):
     task = find_task(f"pointmaze-{size}-navigate-singletask")
@@ -86,7 +143,9 @@ def test_at_the_goal_of_a_maze_the_reward_is_0_and_the_episode_ends(size):
     assert (reward, terminated) == (0, True)
 
 
-@pytest.mark.parametrize("name", ["cube-single", "cube-double", "scene", "puzzle-3x3", "puzzle-4x4"])
+@pytest.mark.parametrize(
+    "name", [name.removeprefix("ogbench/").removesuffix("-play") for name in STATES if "-play" in name]
+)
 def test_where_all_parts_are_met_the_reward_is_0_and_otherwise_at_least_minus_parts(name):
     task = find_task(f"{name}-play-singletask")
     with gymnasium.make(task.environment) as environment:
