@@ -161,7 +161,7 @@ def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_k
     assert (loaded.source, loaded.validation) == ("own", None)
     assert data.observation_shape == task.dataset.observation
     settings = {"width": 8, "depth": 1, "batch_size": 4, "flow_steps": 2}
-    make = agents.make("bc", None)
+    make = agents.make("bc")
     record = records.Record(
         task=task.name, agent="bc", metric=None, preset="laptop", settings=settings, seeds=[0, 1], steps=3,
         evaluations=[3], episodes=2, data={}, about=records.about(),
