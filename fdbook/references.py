@@ -292,7 +292,7 @@ EQUATIONS: dict[str, Equation] = {
             "E23",
             "dual ascent: the multiplier that keeps a budget, as the released code learns it and as the paper writes it",
             r"L_{\mathrm{dual}} = -\log \alpha \cdot \operatorname{sg}(\text{penalty} - \text{budget}) \qquad "
-            r"\lambda \leftarrow \max(0, \lambda + \eta\, (\text{penalty} - \text{budget}))",
+            r"\lambda \gets \max(0, \lambda + \eta\, (\text{penalty} - \text{budget}))",
             "fidec-code",
         ),
         Equation(

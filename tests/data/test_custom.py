@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fdbook import experiment
 from fdbook.data import custom, spaces, summary
 from fdbook.data.load import environment, load, score
 from fdbook.data.tasks import TASKS, find_task, task_from_dict
-from fdbook.rl import agents, records, train
-from fdbook.rl.evaluate import evaluate
+from fdbook.experiment import RunSpec
 
 
 CUBE = "ogbench/cube-single-play"
@@ -154,31 +154,32 @@ KINDS = ("npz", "arrays", "minari", "minari dict", "logs", "minari logs")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_kind, kind):
+def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_kind, kind, tmp_path):
+    """And a run on it is opened again, from its own description or, where no file holds the data, with the task in hand."""
     task = every_kind[kind]
     loaded = load(task, normalise=True)
-    data = loaded.train
     assert (loaded.source, loaded.validation) == ("own", None)
-    assert data.observation_shape == task.dataset.observation
-    settings = {"width": 8, "depth": 1, "batch_size": 4, "flow_steps": 2}
-    make = agents.make("bc", None)
-    record = records.Record(
-        task=task.name, agent="bc", metric=None, preset="laptop", settings=settings, seeds=[0, 1], steps=3,
-        evaluations=[3], episodes=2, data={}, about=records.about(),
-    )  # fmt: skip
-    stacked = train.init(make, data.observation_shape, data.action_dim, [0, 1], **settings)
-    stacked = train.train(stacked, data, record, progress=False)
-    assert record.done == 3
+    assert loaded.train.observation_shape == task.dataset.observation
+    config = {"width": 8, "depth": 1, "batch_size": 4, "flow_steps": 2}
+    evaluations = (3,) if task.has_environment else ()
+    spec = RunSpec(task, "bc", seeds=2, updates=3, evaluations=evaluations, episodes=2, normalize=True, config=config)
+    run = experiment.train(spec, tmp_path / "run", loaded=loaded, progress=False, say=lambda sentence: None)
+    assert run.record.done == 3
+    if kind == "arrays":
+        with pytest.raises(ValueError, match="which no file holds: pass the task again"):
+            experiment.open_run(tmp_path / "run")
+    opened = experiment.open_run(tmp_path / "run", task=task if kind in ("arrays", "logs") else None)
+    assert opened.spec.hash == spec.hash
     if not task.has_environment:
         with pytest.raises(ValueError, match=rf"^The task {task.name} is made of logs without an environment"):
             loaded.environment()
+        with pytest.raises(ValueError, match=rf"^The task {task.name} has no environment: nothing can be played"):
+            opened.evaluate()
         return
-    made = [loaded.environment() for _ in range(2)]
-    found = evaluate(stacked, made, [0, 1], episodes=2, normaliser=data.normaliser)
-    assert np.all(found.lengths == min(task.horizon, 200))
-    assert np.all(np.isfinite(score(task, found.returns, found.successes)))
-    for each in made:
-        each.close()
+    found = run.record.scores[0]
+    assert found["length"] == [min(task.horizon, 200)] * 2
+    assert np.all(np.isfinite(found["score"]))
+    assert opened.evaluate(progress=False) == {name: found[name] for name in found if name != "step"}
 
 
 def test_an_npz_file_in_the_layout_of_ogbench(file, logged):

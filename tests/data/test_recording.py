@@ -52,7 +52,12 @@ def rerecord(place):
 
 
 STATES = [name for name, dataset in DATASETS.items() if dataset.benchmark == "ogbench" and dataset.controller]
-STATES = [name for name in STATES if not DATASETS[name].pixels]
+STATES = [name for name in STATES if not DATASETS[name].pixels and DATASETS[name].episodes <= 1000]
+# of the noisy sets and the larger worlds one each: the others differ in sizes, which tests of the registry compare
+STATES = [name for name in STATES if not name.endswith("-noisy")] + [
+    "ogbench/cube-triple-noisy",
+    "ogbench/puzzle-4x5-play",
+]
 
 
 @pytest.mark.parametrize("name", STATES)
@@ -389,8 +394,8 @@ def test_a_disk_that_is_full(recorded, same, tmp_path, start, workers):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"name": "ogbench/cube-singel-play"}, "no data set called .* Did you mean 'ogbench/cube-single-play'?"),
-        ({"name": "cube-single-play"}, "Did you mean 'ogbench/cube-single-play'?"),
+        ({"name": "ogbench/cube-singel-play"}, "no data set called .*; near it are cube-single-play, "),
+        ({"name": "xyz"}, "^There is no data set called 'xyz'. `fdbook data list` names them all.$"),
         ({"name": CUBE, "episodes": 0}, "number of episodes that is a whole number of at least 1; got 0."),
         ({"name": CUBE, "workers": 0}, "number of workers that is a whole number of at least 1; got 0."),
         ({"name": "ogbench/antmaze-giant-navigate"}, "it was made by trained walking policies, which no environment"),
