@@ -19,8 +19,6 @@ OTHERS = {
     "ogbench/scene-play": 2,
     "ogbench/puzzle-3x3-play": 2,
     "ogbench/puzzle-4x4-play": 1,
-    "ogbench/puzzle-4x5-play": 1,
-    "ogbench/cube-triple-noisy": 1,
     "ogbench/pointmaze-large-navigate": 1,
     "ogbench/pointmaze-giant-navigate": 1,
 }

@@ -53,11 +53,8 @@ def rerecord(place):
 
 STATES = [name for name, dataset in DATASETS.items() if dataset.benchmark == "ogbench" and dataset.controller]
 STATES = [name for name in STATES if not DATASETS[name].pixels and DATASETS[name].episodes <= 1000]
-# of the noisy sets and the larger worlds one each: the others differ in sizes, which tests of the registry compare
-STATES = [name for name in STATES if not name.endswith("-noisy")] + [
-    "ogbench/cube-triple-noisy",
-    "ogbench/puzzle-4x5-play",
-]
+# the noisy sets and the larger worlds are read in tests/data/test_noisy_files.py
+STATES = [name for name in STATES if not name.endswith("-noisy")]
 
 
 @pytest.mark.parametrize("name", STATES)
