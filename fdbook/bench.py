@@ -279,7 +279,7 @@ def update_products(name: str, width: int, depth: int, batch: int = 256, steps: 
 def measure_agents() -> list[Row]:
     """Updates at the papers' size, FiDec against FQL, both against the rate of matrix products (best, in turns)."""
     data, (width, depth) = _rows(20_020), PAPER
-    names = {"fql": "an FQL update", "fidec": "a FiDec update, K = 8"}
+    names = {"fql": "an FQL update", "fidec": "a FiDec update, 4 actions a state"}
     works = {name: _work(*_agents(name, width=width, depth=depth), data, AGENT_UPDATES) for name in names}
     flops = {name: AGENT_UPDATES * update_products(name, width, depth) for name in names}
     for shape in PRODUCTS:

@@ -59,7 +59,8 @@ def products(jaxpr):
 def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
     """By hand, and by JAX, which sees every product once the flow's steps are written out."""
 
-    def unrolled(field, features, noises, steps):
+    def unrolled(field, features, noises, steps, *, stage=None):
+        assert stage is None or stage == steps - 1
         x, move = noises, jax.vmap(field, in_axes=(None, 0, 0))
         for k in range(steps):
             last, v = x, move(jnp.float32(k / steps), features, x)

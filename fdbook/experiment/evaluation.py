@@ -11,7 +11,7 @@ from fdbook.data import load
 from fdbook.data.tasks import Task
 from fdbook.rl.agents import Agent
 from fdbook.rl.evaluate import Evaluation, evaluate
-from fdbook.rl.offline_evaluation import offline_evaluate
+from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
 from fdbook.rl.transitions import Normaliser, Transitions
 
 
@@ -67,12 +67,14 @@ def judge(
     normalizer: Normaliser | None,
     data: Transitions | None = None,
     held_out: Transitions | None = None,
+    updates: int | None = None,
     progress: bool = False,
 ) -> Callable:
     """The function `(agents, stopped) -> dict or None` with which a run is evaluated.
 
     Where the task has an environment, it plays episodes there (`scores`). Where it has none, nothing is played: the numbers are
-    those of `fdbook.rl.offline_evaluation.offline_evaluate` on `data` and `held_out` transitions, under their own names.
+    those of `fdbook.rl.offline_evaluation.offline_evaluate` on `data` and `held_out` transitions, under their own names;
+    fitted Q evaluation makes `updates` (None: as many as it does by itself, which is also the most).
     """
 
     def play(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]] | None:
@@ -81,7 +83,10 @@ def judge(
         return None if found is None else scores(task, found)
 
     def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]]:
-        return offline_evaluate(agents, data if held_out is None else held_out, seeds, train=data, key=jr.key(0))
+        most = FittedQ().updates
+        fitted = FittedQ(updates=most if updates is None else min(updates, most))
+        options = {"train": data, "fitted": fitted, "progress": progress, "key": jr.key(0)}
+        return offline_evaluate(agents, data if held_out is None else held_out, seeds, **options)
 
     return play if task.has_environment else estimate
 

@@ -118,7 +118,7 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
     record.progress.about = records.about()
     stacked = _init(spec, data.observation_shape, data.action_dim)
     judged = {"episodes": spec.episodes, "normalizer": data.normaliser, "progress": options["progress"]}
-    judged |= {"data": data, "held_out": loaded.validation}
+    judged |= {"data": data, "held_out": loaded.validation, "updates": spec.updates}
     with environments(spec.task, len(spec.seeds), spec.episodes) as get:
         how = judge(spec.task, get, spec.seeds, **judged)
         stacked = engine.train(stacked, data, record, folder=folder, evaluate=how, **options)
