@@ -291,6 +291,21 @@ def test_wrong_words_get_one_sentence(here, capsys, words, sentence):
     assert complaints.count("\n") == 1
 
 
+def test_settings_of_another_kind_get_one_sentence(here):
+    """In a process of its own, where no type checker stands before the sentence."""
+    code = "from fdbook.cli import main; [main(['train', 'cube-single', '--set', text]) for text in {}]"
+    said = {
+        "width=abc": "Decorated takes a whole number for width; got 'abc'.",
+        "depth=1.5": "Decorated takes a whole number for depth; got 1.5.",
+        "budget=abc": "Decorated takes a number for budget; got 'abc'.",
+        "dual_ascent=1": "Decorated takes true or false for dual_ascent; got 1.",
+        "metric.damping=abc": "Fisher takes a damping of at least 0; got abc.",
+    }
+    command = [sys.executable, "-c", code.format(list(said))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [f"fdbook: {sentence}" for sentence in said.values()]
+
+
 def test_a_run_that_is_not_there_gets_one_sentence(here, capsys):
     code, _, complaints = say(capsys, "evaluate", "nowhere")
     assert (code, complaints) == (1, "fdbook: There is no run record nowhere.\n")

@@ -97,6 +97,8 @@ def _add_data(parser):
         help="data of your own instead of a task: an npz file in OGBench's layout, or a Minari id",
     )
     parser.add_argument("--env", metavar="ID", help="the gymnasium id of the environment to evaluate such data in")
+    bounds = "bounds of such actions, where no environment has them (default: -1 1)"
+    parser.add_argument("--action-bounds", metavar=("LOW", "HIGH"), type=float, nargs=2, help=bounds)
     add_dose(parser)
 
 
@@ -171,7 +173,10 @@ def _spec(arguments):
         raise Misuse("train takes the name of a task, or --data with data of your own")
     if arguments.env is not None and arguments.data is None:
         raise Misuse("--env belongs to --data: the tasks of the registry have their own environments")
-    task = arguments.task or custom.from_source(arguments.data, arguments.env)
+    if arguments.action_bounds is not None and arguments.data is None:
+        raise Misuse("--action-bounds belongs to --data: the tasks of the registry know their own")
+    own = {} if arguments.action_bounds is None else {"action_bounds": tuple(arguments.action_bounds)}
+    task = arguments.task or custom.from_source(arguments.data, arguments.env, **own)
     metric = arguments.metric
     if options:
         metric = metrics.make(metric or experiment.RunSpec(task, preset=arguments.preset).method.split()[1], **options)

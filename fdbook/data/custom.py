@@ -254,6 +254,8 @@ def _task(name, facts, environment, options, about, source, data_bounds=False) -
         about = {"lost": "an environment that a function makes which cannot be imported"} | about
     given = options.action_bounds or ((facts.low, facts.high) if data_bounds else UNIT)
     bounds = tuple(np.broadcast_to(np.asarray(each, float), (facts.action,)) for each in given)
+    if not np.all(bounds[0] < bounds[1]):
+        raise ValueError(f"{name} takes action_bounds whose low is below its high; got {tuple(given)}.")
     own: Own = source(description=about, maker=environment, bounds=bounds, keys=options.keys)
     limit = None
     if environment is not None:
@@ -264,7 +266,9 @@ def _task(name, facts, environment, options, about, source, data_bounds=False) -
             raise ValueError(f"{have}; {label} has {seen} and {len(bounds[0])}.")
     elif not options.action_bounds and not data_bounds and (np.min(facts.low) < -1.001 or np.max(facts.high) > 1.001):
         got = f"{name} has actions from {np.min(facts.low):g} to {np.max(facts.high):g}"
-        raise ValueError(f"{got} and no environment that bounds them: say action_bounds=(low, high).")
+        raise ValueError(
+            f"{got} and no environment that bounds them: say action_bounds=(low, high), or --action-bounds."
+        )
     if not spaces.is_unit(bounds):
         between = f"between {np.min(bounds[0]):g} and {np.max(bounds[1]):g}"
         warnings.warn(f"{name} has actions {between}: they are rescaled to [-1, 1], and back.", stacklevel=3)

@@ -42,19 +42,20 @@ def environments(task: Task, seeds: int, episodes: int) -> Iterator[Callable[[],
 def scores(task: Task, found: Evaluation) -> dict[str, list[float]]:
     """An evaluation as a run record keeps it: for each seed the task's score in percent, and what explains it.
 
-    "error" is the standard error that the finite number of episodes puts on the score. Episode i starts alike for every seed,
-    method and checkpoint, so that differences between them hold less of it than two independent scores would, and the spread
-    over seeds does not show it.
+    "error", of two episodes or more, is the standard error that their finite number puts on the score. Episode i starts alike
+    for every seed, method and checkpoint, so that differences between them hold less of it than two independent scores would,
+    and the spread over seeds does not show it.
     """
     each = np.asarray(load.score(task, found.returns, found.successes), float)
     episodes = each.shape[1]
     columns = {
         "score": each.mean(axis=1),
-        "error": each.std(axis=1, ddof=min(1, episodes - 1)) / np.sqrt(episodes),
         "success": 100 * found.successes.mean(axis=1),
         "return": found.returns.mean(axis=1),
         "length": found.lengths.mean(axis=1),
     }
+    if episodes > 1:
+        columns["error"] = each.std(axis=1, ddof=1) / np.sqrt(episodes)
     return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
 
 

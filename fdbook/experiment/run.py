@@ -66,16 +66,22 @@ class Run:
             return judge(self.task, get, self.spec.seeds, **options)(self.agents, lambda: False)
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
-        """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded."""
+        """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.
+
+        Raises OSError where the environment renders no pictures.
+        """
         _check_environment(self.task)
-        environment = load.environment(self.task, render_mode="rgb_array")
+        every = max(2, self.task.horizon // FILM)
+        options = {"episode": episode, "index": index, "normaliser": self.normalizer, "every": every}
         try:
-            every = max(2, self.task.horizon // FILM)
-            options = {"episode": episode, "index": index, "normaliser": self.normalizer, "every": every}
-            frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
-        finally:
-            environment.close()
-        write_whole({Path(path): gif(frames)})
+            with contextlib.closing(load.environment(self.task, render_mode="rgb_array")) as environment:
+                frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
+            film = gif(frames)
+        except Exception as error:  # what cannot render raises depends on the environment
+            raise OSError(
+                f"An episode of {self.task.name} cannot be filmed here: nothing renders ({error})."
+            ) from error
+        write_whole({Path(path): film})
         return success
 
 
@@ -107,8 +113,9 @@ def train(
     """
     folder = None if folder is None else Path(folder)
     options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
+    loaded = _load(spec) if loaded is None else _prepared(loaded, spec)
     with _alone(folder):
-        return _trained(spec, _load(spec) if loaded is None else _prepared(loaded, spec), folder, options)
+        return _trained(spec, loaded, folder, options)
 
 
 def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[str, Any]) -> Run:
@@ -216,9 +223,9 @@ def summary(record: records.Record) -> str:
         for key, values in shown.items():
             lines.append(f"  {each['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
     if record.scores and "score" in record.scores[-1]:
-        last, error = record.score(), np.mean(record.scores[-1].get("error", np.nan))
+        last, error = record.score(), record.scores[-1].get("error")
         lines.append(f"  mean of the last {min(3, len(record.scores))}: {np.mean(last):.1f} ({len(last)} seeds)")
-        lines.append(
-            f"  {record.spec['episodes']} episodes, the same starts for all seeds: +-{error:.1f} on each score"
-        )
+        if error is not None:
+            episodes = record.spec["episodes"]
+            lines.append(f"  {episodes} episodes, the same starts for all seeds: +-{np.mean(error):.1f} on each score")
     return "\n".join(lines)

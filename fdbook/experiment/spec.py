@@ -180,7 +180,8 @@ class RunSpec:
         """Where the run is kept by default, below the current folder: runs/TASK/..., with all that is unusual in its name."""
         words = [*self.method.split(), self.preset, _seeds_word(self.seeds), *self._unusual()]
         name = re.sub(r"[^\w.=+-]", "_", "-".join(words))
-        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 13]}-{self.hash}"
+        if len(name) > LONGEST or self.task.dataset.origin is not None:  # data of one's own differ by more than a name
+            name = f"{name[: LONGEST - 13]}-{self.hash}"
         return Path("runs") / re.sub(r"[^\w.=+-]", "-", self.task.name) / name
 
     def _unusual(self):
@@ -245,7 +246,9 @@ def _metric(agent: str, metric, filled) -> metrics.Metric | None:
     if agent == "deflow":
         metric = metrics.make("l2") if metric in (None, "l2") else metric
         if metric != metrics.make("l2"):
-            raise ValueError(f"The agent 'deflow' has the metric L2; got metric={metric!r}: that is the agent 'fidec'.")
+            raise ValueError(
+                f"The agent 'deflow' has the metric L2; got metric={metric!r}: 'fidec' takes others, metric=None leaves it out."
+            )
         return metric
     if metric is not None:
         raise ValueError(f"Only the agent 'fidec' takes a metric; got metric={metric!r} for {agent!r}.")

@@ -150,7 +150,7 @@ class Metric(eqx.Module):
 
     def __check_init__(self):
         name = type(self).__name__
-        if not self.damping >= 0:
+        if isinstance(self.damping, bool) or not isinstance(self.damping, numbers.Real) or not self.damping >= 0:
             raise ValueError(f"{name} takes a damping of at least 0; got {self.damping}.")
         if self.reads not in ("nothing", "scores", "matrices"):
             raise ValueError(unknown("kind of reading", self.reads, ("nothing", "scores", "matrices")))

@@ -206,6 +206,7 @@ class _Loop:
         """Trains to the end, and returns the agents."""
         record = self.record
         if record.done >= record.updates and not self._pending():
+            record.status = "finished"
             return self.agents
         record.status, record.note = "running", ""
         self.agents, self.log = loop.own(self.agents), _Log(record, self.folder, self.log_every)

@@ -178,6 +178,7 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     record = some_record(updates=300)
     assert equal(first, run(record, folder=tmp_path))
     assert record.progress.logged == [100, 200, 300]
+    assert record.status == "finished"
     assert (tmp_path / "record.json").read_bytes() == before
 
 

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
@@ -48,7 +49,9 @@ class Settings:
     """Euler steps from noise to action (E3)."""
 
     def __post_init__(self):
-        where = f"The settings of {type(self).__qualname__.split('.')[0]}"
+        where = type(self).__name__.removesuffix("Settings") or "An agent"
+        for field in dataclasses.fields(self):
+            _check_kind(field.name, getattr(self, field.name), field.default, where)
         for name in ("width", "depth", "batch_size", "critics", "flow_steps"):
             check_range(getattr(self, name), name, where, low=1.0)
         check_range(self.learning_rate, "a learning rate", where, open_low=True)
@@ -64,6 +67,22 @@ class Settings:
         """Adam, behind the clipping of gradients if there is one."""
         adam = optax.adam(self.learning_rate)
         return adam if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
+
+
+def _check_kind(name: str, value: Any, default: Any, where: str) -> None:
+    """Refuses a setting of another kind than its default: text for a number, a fraction for a whole one."""
+    kinds = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: (float | int, "a number"),
+        str: (str, "a word"),
+    }
+    if type(default) not in kinds or value is None:
+        return
+    kind, words = kinds[type(default)]
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{where} takes {words} for {name}; got {value!r}.")
 
 
 class Agent(eqx.Module):
