@@ -22,12 +22,14 @@ def test_first_weights_are_glorots_and_biases_zero(budget):
     assert len({float(layer.weight[0, 0]) for layer in field.mlp.layers}) == 3
 
 
-def test_a_displacement_starts_small():
-    delta, whole = (
+def test_a_displacements_last_layer_starts_as_large_as_asked():
+    scaled, whole, field = (
+        networks.displacement(4, 2, 32, 2, last=0.01, key=jr.key(0)),
         networks.displacement(4, 2, 32, 2, key=jr.key(0)),
         networks.velocity_field(3, 2, 32, 2, key=jr.key(0)),
     )
-    np.testing.assert_allclose(delta.mlp.layers[-1].weight, 0.01 * whole.mlp.layers[-1].weight, rtol=1e-6)
+    np.testing.assert_allclose(scaled.mlp.layers[-1].weight, 0.01 * field.mlp.layers[-1].weight, rtol=1e-6)
+    np.testing.assert_array_equal(whole.mlp.layers[-1].weight, field.mlp.layers[-1].weight)
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
