@@ -21,6 +21,7 @@ __all__ = [
     "check_rows",
     "check_shape",
     "check_time",
+    "count",
     "known",
     "unknown",
 ]
@@ -31,6 +32,11 @@ Array = jax.Array | np.ndarray  # what a jaxtyping annotation of this package ac
 def known(*values) -> bool:
     """Whether every value can be looked at now (False for values that `jax.jit` is tracing)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun, as in 1 seed and 3 seeds."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def unknown(kind: str, name: object, names: Iterable[str]) -> str:

@@ -81,11 +81,14 @@ def test_help_loads_nothing_heavy():
         (["data", "record", "ogbench/cube-singel-play"], "near it are cube-single-play, "),
         (
             ["data", "record", "cube-single", "--noise-along", "0.3"],
-            "takes noise, smoothing; got along=0.3 (the robot arm)",
+            "takes noise (--noise), smoothing (--noise-smoothing); got along (--noise-along) 0.3",
         ),
-        (["data", "record", "pointmaze-medium", "--heading", "0"], "takes a finite heading above 0; got 0"),
+        (
+            ["data", "record", "pointmaze-medium", "--heading", "0"],
+            "takes a heading above 0 and of at most 1, the box of actions; got 0",
+        ),
         (["data", "record", "pointmaze-medium", "--noise", "much"], "argument --noise: invalid float value: 'much'"),
-        (["data", "inspect", "D4RL/pointmaze/umaze-v2", "--heading", "0.5"], "got heading=0.5 (D4RL's point mazes)"),
+        (["data", "inspect", "D4RL/pointmaze/umaze-v2", "--heading", "0.5"], "got heading (--heading) 0.5"),
         (["figures", "landscap"], "Did you mean 'landscape'"),
         (["figures", "kl", "landscap", "--list"], "Did you mean 'landscape'"),
         (["bench", "flo"], "Did you mean 'flow'"),
@@ -187,6 +190,8 @@ def test_data_list_by_a_part_of_names(say):
     assert code == 0
     rows = [line.split()[0] for line in printed.splitlines() if line.startswith(("ogbench/", "D4RL/"))]
     assert rows == ["D4RL/pen/human-v2", "D4RL/pen/cloned-v2", "D4RL/pen/expert-v2"]
+    headings = [line for line in say("data", "list", "cube")[1].splitlines() if line.startswith("--")]
+    assert len(headings) == len(set(headings)) > 1
     assert "evaluation" in say("data", "list", "D4RL/pen/human-v2")[1]
 
 

@@ -194,6 +194,10 @@ def test_scores_are_in_percent_of_successes_or_normalised_returns():
     assert maze["score"] == [50.0, 25.0]
     assert maze["error"] == pytest.approx([100 * np.sqrt(0.25 / 3), 100 * np.sqrt(0.1875 / 3)], rel=1e-5)
     assert evaluation.scores(find_task("D4RL/antmaze/umaze-v1"), found)["score"] == [50.0, 25.0]
+    silent = dataclasses.replace(found, tells_success=False)
+    with pytest.raises(ValueError, match=r"The score of .* is success, of which .* says nothing in its info"):
+        evaluation.scores(find_task(TASK), silent)
+    assert "success" not in evaluation.scores(find_task("D4RL/pen/human-v2"), silent)
     hand = dataclasses.replace(found, returns=np.array([[96.262799] * 4, [3076.8331] * 4]))
     scored = evaluation.scores(find_task("D4RL/pen/human-v2"), hand)["score"]
     assert scored == pytest.approx([0.0, 100.0], abs=1e-3)
@@ -255,7 +259,8 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     assert made["wavelengths"] == [4.0, 2.0]
     code, printed, complaints = say(capsys, "evaluate", "mine", "--episodes", 1, "--set", "candidates=2")
     assert (code, complaints) == (0, "")
-    assert "the checkpoint of update 40, 1 episodes" in printed
+    assert "the checkpoint of update 40, 1 episode\n" in printed
+    assert "not finished" not in printed
     code, _, complaints = say(capsys, "evaluate", "mine", "--video", "a.gif", "--video-seed", 7)
     assert (code, complaints) == (2, "fdbook: --video-seed takes a seed of the run, one of 0; got 7\n")
 
@@ -280,6 +285,7 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
         (["train", TASK, "--evaluations", "1,x"], "expected numbers with commas between them, got '1,x'"),
         (["train", TASK, "--updates", "5", "--evaluations", "6"], "cannot be evaluated after update 6"),
         (["train", TASK, "--source", "recordet"], "There is no source called 'recordet'. Did you mean 'recorded'?"),
+        (["train", "--data", "log.npz", "--noise", "1"], "and doses are not for data of your own (--data)"),
         (["evaluate", "nowhere", "--video", "a.mp4"], "--video takes a file that ends in .gif; got a.mp4"),
     ],
 )
@@ -309,6 +315,10 @@ def test_settings_of_another_kind_get_one_sentence(here):
 def test_a_run_that_is_not_there_gets_one_sentence(here, capsys):
     code, _, complaints = say(capsys, "evaluate", "nowhere")
     assert (code, complaints) == (1, "fdbook: There is no run record nowhere.\n")
+    (here / "runs" / "one").mkdir(parents=True)
+    (here / "runs" / "one" / "record.json").write_text("{}")
+    code, _, complaints = say(capsys, "evaluate", "runs")
+    assert (code, complaints) == (2, "fdbook: runs holds no run itself; below it are runs/one\n")
     (here / "record.json").write_text("{")
     code, _, complaints = say(capsys, "evaluate", ".")
     assert code == 1

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -127,6 +129,12 @@ def test_folders_of_different_runs_differ():
         for data in ({}, {"episodes": 20})
     }
     assert len(folders) == 2 * 4 * 2 * 3 * 2 * 2
+    long = RunSpec(
+        TASK, config={"budget": 0.1, "multiplier": 0.3, "clip_norm": 1.0, "selection": "base", "candidates": 16}
+    )
+    longer = long.replace(config={"perturbed_time": 0.8, "tau": 0.01, "normalise_value": False})
+    words = "fidec-exact-laptop-seed-0-budget=0.1-candidates=16-clip_norm=1-multiplier=0.3-normalise_value=False"
+    assert longer.folder.name == f"{words}-{longer.hash}"
     thin = RunSpec(TASK, data={"dose": {"along": 0.3}})
     assert thin.folder.name == "fidec-exact-laptop-seed-0-along-0.3-across-0.5-heading-1"
     assert RunSpec(TASK, data={"dose": {"along": 0.5}}) == RunSpec(TASK)
@@ -155,7 +163,10 @@ def test_folders_of_different_runs_differ():
             {"config": {"metric": metrics.L2()}},
             "A run's metric is said as metric=..., not among the settings of its agent",
         ),
-        ({"data": {"dose": {"along": 0.3}}}, r"takes noise, smoothing; got along=0\.3 \(the robot arm\)"),
+        (
+            {"data": {"dose": {"along": 0.3}}},
+            r"takes noise \(--noise\), smoothing \(.*; got along \(--noise-along\) 0\.3\.",
+        ),
         ({"wavelengths": (8.0,)}, "Fourier features are of normalized observations"),
         ({"normalize": True, "wavelengths": (-1.0,)}, r"takes a wavelength in \(0, inf\]; got -1"),
         (
@@ -175,3 +186,43 @@ def test_what_makes_no_sense_is_refused_when_it_is_made(changes, sentence):
 def test_a_tree_that_is_no_specification_is_refused(change):
     with pytest.raises(ValueError, match=r"specification|agent"):
         RunSpec.from_dict(RunSpec(CUBE).to_dict() | change)
+
+
+def test_a_wrong_word_in_python_gets_one_sentence():
+    """In a process of its own, where no type checker stands before the sentence."""
+    said = {
+        "spec.replace(agnet='bc')": "There is no part of a specification called 'agnet'. Did you mean 'agent'?",
+        "spec.replace(config={'metric.damping': 1.0})": "'damping' is an option of a metric: say metric=metrics.make(name, ",
+        "spec.diff('x')": "A specification is compared with another RunSpec; got a str.",
+        "experiment.train('cube-single')": "train takes a specification, as in RunSpec('cube-single'); got 'cube-single'.",
+        "RunSpec.from_dict(None)": "A specification is a mapping that says its format, 1; got 'None'.",
+        "RunSpec.from_dict({})": "A specification is a mapping that says its format, 1; got '{}'.",
+        "RunSpec.from_dict({'format': 0})": "A specification of format 1 was expected; this one, of 0, was written by",
+        "custom.from_arrays(None)": "from_arrays takes arrays by name, as in a dict; got a NoneType.",
+        "custom.from_arrays(logs, horizn=3)": "There is no option of a task of one's own called 'horizn'. Did you mean",
+        "custom.from_arrays(logs, pendulum)": "An environment is said as a Gymnasium id, module:function, or a function that "
+        "makes one; got a TimeLimit.",
+        "custom.from_arrays(logs, lambda: None)": "makes one; the function made a NoneType.",
+    }
+    code = SENTENCES.format(calls=list(said))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(said)
+    for line, (call, sentence) in zip(lines, said.items(), strict=True):
+        assert line.startswith("ValueError: "), call
+        assert sentence in line, call
+
+
+SENTENCES = """
+import gymnasium, numpy as np
+from fdbook import experiment
+from fdbook.data import custom
+from fdbook.experiment import RunSpec
+spec, pendulum = RunSpec("cube-single"), gymnasium.make("Pendulum-v1")
+logs = dict(observations=np.zeros((4, 3)), actions=np.zeros((4, 1)), rewards=np.zeros(4), terminals=[0, 0, 0, 1])
+for call in {calls}:
+    try:
+        eval(call)
+    except Exception as error:
+        print(type(error).__name__ + ": " + str(error).replace("\\n", " / "))
+"""

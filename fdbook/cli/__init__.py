@@ -8,6 +8,7 @@ with 130.
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from fdbook.cli.book import add_bench, add_figures
@@ -40,8 +41,16 @@ def _sentence(error) -> str:
     return str(error) or type(error).__name__
 
 
+def _note(message, category, filename, *place, **rest) -> str:
+    """A warning as a user reads it: the sentence, without a line of code where it is the user's data that it is about."""
+    if issubclass(category, UserWarning):
+        return f"fdbook: {message}\n"
+    return f"{filename}: {category.__name__}: {message}\n"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (failed), 2 (misuse) or 130 (Ctrl-C)."""
+    warnings.formatwarning = _note
     try:
         arguments = _parser().parse_args(argv)
         if arguments.computes:

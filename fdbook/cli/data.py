@@ -80,12 +80,12 @@ def _add_place(parser):
     )
 
 
-DOSE = ("noise", "noise_smoothing", "noise_along", "noise_across", "heading")
+DOSE = ("noise", "noise_smoothing", "noise_along", "noise_across", "heading")  # as argparse names dose.FLAGS
 
 
 def add_dose(parser):
     """The arguments that say how much noise a recording has."""
-    dose = parser.add_argument_group("the controller's noise (default: as published)")
+    dose = parser.add_argument_group("the dose: the noise of the controller (default: as published)")
     what = "arm: a factor on its noise, one or five of them; mazes: the deviation in every direction"
     dose.add_argument("--noise", metavar="X", type=float, nargs="+", help=what)
     dose.add_argument("--noise-smoothing", metavar="X", type=float, help="arm: width of the noise's filter, in steps")

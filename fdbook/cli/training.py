@@ -166,6 +166,7 @@ def _spec(arguments):
     """The specification that was typed."""
     from fdbook import experiment
     from fdbook.data import custom
+    from fdbook.experiment import DataSpec
     from fdbook.geometry import metrics
 
     config, options = _settings(arguments)
@@ -175,6 +176,11 @@ def _spec(arguments):
         raise Misuse("--env belongs to --data: the tasks of the registry have their own environments")
     if arguments.action_bounds is not None and arguments.data is None:
         raise Misuse("--action-bounds belongs to --data: the tasks of the registry know their own")
+    chosen = DataSpec.from_dict(_data_spec(arguments))
+    if arguments.data is not None and chosen != DataSpec():
+        raise Misuse(
+            "--source, --data-episodes, --data-seed, --dataset-dir and doses are not for data of your own (--data)"
+        )
     own = {} if arguments.action_bounds is None else {"action_bounds": tuple(arguments.action_bounds)}
     task = arguments.task or custom.from_source(arguments.data, arguments.env, **own)
     metric = arguments.metric
@@ -186,7 +192,7 @@ def _spec(arguments):
         arguments.agent,
         metric=metric,
         preset=arguments.preset,
-        data=_data_spec(arguments),
+        data=chosen,
         seeds=range(first, first + arguments.seeds),
         config=config,
         **{
@@ -245,16 +251,26 @@ def _place_of(seed: int | None, seeds) -> int:
     return 0 if seed is None else seeds.index(seed)
 
 
+def _check_run(folder: Path) -> None:
+    """Refuses a folder that holds no run, and names those below it."""
+    below = [] if (folder / "record.json").exists() else sorted(folder.glob("**/record.json"))
+    if below:
+        near = ", ".join(str(record.parent) for record in below[:5])
+        raise Misuse(f"{folder} holds no run itself; below it are {near}{' and others' if below[5:] else ''}")
+
+
 def _evaluate(arguments):
     if arguments.video is not None and arguments.video.suffix != ".gif":
         raise Misuse(f"--video takes a file that ends in .gif; got {arguments.video}")
     if arguments.video is not None:
         os.environ.setdefault("MUJOCO_GL", "egl")
     from fdbook import experiment
+    from fdbook.checks import count
     from fdbook.disk import check_writable
 
     if arguments.video is not None:
         check_writable(arguments.video.parent)
+    _check_run(arguments.run_folder)
     run = experiment.open_run(arguments.run_folder)
     index = _place_of(arguments.video_seed, run.spec.seeds)
     config, of_metric = _settings(arguments)
@@ -266,10 +282,13 @@ def _evaluate(arguments):
         raise Misuse(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
     found = run.evaluate(episodes=episodes, progress=bars(arguments))
-    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {episodes} episodes")
-    print("  seed     score   success    return    length")
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {count(episodes, 'episode')}")
+    if run.step < run.spec.updates:
+        print(f"The run is not finished: {run.step:,} of {run.spec.updates:,} updates ({run.record.status}).")
+    names = [name for name in ("score", "success", "return", "length") if name in found]
+    print("  seed" + "".join(f"{name:>10}" for name in names))
     for i, seed in enumerate(run.spec.seeds):
-        row = "".join(f"{found[name][i]:10.1f}" for name in ("score", "success", "return", "length"))
+        row = "".join(f"{found[name][i]:10.1f}" for name in names)
         print(f"  {seed:>4}{row}")
     if arguments.video is not None:
         success = run.film(arguments.video, episode=arguments.video_episode, index=index)

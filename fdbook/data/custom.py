@@ -83,6 +83,15 @@ class Options:
                 f"{where} takes references, two returns, where its score is a normalised return; got none."
             )
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Options":
+        """The options by name. Raises ValueError, with the nearest name, for an unknown one, and for values out of range."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ValueError(unknown("option of a task of one's own", name, known))
+        return cls(**options)
+
     def told(self) -> dict[str, Any]:
         """What is not as by default, as JSON takes it, without the name."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
@@ -122,7 +131,7 @@ def from_npz(
     Raises FileNotFoundError when there is no such file; ValueError for what does not fit: an array that is missing or of another
     shape than the environment's, actions that are discrete or unbounded, options out of range.
     """
-    chosen, path = Options(**options), Path(path).expanduser().absolute()
+    chosen, path = Options.of(options), Path(path).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
     beside = path.with_name(f"{path.stem}-val.npz") if validation is None else Path(validation).expanduser().absolute()
@@ -134,7 +143,7 @@ def from_npz(
         return files.arrays_of(paths[split]) if split in paths else None
 
     about = {"kind": "npz", "path": str(path), "validation": None if validation is None else str(beside)}
-    facts = _facts(files.arrays_of(path, LOOKED_AT), str(path))
+    facts = _facts(files.arrays_of(path, LOOKED_AT), str(path), environment)
     rest = {"read": read, "rewards": rewards, "files": tuple(paths.values()), "where": str(path)}
     return _of_arrays(path.stem, facts, environment, chosen, about, rest)
 
@@ -148,11 +157,14 @@ def from_arrays(
     **options: Any,
 ) -> Task:
     """A task from arrays by name, as `from_npz` reads them from a file. No file holds them: such a task must be passed again."""
-    chosen = Options(**options)
+    chosen = Options.of(options)
+    for given in (arrays, validation or {}):
+        if not isinstance(given, Mapping):
+            raise ValueError(f"from_arrays takes arrays by name, as in a dict; got a {type(given).__name__}.")
     splits = {"train": arrays, "validation": validation}
     splits = {name: {key: np.asarray(each[key]) for key in each} for name, each in splits.items() if each is not None}
     digest = _digest(splits)
-    facts = _facts(splits["train"], "The dict of arrays")
+    facts = _facts(splits["train"], "The dict of arrays", environment)
     about = {"kind": "arrays", "fingerprint": digest, "lost": f"arrays in memory (fingerprint {digest})"}
     rest = {"read": splits.get, "rewards": rewards, "files": (), "where": "The dict of arrays"}
     return _of_arrays(f"arrays-{digest}", facts, environment, chosen, about, rest)
@@ -165,7 +177,7 @@ def from_minari(id: str, environment: spaces.Maker | None = RECOVER, **options: 
     are 0 where an episode terminated. Numbers are rounded to float32. Raises FileNotFoundError when the data set can be had
     neither here nor by download; ValueError for what does not fit, as `from_npz` does.
     """
-    chosen = Options(**options)
+    chosen = Options.of(options)
     data = custom_sources.quiet_open(id)
     where = f"The Minari data set {id}"
     shape = spaces.observation_shape(data.observation_space, chosen.keys, where)
@@ -197,7 +209,8 @@ def rebuild(tree: Mapping[str, Any]) -> Task:
     """
     if tree.get("lost"):
         raise ValueError(
-            f"The task {tree['name']} was made from {tree['lost']}, which no file holds: pass the task again."
+            f"The task {tree['name']} was made from {tree['lost']}, which no file holds: make it again and "
+            "pass it, as in open_run(folder, task=task)."
         )
     options, environment = {"name": tree["name"], **tree["options"]}, tree["environment"]
     if tree["kind"] == "minari":
@@ -205,7 +218,7 @@ def rebuild(tree: Mapping[str, Any]) -> Task:
     return from_npz(tree["path"], environment, validation=tree["validation"], rewards=tree["rewards"], **options)
 
 
-def _facts(arrays, where) -> _Facts:
+def _facts(arrays, where, environment) -> _Facts:
     """What arrays by name look like."""
     for key in ("observations", "actions"):
         if key not in arrays:
@@ -214,8 +227,17 @@ def _facts(arrays, where) -> _Facts:
     if actions.ndim != 2 or not len(actions) or actions.dtype.kind not in "iuf":
         got = f"{actions.dtype} of shape {actions.shape}"
         raise ValueError(
-            f"{where} has actions that are {got} (expected real numbers (n, d): policies here are continuous)."
+            f"{where} has actions that are {got} (expected real numbers (n, d), one row of d numbers for each step: policies "
+            "here are continuous)."
         )
+    if environment is None and actions.dtype.kind != "f":
+        raise ValueError(
+            f"{where} has actions that are {actions.dtype}, and no environment that says what they are (expected floating "
+            "point numbers: policies here are continuous; cast them if these are)."
+        )
+    if observations.dtype.kind not in "biuf" or observations.ndim < 2:
+        got = f"{observations.dtype} of shape {observations.shape}"
+        raise ValueError(f"{where} has observations that are {got} (expected numbers, one row for each step).")
     if len(observations) != len(actions):
         raise ValueError(f"{where} has {len(observations)} observations (expected {len(actions)}, as many as actions).")
     flags = {key: arrays[key] for key in (*FLAGS, "next_observations") if key in arrays}
@@ -290,7 +312,8 @@ def _label(environment):
     """What names an environment to a reader; empty for none."""
     if environment is None or isinstance(environment, str):
         return environment or ""
-    return getattr(environment, "__qualname__", type(environment).__qualname__)
+    name = getattr(environment, "__qualname__", type(environment).__qualname__)
+    return "an environment of your own" if "<lambda>" in name else name.replace("<locals>.", "")
 
 
 def _described(environment):

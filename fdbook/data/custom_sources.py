@@ -133,8 +133,8 @@ class Arrays(Own):
             finally:
                 environment.close()
         raise ValueError(
-            f"{where} has no rewards: store an array 'rewards', or give rewards=, a function of the arrays (OGBench's "
-            "single-task environments label files that have 'qpos')."
+            f"{where} has no rewards: store an array 'rewards' (or, from Python, give a function of the arrays that makes them; "
+            "OGBench's single-task environments label files that have 'qpos')."
         )
 
 

@@ -29,7 +29,8 @@ ARM_NOISE = 5
 class Dose:
     """The noise of a recording; None stands for what the published data have. Make one that fits a data set with `Dose.of`.
 
-    All values are at least 0, and finite. Actions are clipped to [-1, 1] after the noise is added.
+    All values are finite and at least 0, the heading is above 0 and at most 1. Actions are clipped to [-1, 1] after the noise is
+    added.
     """
 
     noise: float | tuple[float, ...] | None = None
@@ -42,7 +43,7 @@ class Dose:
     across: float | None = None
     """Of the mazes: the same across it."""
     heading: float | None = None
-    """Of OGBench's mazes: the length of the action before the noise (published: 1); shorter ones are clipped less."""
+    """Of OGBench's mazes: the length of the action before the noise, in (0, 1] (published: 1); shorter ones are clipped less."""
 
     @classmethod
     def of(cls, dataset: DataSet, given: "Dose | Mapping[str, Any] | None") -> "Dose | None":
@@ -61,8 +62,10 @@ class Dose:
         said = _spread(given, kind)
         for name, value in said.items():
             if name not in standard:
-                names = ", ".join(sorted({*standard, "noise"}))
-                raise ValueError(f"The recording of {dataset.name} takes {names}; got {name}={value:g} ({kind}).")
+                names = ", ".join(f"{each} ({FLAGS[each]})" for each in sorted({*standard, "noise"}))
+                raise ValueError(
+                    f"The dose of {dataset.name}, of {kind}, takes {names}; got {name} ({FLAGS[name]}) {value:g}."
+                )
         whole = standard | said
         if isinstance(whole.get("noise"), tuple) and len(set(whole["noise"])) == 1:
             whole["noise"] = whole["noise"][0]
@@ -94,9 +97,7 @@ class Dose:
     @property
     def options(self) -> str:
         """The dose as it is typed behind `fdbook data record`."""
-        flags = {"smoothing": "--noise-smoothing", "along": "--noise-along", "across": "--noise-across"}
-        parts = self.to_dict().items()
-        return " ".join(f"{flags.get(name, f'--{name}')} {_digits(value, ' ')}" for name, value in parts)
+        return " ".join(f"{FLAGS[name]} {_digits(value, ' ')}" for name, value in self.to_dict().items())
 
 
 STANDARD = {
@@ -105,6 +106,14 @@ STANDARD = {
     WAYPOINTS: {"along": 0.5, "across": 0.5},
 }
 """The doses of the published data."""
+FLAGS = {
+    "noise": "--noise",
+    "smoothing": "--noise-smoothing",
+    "along": "--noise-along",
+    "across": "--noise-across",
+    "heading": "--heading",
+}
+"""What each part of a dose is called on the command line."""
 
 
 def _digits(value, between: str) -> str:
@@ -124,9 +133,10 @@ def _checked(name: str, value):
         return values if len(values) > 1 else values[0]
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"A dose takes numbers; got {name}={value!r}.")
-    if not (np.isfinite(value) and value >= 0) or (name == "heading" and value == 0):
-        low = "above 0" if name == "heading" else "of at least 0"
-        raise ValueError(f"A dose takes a finite {name} {low}; got {value:g}.")
+    if name == "heading" and not 0 < value <= 1:
+        raise ValueError(f"A dose takes a heading above 0 and of at most 1, the box of actions; got {value:g}.")
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"A dose takes a finite {name} of at least 0; got {value:g}.")
     return float(value)
 
 

@@ -136,15 +136,20 @@ def from_npz(path: Path, read: Callable) -> Any:
 def arrays_of(path: Path, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of numbers of an npz file (None: all), as they are.
 
-    Raises ValueError when it is damaged; OSError when it cannot be opened.
+    Raises ValueError when it is damaged, and for one of `keys` that holds something else than numbers; OSError when it cannot be
+    opened.
     """
 
-    def chosen(archive):
-        return [key for key in archive if keys is None or key in keys]
+    def read(archive):
+        kinds = {key: _header(archive, key)[1] for key in archive if keys is None or key in keys}
+        return {key: archive[key] for key, dtype in kinds.items() if dtype.kind in "biuf"}, kinds
 
-    return from_npz(
-        path, lambda archive: {key: archive[key] for key in chosen(archive) if _header(archive, key)[1].kind in "biuf"}
-    )
+    found, kinds = from_npz(path, read)
+    for key, dtype in kinds.items():
+        if keys is not None and key not in found:
+            what = "Python objects" if dtype.kind == "O" else str(dtype)
+            raise ValueError(f"{path} has {key} of {what} (expected an array of numbers).")
+    return found
 
 
 def _check_keys(path, found, dataset, needed=None):

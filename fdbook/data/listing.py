@@ -64,6 +64,8 @@ def table(*, recordable_only: bool = False, parts: Sequence[str] = ()) -> str:
             )
         )
         groups[name] = first.group
+    order = list(dict.fromkeys(groups.values()))
+    rows.sort(key=lambda row: order.index(groups[row[0]]))
     widths = [max(len(row[column]) for row in (HEADINGS, *rows)) for column in range(len(HEADINGS))]
     lines, before = [], None
     for row in (HEADINGS, *rows):

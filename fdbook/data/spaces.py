@@ -36,7 +36,10 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 
 def make(environment: Maker, render_mode: str | None = None):
-    """A new environment. Raises ValueError, naming it, when there is none of that id."""
+    """A new environment. Raises ValueError, naming it, when there is none of that id, and for what makes none."""
+    expected = "a Gymnasium id, module:function, or a function that makes one"
+    if not isinstance(environment, str) and not callable(environment):
+        raise ValueError(f"An environment is said as {expected}; got a {type(environment).__name__}.")
     options = {} if render_mode is None else {"render_mode": render_mode}
     if isinstance(environment, str):
         environment = _resolve(environment)
@@ -44,7 +47,10 @@ def make(environment: Maker, render_mode: str | None = None):
         return _registered(environment, options)
     parameters = inspect.signature(environment).parameters.values()
     takes = any(each.name == "render_mode" or each.kind is each.VAR_KEYWORD for each in parameters)
-    return environment(**options if takes else {})
+    made = environment(**options if takes else {})
+    if not hasattr(made, "observation_space") or not hasattr(made, "action_space"):
+        raise ValueError(f"An environment is said as {expected}; the function made a {type(made).__name__}.")
+    return made
 
 
 def _resolve(text):

@@ -280,7 +280,7 @@ def _with_hyperparameters(task: Task) -> Task:
     online = next((alpha for name, alpha in ONLINE_ALPHA.items() if task.name.startswith(name)), None)
     return dataclasses.replace(
         task,
-        hyperparameters=HYPERPARAMETERS.get(task.name, {}),
+        hyperparameters=HYPERPARAMETERS.get(task.name.replace("-noisy-", "-play-"), {}),
         online_hyperparameters={} if online is None else {"fql": {"alpha": online}},
     )
 

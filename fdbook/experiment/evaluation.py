@@ -40,12 +40,15 @@ def environments(task: Task, seeds: int, episodes: int) -> Iterator[Callable[[],
 
 
 def scores(task: Task, found: Evaluation) -> dict[str, list[float]]:
-    """An evaluation as a run record keeps it: for each seed the task's score in percent, and what explains it.
+    """An evaluation as a run record keeps it: for each seed the task's score, in percent or a return, and what explains it.
 
     "error", of two episodes or more, is the standard error that their finite number puts on the score. Episode i starts alike
     for every seed, method and checkpoint, so that differences between them hold less of it than two independent scores would,
-    and the spread over seeds does not show it.
+    and the spread over seeds does not show it. There is no "success" where the environment says nothing of it; raises ValueError
+    if that is the task's score.
     """
+    if task.score == "success" and not found.tells_success:
+        raise ValueError(f"The score of {task.name} is success, of which {task.environment} says nothing in its info.")
     each = np.asarray(load.score(task, found.returns, found.successes), float)
     episodes = each.shape[1]
     columns = {
@@ -54,6 +57,8 @@ def scores(task: Task, found: Evaluation) -> dict[str, list[float]]:
         "return": found.returns.mean(axis=1),
         "length": found.lengths.mean(axis=1),
     }
+    if not found.tells_success:
+        del columns["success"]
     if episodes > 1:
         columns["error"] = each.std(axis=1, ddof=1) / np.sqrt(episodes)
     return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}

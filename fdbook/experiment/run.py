@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from fdbook.checks import count
 from fdbook.data import load
 from fdbook.data.load import Loaded
 from fdbook.data.tasks import Task
@@ -108,9 +109,12 @@ def train(
     when it is there already, bit for bit, and ends with record.json. `loaded` data stand in for those that
     `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know.
 
-    Raises ValueError for a folder that holds another run and for `loaded` data that do not fit; BlockingIOError for a folder in
-    which another process trains; and what `fdbook.data.load.load` and `fdbook.rl.train.train` raise.
+    Raises ValueError for what is no specification, a folder that holds another run and `loaded` data that do not fit;
+    BlockingIOError for a folder in which another process trains; and what `fdbook.data.load.load` and
+    `fdbook.rl.train.train` raise.
     """
+    if not isinstance(spec, RunSpec):
+        raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
     options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
     loaded = _load(spec) if loaded is None else _prepared(loaded, spec)
@@ -224,8 +228,12 @@ def summary(record: records.Record) -> str:
             lines.append(f"  {each['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
     if record.scores and "score" in record.scores[-1]:
         last, error = record.score(), record.scores[-1].get("error")
-        lines.append(f"  mean of the last {min(3, len(record.scores))}: {np.mean(last):.1f} ({len(last)} seeds)")
+        lines.append(
+            f"  mean of the last {min(3, len(record.scores))}: {np.mean(last):.1f} ({count(len(last), 'seed')})"
+        )
         if error is not None:
             episodes = record.spec["episodes"]
-            lines.append(f"  {episodes} episodes, the same starts for all seeds: +-{np.mean(error):.1f} on each score")
+            lines.append(
+                f"  {count(episodes, 'episode')}, the same starts for all seeds: +-{np.mean(error):.1f} on each score"
+            )
     return "\n".join(lines)

@@ -116,6 +116,9 @@ class RunSpec:
 
         `config` is joined with what was said before, `data` too where it is given as a mapping.
         """
+        for name in changes:
+            if name not in self.__dataclass_fields__:
+                raise ValueError(unknown("part of a specification", name, self.__dataclass_fields__))
         said: dict[str, Any] = {name: getattr(self, name) for name in ("task", "agent", "preset", "data", "seeds")}
         said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
         own = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
@@ -141,10 +144,12 @@ class RunSpec:
 
         Raises ValueError for a tree that describes none, or was written by another version.
         """
+        if not isinstance(tree, Mapping) or "format" not in tree:
+            raise ValueError(f"A specification is a mapping that says its format, {FORMAT}; got {str(tree)[:60]!r}.")
         tree = dict(tree)
-        if tree.pop("format", None) != FORMAT:
+        if (format := tree.pop("format")) != FORMAT:
             raise ValueError(
-                f"A specification of format {FORMAT} was expected; this one was written by another version."
+                f"A specification of format {FORMAT} was expected; this one, of {format!r}, was written by another version."
             )
         try:
             metric = dict(tree.pop("metric") or {})
@@ -165,7 +170,12 @@ class RunSpec:
         return int(self.hash, 16)
 
     def diff(self, other: "RunSpec") -> dict[str, tuple[Any, Any]]:
-        """What differs: for each name, as in "config.budget", the value here and the value there."""
+        """What differs: for each name, as in "config.budget", the value here and the value there.
+
+        Raises ValueError for what is no specification.
+        """
+        if not isinstance(other, RunSpec):
+            raise ValueError(f"A specification is compared with another RunSpec; got a {type(other).__name__}.")
         here, there = (records.flatten(_without_labels(spec.to_dict())) for spec in (self, other))
         both = ((name, (here.get(name), there.get(name))) for name in here | there)
         return {name: pair for name, pair in both if pair[0] != pair[1]}
@@ -181,7 +191,8 @@ class RunSpec:
         words = [*self.method.split(), self.preset, _seeds_word(self.seeds), *self._unusual()]
         name = re.sub(r"[^\w.=+-]", "_", "-".join(words))
         if len(name) > LONGEST or self.task.dataset.origin is not None:  # data of one's own differ by more than a name
-            name = f"{name[: LONGEST - 13]}-{self.hash}"
+            name = name if len(name) <= LONGEST - 13 else name[: LONGEST - 12].rpartition("-")[0]
+            name = f"{name}-{self.hash}"
         return Path("runs") / re.sub(r"[^\w.=+-]", "-", self.task.name) / name
 
     def _unusual(self):

@@ -33,6 +33,8 @@ class Evaluation:
     returns: Float[np.ndarray, "seeds episodes"]
     successes: Bool[np.ndarray, "seeds episodes"]
     lengths: Int[np.ndarray, "seeds episodes"]
+    tells_success: bool = True
+    """Whether the environments said anything of success."""
 
 
 @eqx.filter_jit
@@ -50,8 +52,10 @@ def act(agents: Agent, normaliser: Normaliser | None, observations, seeds, episo
     return eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0, 0, 0))(agents, observations, seeds, episodes, times)
 
 
-def _succeeded(info: dict[str, Any]) -> bool:
-    return bool(np.any(info.get("success", False)))
+def _succeeded(info: dict[str, Any]) -> bool | None:
+    """What an environment says of success, as gymnasium-robotics calls it or as others do; None for nothing."""
+    said = info.get("success", info.get("is_success"))
+    return None if said is None else bool(np.any(said))
 
 
 class _Slot:
@@ -66,8 +70,8 @@ class _Slot:
         if episode is not None:
             self.observation, _ = self.environment.reset(seed=FIRST_SEED + episode)
 
-    def step(self, action) -> tuple[bool, bool]:
-        """Whether the episode is over, and whether it succeeded."""
+    def step(self, action) -> tuple[bool, bool | None]:
+        """Whether the episode is over, and whether it succeeded, None if nothing says so."""
         self.observation, reward, terminated, truncated, info = self.environment.step(action)
         self.time, self.total = self.time + 1, self.total + float(reward)
         return bool(terminated or truncated), _succeeded(info)
@@ -98,6 +102,7 @@ def evaluate(
     slots = [[_Slot(environments[i * share + j]) for j in range(share)] for i in range(len(seeds))]
     shape = (len(seeds), episodes)
     found = Evaluation(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, np.int64))
+    told = False
     waiting = [iter(range(episodes)) for _ in seeds]
     for row, queue in zip(slots, waiting, strict=True):
         for slot in row:
@@ -115,13 +120,14 @@ def evaluate(
                     if slot.episode is None:
                         continue
                     over, success = slot.step(actions[i, j])
+                    told |= success is not None
                     if over:
                         found.returns[i, slot.episode] = slot.total
-                        found.successes[i, slot.episode] = success
+                        found.successes[i, slot.episode] = bool(success)
                         found.lengths[i, slot.episode] = slot.time
                         bar.update()
                         slot.begin(next(waiting[i], None))
-    return found
+    return dataclasses.replace(found, tells_success=told)
 
 
 def film(
@@ -153,4 +159,4 @@ def film(
         over, success = slot.step(np.asarray(action)[0, 0])
         if slot.time % every == 0 or over:
             frames.append(environment.render())
-    return frames, success
+    return frames, bool(success)

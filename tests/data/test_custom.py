@@ -166,7 +166,7 @@ def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_k
     run = experiment.train(spec, tmp_path / "run", loaded=loaded, progress=False, say=lambda sentence: None)
     assert run.record.done == 3
     if kind == "arrays":
-        with pytest.raises(ValueError, match="which no file holds: pass the task again"):
+        with pytest.raises(ValueError, match="which no file holds: make it again and pass it"):
             experiment.open_run(tmp_path / "run")
     opened = experiment.open_run(tmp_path / "run", task=task if kind in ("arrays", "logs") else None)
     assert opened.spec.hash == spec.hash
@@ -279,7 +279,7 @@ def test_rewards_from_a_function(logged):
     np.testing.assert_array_equal(data.rewards, logged["observations"][:, 0])
     np.testing.assert_array_equal(data.masks, logged["terminals"])
     with pytest.raises(
-        ValueError, match=r"^The dict of arrays has no rewards: store an array 'rewards', or give rewards="
+        ValueError, match=r"^The dict of arrays has no rewards: store an array 'rewards' \(or, from Python"
     ):
         load(custom.from_arrays(plain, PENDULUM))
 
@@ -352,6 +352,18 @@ REFUSED = {
         {},
         "has actions from 1.5 to 1.5 and no environment that bounds",
     ),
+    "integers in logs alone": (
+        refused_arrays(actions=np.zeros((4, 1), int)),
+        None,
+        {},
+        "has actions that are int64, and no environment that says what they are (expected floating point numbers",
+    ),
+    "objects": (
+        refused_arrays(observations=np.array([{}] * 4)),
+        None,
+        {},
+        "has observations that are object of shape (4,) (expected numbers, one row for each step).",
+    ),
     "discount": (refused_arrays(), None, {"discount": 1.0}, "A task of one's own takes a discount in [0, 1); got 1."),
     "score": (refused_arrays(), None, {"score": "normalised return"}, "takes references, two returns, where its score"),
     "aggregation": (refused_arrays(), None, {"aggregation": "max"}, "There is no aggregation called 'max'."),
@@ -371,6 +383,18 @@ def test_what_does_not_fit_is_refused_in_one_sentence(kind):
         custom.from_arrays(arrays, maker, **options)
     assert sentence in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_of_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "log.npz", **refused_arrays(observations=np.array([{}] * 4)))
+    with pytest.raises(
+        ValueError, match=r"log\.npz has observations of Python objects \(expected an array of numbers\)\.$"
+    ):
+        custom.from_npz(tmp_path / "log.npz")
+
+
+def test_a_function_without_a_name_has_a_readable_label(logged):
+    assert custom.from_arrays(logged, lambda: pendulum()).environment == "an environment of your own"
 
 
 def test_an_action_outside_the_bounds_of_its_environment_is_refused_in_the_environment_s_units(logged):
@@ -415,7 +439,8 @@ def _ones(arrays):
 def test_what_no_file_holds_must_be_passed_again(every_kind, file):
     tree = every_kind["arrays"].to_dict()
     with pytest.raises(
-        ValueError, match=rf"made from arrays in memory \(fingerprint {tree['fingerprint']}\), which no file holds: p"
+        ValueError,
+        match=rf"made from arrays in memory \(fingerprint {tree['fingerprint']}\), which no file holds: make it again",
     ):
         task_from_dict(tree)
     lost = custom.from_npz(file, lambda: pendulum())

@@ -43,15 +43,16 @@ def test_it_comes_back_from_json():
         (
             MAZE,
             {"smoothing": 0.5},
-            r"takes across, along, heading, noise; got smoothing=0\.5 \(OGBench's point mazes\)",
+            r"^The dose of .*, of OGBench's point mazes, takes .*; got smoothing \(--noise-smoothing\) 0\.5\.$",
         ),
-        (CUBE, {"along": 0.5}, r"takes noise, smoothing; got along=0\.5 \(the robot arm\)"),
-        (UMAZE, {"heading": 0.5}, r"takes across, along, noise; got heading=0\.5 \(D4RL's point mazes\)"),
+        (CUBE, {"along": 0.5}, r"takes noise .*, smoothing .*; got along \(--noise-along\) 0\.5\.$"),
+        (UMAZE, {"heading": 0.5}, r"takes across .*, along .*, noise \(--noise\); got heading \(--heading\) 0\.5\.$"),
         (MAZE, {"noise": 0.5, "along": 0.3}, r"one number for all directions, or one along and one across; got both"),
         (MAZE, {"noise": (0.1,) * 5}, r"one number for all directions"),
         (CUBE, {"noise": (0.1, 0.2)}, r"^A dose takes one noise, or 5 for the arm; got 2\.$"),
         (MAZE, {"along": -0.1}, r"^A dose takes a finite along of at least 0; got -0\.1\.$"),
-        (MAZE, {"heading": 0.0}, r"^A dose takes a finite heading above 0; got 0\.$"),
+        (MAZE, {"heading": 0.0}, r"^A dose takes a heading above 0 and of at most 1, the box of actions; got 0\.$"),
+        (MAZE, {"heading": 5.0}, r"^A dose takes a heading above 0 and of at most 1, the box of actions; got 5\.$"),
         (MAZE, {"across": float("nan")}, r"^A dose takes a finite across of at least 0; got nan\.$"),
         (MAZE, {"across": "thin"}, r"^A dose takes numbers; got across='thin'\.$"),
         (MAZE, {"acros": 0.1}, r"^There is no part of a dose called 'acros'\. Did you mean 'across'\?"),
@@ -150,4 +151,4 @@ def test_a_dose_as_it_is_typed(tmp_path, monkeypatch, capsys):
     assert cli.main(["data", "inspect", "pointmaze-medium", "--episodes", "1", *typed]) == 0
     assert "1,000 transitions in 1 episodes" in capsys.readouterr().out
     assert cli.main([*words, "--noise-smoothing", "1"]) == 2
-    assert "takes across, along, heading, noise; got smoothing=1" in capsys.readouterr().err
+    assert "got smoothing (--noise-smoothing) 1." in capsys.readouterr().err

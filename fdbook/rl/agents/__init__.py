@@ -78,6 +78,9 @@ def check(name: str, **settings: Any) -> None:
     kind = family(name)
     known = [field.name for field in dataclasses.fields(kind.Settings)]
     for each in settings:
+        if each.startswith("metric.") and kind is Decorated:
+            option = each.removeprefix("metric.")
+            raise ValueError(f"{option!r} is an option of a metric: say metric=metrics.make(name, {option}=...).")
         if each not in known:
             raise ValueError(unknown(f"setting of {name}", each, known))
     kind.configure(**(_with_metric(name, settings) if kind is Decorated else settings))
