@@ -107,9 +107,9 @@ def _products(shape: tuple[int, int, int], flops: float) -> tuple[Callable, floa
 
     rows, inner, columns = shape
     left, right = jnp.ones((rows, inner), jnp.float32), jnp.ones((inner, columns), jnp.float32)
-    multiply, each = jax.jit(jnp.matmul), 2.0 * rows * inner * columns
-    times = max(1, round(flops / each))
-    return lambda: [jax.block_until_ready(multiply(left, right)) for _ in range(times)], times * each
+    multiply, item = jax.jit(jnp.matmul), 2.0 * rows * inner * columns
+    times = max(1, round(flops / item))
+    return lambda: [jax.block_until_ready(multiply(left, right)) for _ in range(times)], times * item
 
 
 def measure_flow() -> list[Row]:
@@ -146,15 +146,15 @@ def _compilations():
     """A list that gets one entry for every program that XLA compiles inside the `with` block."""
     import jax
 
-    found, open_ = [], [True]
+    result, open_ = [], [True]
 
     def listen(event, duration, **details):
         if open_ and event == "/jax/core/compile/backend_compile_duration":
-            found.append(duration)
+            result.append(duration)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        yield found
+        yield result
     finally:
         open_.clear()
 
@@ -168,9 +168,9 @@ def measure_compile() -> list[Row]:
     update, state, data = _training()
     chunk, counts = 2, []  # no other measurement has compiled a chunk of this size
     for steps in (chunk, 2 * chunk + 1):
-        with _compilations() as found:
+        with _compilations() as result:
             loop.run(update, state, data, key=jr.key(1), steps=steps, chunk=chunk, progress=False)
-        counts.append(len(found))
+        counts.append(len(result))
     return [
         Row("programs compiled in the first chunk of a training", counts[0], ""),
         Row("programs compiled after it, a shorter last chunk included", counts[1], "", "0"),
@@ -210,7 +210,7 @@ def _work(update, state, data, count: int, chunk: int | None = None) -> Callable
     chunk, key = chunk or count, jr.key(1)
 
     def work():
-        current = loop.own(state)
+        current = loop.copy(state)
         for first in range(0, count, chunk):
             current, metrics = loop.advance(update, current, data, key=key, first=first, count=chunk, chunk=chunk)
         return metrics
@@ -338,9 +338,9 @@ def measure_evaluation() -> list[Row]:
         environments = get()
         evaluate(agents, environments, [0], episodes=len(environments))  # once to compile
         start = time.perf_counter()
-        found = evaluate(agents, environments, [0], episodes=EVALUATED)
+        result = evaluate(agents, environments, [0], episodes=EVALUATED)
         whole = time.perf_counter() - start
-        steps, rng = int(found.lengths.sum()), np.random.default_rng(0)
+        steps, rng = int(result.lengths.sum()), np.random.default_rng(0)
         actions = rng.uniform(-1, 1, (steps, ACTION_DIM)).astype(np.float32)
         start, over = time.perf_counter(), True
         for action in actions:

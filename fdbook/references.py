@@ -5,7 +5,7 @@ the test that checks it. A test holds the registry to the ids in use: none is ci
 that is cited nowhere.
 
 Notation: a, delta and scores lie in R^d, where d is the dimension of an action; s is a state; z ~ N(0, I); x_t is the
-point of the path E1 at time t, and p_t its law; pi_beta is the behaviour policy, pi_theta the improved one; sg stops
+point of the path E1 at time t, and p_t its law; pi_beta is the behavior policy, pi_theta the improved one; sg stops
 the gradient.
 """
 
@@ -267,7 +267,7 @@ EQUATIONS: dict[str, Equation] = {
             "E19",
             "FiDec as the paper writes it: E18 with the quadratic form of E11, without its 1/2, so that budgets compare",
             r"|\delta|^2 \;\to\; \delta^T I \delta, \quad "
-            r"I = \text{score}\,\text{score}^T \text{ from E5, trace-normalised}",
+            r"I = \text{score}\,\text{score}^T \text{ from E5, trace-normalized}",
             "fidec",
         ),
         Equation(
@@ -297,13 +297,13 @@ EQUATIONS: dict[str, Equation] = {
         ),
         Equation(
             "E24",
-            "trace normalisation: an isotropic Fisher matrix becomes the identity",
+            "trace normalization: an isotropic Fisher matrix becomes the identity",
             r"F \;\to\; F\, d / \operatorname{tr} F",
         ),
         Equation(
             "E25",
-            "the best that a KL can buy: the behaviour, tilted by the value",
-            r"\pi^* \propto \pi_\beta\, e^{Q / \lambda} \text{ maximises } E_\pi Q \text{ at equal } "
+            "the best that a KL can buy: the behavior, tilted by the value",
+            r"\pi^* \propto \pi_\beta\, e^{Q / \lambda} \text{ maximizes } E_\pi Q \text{ at equal } "
             r"\mathrm{KL}(\pi \,|\, \pi_\beta)",
             "reps",
         ),

@@ -21,7 +21,7 @@ from fdbook.data.tasks import find_task
 from fdbook.experiment import RunSpec, evaluation
 from fdbook.rl import records
 from fdbook.rl.evaluate import Evaluation, evaluate
-from fdbook.rl.transitions import Normaliser
+from fdbook.rl.fourier_features import Normalizer
 
 
 MAZE, TASK = "ogbench/pointmaze-medium-navigate", "pointmaze-medium-navigate-singletask"
@@ -49,7 +49,7 @@ def here(base, tmp_path, monkeypatch):
 @pytest.fixture
 def loaded(here):
     with pytest.warns(UserWarning, match="reaches the goal"):
-        return load(TASK, episodes=EPISODES, normalise=True)
+        return load(TASK, episodes=EPISODES, normalize=True)
 
 
 def spec(agent="deflow", **changes):
@@ -88,7 +88,7 @@ def test_two_evaluations_of_one_checkpoint_agree(trained):
     assert first == run.evaluate(episodes=2, progress=False)
     assert first == {name: trained.record.scores[-1][name] for name in first}
     environments = [loading.environment(run.task) for _ in range(2)]
-    one_each = evaluate(trained.agents, environments, run.spec.seeds, episodes=2, normaliser=run.normalizer)
+    one_each = evaluate(trained.agents, environments, run.spec.seeds, episodes=2, normalizer=run.normalizer)
     assert evaluation.scores(run.task, one_each) == first
 
 
@@ -121,7 +121,9 @@ def test_raw_observations_stay_raw_although_the_preset_normalizes(here):
 
 
 def test_data_that_are_not_what_the_specification_says_are_refused(loaded):
-    with pytest.raises(ValueError, match=r"^load adds waves to normalised observations only; got wavelengths with"):
+    with pytest.raises(
+        ValueError, match=r"^load adds Fourier features to normalized observations only; got wavelengths with"
+    ):
         load(TASK, episodes=EPISODES, wavelengths=(8.0,))
     for other, sentence in (
         (
@@ -145,19 +147,19 @@ def test_raw_data_are_prepared_as_the_specification_says(here, loaded):
 
 
 def test_a_normalizer_that_no_record_can_describe_is_refused(loaded):
-    class Other(Normaliser):
+    class Other(Normalizer):
         pass
 
-    own = loaded.train.normaliser
-    strange = dataclasses.replace(loaded.train, normaliser=Other(own.mean, own.scale))
-    with pytest.raises(ValueError, match=r"takes a Normaliser, which its record can describe; got a Other\.$"):
+    own = loaded.train.normalizer
+    strange = dataclasses.replace(loaded.train, normalizer=Other(own.mean, own.scale))
+    with pytest.raises(ValueError, match=r"takes a Normalizer, which its record can describe; got a Other\.$"):
         experiment.train(spec("bc"), "run", loaded=dataclasses.replace(loaded, train=strange), **QUICK)
     assert not list(Path("run").glob("*.json"))
 
 
 def test_seeds_act_for_themselves_and_episodes_differ(trained):
     environments = [loading.environment(trained.task) for _ in range(4)]
-    options = {"episodes": 3, "normaliser": trained.normalizer}
+    options = {"episodes": 3, "normalizer": trained.normalizer}
     plain = evaluate(trained.agents, environments, [0, 1], **options)
     assert plain.returns.shape == (2, 3)
     other = evaluate(trained.agents, environments, [0, 5], **options)
@@ -257,7 +259,7 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     assert made["metric"]["damping"] == 0.5
     assert made["config"]["width"] == 16
     assert made["wavelengths"] == [4.0, 2.0]
-    code, printed, complaints = say(capsys, "evaluate", "mine", "--episodes", 1, "--set", "candidates=2")
+    code, printed, complaints = say(capsys, "evaluate", "mine", "--episodes", 1, "--set", "num_samples=2")
     assert (code, complaints) == (0, "")
     assert "the checkpoint of update 40, 1 episode\n" in printed
     assert "not finished" not in printed
@@ -301,10 +303,10 @@ def test_settings_of_another_kind_get_one_sentence(here):
     """In a process of its own, where no type checker stands before the sentence."""
     code = "from fdbook.cli import main; [main(['train', 'cube-single', '--set', text]) for text in {}]"
     said = {
-        "width=abc": "Decorated takes a whole number for width; got 'abc'.",
-        "depth=1.5": "Decorated takes a whole number for depth; got 1.5.",
-        "budget=abc": "Decorated takes a number for budget; got 'abc'.",
-        "dual_ascent=1": "Decorated takes true or false for dual_ascent; got 1.",
+        "width=abc": "DecoratedFlow takes a whole number for width; got 'abc'.",
+        "depth=1.5": "DecoratedFlow takes a whole number for depth; got 1.5.",
+        "budget=abc": "DecoratedFlow takes a number for budget; got 'abc'.",
+        "dual_ascent=1": "DecoratedFlow takes true or false for dual_ascent; got 1.",
         "metric.damping=abc": "Fisher takes a damping of at least 0; got abc.",
     }
     command = [sys.executable, "-c", code.format(list(said))]

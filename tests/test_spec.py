@@ -26,16 +26,16 @@ def test_presets_fit_every_task_and_agent(preset):
             spec = RunSpec(task, agent, preset=preset)
             assert spec.evaluations[-1] == spec.updates
             assert spec.config.discount == task.discount
-            assert type(spec.config) is agents.family(agent).Settings
+            assert type(spec.config) is agents.family(agent).Config
 
 
 def test_what_is_not_said_comes_from_the_registry_and_the_preset():
     """Written down from the papers' tables, not from the registry."""
     pen = RunSpec("D4RL/pen/human-v2", "fql", preset="paper")
-    assert (pen.config.alpha, pen.config.aggregation, pen.updates) == (10_000, "min", 500_000)
+    assert (pen.config.alpha, pen.config.q_agg, pen.updates) == (10_000, "min", 500_000)
     assert (pen.config.width, pen.config.depth, pen.config.learning_rate) == (512, 4, 3e-4)
     cube = RunSpec(CUBE, preset="paper")
-    assert (cube.config.budget, cube.config.aggregation, cube.evaluations) == (
+    assert (cube.config.budget, cube.config.q_agg, cube.evaluations) == (
         0.001,
         "mean",
         (800_000, 900_000, 1_000_000),
@@ -130,10 +130,10 @@ def test_folders_of_different_runs_differ():
     }
     assert len(folders) == 2 * 4 * 2 * 3 * 2 * 2
     long = RunSpec(
-        TASK, config={"budget": 0.1, "multiplier": 0.3, "clip_norm": 1.0, "selection": "base", "candidates": 16}
+        TASK, config={"budget": 0.1, "multiplier": 0.3, "max_grad_norm": 1.0, "selection": "base", "num_samples": 16}
     )
-    longer = long.replace(config={"perturbed_time": 0.8, "tau": 0.01, "normalise_value": False})
-    words = "fidec-exact-laptop-seed-0-budget=0.1-candidates=16-clip_norm=1-multiplier=0.3-normalise_value=False"
+    longer = long.replace(config={"perturbed_time": 0.8, "tau": 0.01, "normalize_q": False})
+    words = "fidec-exact-laptop-seed-0-budget=0.1-max_grad_norm=1-multiplier=0.3-normalize_q=False-num_samples=16"
     assert longer.folder.name == f"{words}-{longer.hash}"
     thin = RunSpec(TASK, data={"dose": {"along": 0.3}})
     assert thin.folder.name == "fidec-exact-laptop-seed-0-along-0.3-across-0.5-heading-1"
@@ -195,9 +195,9 @@ def test_a_wrong_word_in_python_gets_one_sentence():
         "spec.replace(config={'metric.damping': 1.0})": "'damping' is an option of a metric: say metric=metrics.make(name, ",
         "spec.diff('x')": "A specification is compared with another RunSpec; got a str.",
         "experiment.train('cube-single')": "train takes a specification, as in RunSpec('cube-single'); got 'cube-single'.",
-        "RunSpec.from_dict(None)": "A specification is a mapping that says its format, 1; got 'None'.",
-        "RunSpec.from_dict({})": "A specification is a mapping that says its format, 1; got '{}'.",
-        "RunSpec.from_dict({'format': 0})": "A specification of format 1 was expected; this one, of 0, was written by",
+        "RunSpec.from_dict(None)": "A specification is a mapping that says its format, 2; got 'None'.",
+        "RunSpec.from_dict({})": "A specification is a mapping that says its format, 2; got '{}'.",
+        "RunSpec.from_dict({'format': 0})": "A specification of format 2 was expected; this one, of 0, is another",
         "custom.from_arrays(None)": "from_arrays takes arrays by name, as in a dict; got a NoneType.",
         "custom.from_arrays(logs, horizn=3)": "There is no option of a task of one's own called 'horizn'. Did you mean",
         "custom.from_arrays(logs, pendulum)": "An environment is said as a Gymnasium id, module:function, or a function that "

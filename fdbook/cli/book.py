@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fdbook.cli.common import add, bars, check_names, whole
+from fdbook.cli.common import add, at_least, bars, check_names
 
 
 __all__ = ["add_bench", "add_figures"]
@@ -27,11 +27,11 @@ def add_figures(commands) -> None:
     parser.add_argument("names", metavar="NAME", nargs="*", help="a figure (default: all of them)")
     parser.add_argument("--list", action="store_true", help="print the names and what each figure shows, and stop")
     parser.add_argument("--out", metavar="DIR", type=Path, default=Path("figures"), help="folder (default: figures)")
-    parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="seed of all randomness (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=at_least(0), default=0, help="seed of all randomness (default: 0)")
     parser.add_argument(
         "--episodes",
         metavar="N",
-        type=whole(1),
+        type=at_least(1),
         default=20,
         help="episodes of each data set, recorded at first use (default: 20)",
     )

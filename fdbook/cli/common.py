@@ -5,7 +5,7 @@ import os
 import sys
 
 
-__all__ = ["Misuse", "Parser", "add", "bars", "check_device", "check_names", "unknown_name", "whole"]
+__all__ = ["Misuse", "Parser", "add", "at_least", "bars", "check_device", "check_names", "unknown_name"]
 
 
 class Misuse(Exception):
@@ -34,7 +34,7 @@ def unknown_name(kind: str, name: str, names) -> str:
     return unknown(kind, name, names)
 
 
-def whole(low: int):
+def at_least(low: int):
     """An argparse type: a whole number of at least `low`."""
 
     def convert(text: str) -> int:

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, bars, whole
+from fdbook.cli.common import Misuse, add, at_least, bars
 
 
 __all__ = ["add_data", "add_dose", "dose_of"]
@@ -45,7 +45,7 @@ def add_data(commands) -> None:
         ),
     )
     _add_place(record)
-    record.add_argument("--workers", metavar="N", type=whole(1), help="processes (default: one for each core)")
+    record.add_argument("--workers", metavar="N", type=at_least(1), help="processes (default: one for each core)")
     record.add_argument("--no-progress", action="store_true", help="show no progress bar")
     inspect = add(
         actions,
@@ -69,11 +69,13 @@ def _add_place(parser):
     """The arguments that say which recording is meant."""
     parser.add_argument("name", metavar="NAME", help="a data set, as `fdbook data list` names it")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--transitions", metavar="N", type=whole(1), help="size in transitions (default: as published)")
     size.add_argument(
-        "--episodes", metavar="N", type=whole(1), help="size in training episodes (default: as published)"
+        "--transitions", metavar="N", type=at_least(1), help="size in transitions (default: as published)"
     )
-    parser.add_argument("--seed", metavar="N", type=whole(0), default=0, help="seed of all randomness (default: 0)")
+    size.add_argument(
+        "--episodes", metavar="N", type=at_least(1), help="size in training episodes (default: as published)"
+    )
+    parser.add_argument("--seed", metavar="N", type=at_least(0), default=0, help="seed of all randomness (default: 0)")
     add_dose(parser)
     parser.add_argument(
         "--folder", metavar="DIR", type=Path, help="folder of all recordings (default: as `fdbook data list` says)"
@@ -171,13 +173,13 @@ def _inspect(arguments):
         asked = arguments.transitions or arguments.episodes or arguments.folder or arguments.seed or dose
         place = files.Place(name, _episodes(arguments) or 1, arguments.seed, arguments.folder, dose) if asked else None
         folder = load.folder_of(name, place)
-    found = summary.summarise(name, folder)
-    print(summary.describe(found))
+    result = summary.summarize(name, folder)
+    print(summary.describe(result))
     if arguments.json is not None:
         from fdbook.report import numbers
 
         numbers.check_writable(arguments.json.parent)
-        content = json.dumps(summary.record(found), indent=2) + "\n"
+        content = json.dumps(summary.record(result), indent=2) + "\n"
         numbers.write_whole({arguments.json: content.encode()})
         print(f"Written to {arguments.json}.")
     if arguments.out is not None:
@@ -185,5 +187,5 @@ def _inspect(arguments):
         from fdbook.report import inspection, numbers, style
 
         numbers.check_writable(arguments.out.parent)
-        numbers.write_whole({arguments.out: style.render(inspection.draw(found), arguments.out.suffix[1:])})
+        numbers.write_whole({arguments.out: style.render(inspection.draw(result), arguments.out.suffix[1:])})
         print(f"Drawn into {arguments.out}.")

@@ -2,9 +2,10 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, bars, whole
+from fdbook.cli.common import Misuse, add, at_least, bars
 from fdbook.cli.data import add_dose, dose_of
 
 
@@ -41,7 +42,7 @@ def add_train(commands) -> None:
         help="sizes, updates and settings, as --names lists them (default: laptop)",
     )
     _add_seeds(parser)
-    parser.add_argument("--updates", "--steps", metavar="N", type=whole(1), help="updates (default: the preset's)")
+    parser.add_argument("--updates", "--steps", metavar="N", type=at_least(1), help="updates (default: the preset's)")
     parser.add_argument(
         "--evaluations",
         metavar="N,N,...",
@@ -49,7 +50,7 @@ def add_train(commands) -> None:
         help="updates after which to evaluate (default: the preset's)",
     )
     parser.add_argument(
-        "--episodes", metavar="N", type=whole(1), help="episodes of an evaluation (default: the preset's)"
+        "--episodes", metavar="N", type=at_least(1), help="episodes of an evaluation (default: the preset's)"
     )
     parser.add_argument(
         "--normalize",
@@ -70,10 +71,10 @@ def add_train(commands) -> None:
 
 def _add_seeds(parser):
     parser.add_argument(
-        "--seeds", metavar="N", type=whole(1), default=1, help="train seeds 0 to N - 1 together (default: 1)"
+        "--seeds", metavar="N", type=at_least(1), default=1, help="train seeds 0 to N - 1 together (default: 1)"
     )
     parser.add_argument(
-        "--first-seed", metavar="N", type=whole(0), default=0, help="begin with another seed (default: 0)"
+        "--first-seed", metavar="N", type=at_least(0), default=0, help="begin with another seed (default: 0)"
     )
 
 
@@ -88,8 +89,8 @@ def _add_data(parser):
         default="auto",
         help="where data come from: auto, recorded or download (default: auto)",
     )
-    parser.add_argument("--data-episodes", metavar="N", type=whole(1), help="use a recording of another size")
-    parser.add_argument("--data-seed", metavar="N", type=whole(0), default=0, help="use a recording of another seed")
+    parser.add_argument("--data-episodes", metavar="N", type=at_least(1), help="use a recording of another size")
+    parser.add_argument("--data-seed", metavar="N", type=at_least(0), default=0, help="use a recording of another seed")
     parser.add_argument("--dataset-dir", metavar="DIR", type=Path, help="a folder with the benchmark's own files")
     parser.add_argument(
         "--data",
@@ -150,16 +151,26 @@ def _value(text: str):
     return text
 
 
+def _today(name: str) -> str:
+    """A setting's name; one of version 0.1 is still understood."""
+    from fdbook.rl.records import RENAMED
+
+    if name in RENAMED:
+        print(f"fdbook: the setting {name} is called {RENAMED[name]} now", file=sys.stderr)
+    return RENAMED.get(name, name)
+
+
 def _settings(arguments) -> tuple[dict, dict]:
     """The settings of --set: the agent's, and the metric's."""
-    own, of_metric = {}, {}
+    config, metric_options = {}, {}
     for text in arguments.set:
         name, equals, value = text.partition("=")
         if not equals:
             raise Misuse(f"--set takes NAME=VALUE; got {text!r}")
-        target = of_metric if name.startswith("metric.") else own
+        name = _today(name)
+        target = metric_options if name.startswith("metric.") else config
         target[name.removeprefix("metric.")] = _value(value)
-    return own, of_metric
+    return config, metric_options
 
 
 def _spec(arguments):
@@ -181,8 +192,8 @@ def _spec(arguments):
         raise Misuse(
             "--source, --data-episodes, --data-seed, --dataset-dir and doses are not for data of your own (--data)"
         )
-    own = {} if arguments.action_bounds is None else {"action_bounds": tuple(arguments.action_bounds)}
-    task = arguments.task or custom.from_source(arguments.data, arguments.env, **own)
+    bounds = {} if arguments.action_bounds is None else {"action_bounds": tuple(arguments.action_bounds)}
+    task = arguments.task or custom.from_source(arguments.data, arguments.env, **bounds)
     metric = arguments.metric
     if options:
         metric = metrics.make(metric or experiment.RunSpec(task, preset=arguments.preset).method.split()[1], **options)
@@ -231,16 +242,18 @@ def add_evaluate(commands) -> None:
         examples=(
             "fdbook evaluate runs/cube-single-play-singletask-task2-v0/fidec-exact-laptop-seed-0",
             "fdbook evaluate runs/... --episodes 200          with more episodes",
-            "fdbook evaluate runs/... --set candidates=16     the best of 16 actions, as the critics judge them",
+            "fdbook evaluate runs/... --set num_samples=16    the best of 16 actions, as the critics judge them",
             "fdbook evaluate runs/... --video episode.gif     and film one episode (needs EGL or a display)",
         ),
     )
-    _add_settings(parser, "act with another setting: candidates, refinements")
+    _add_settings(parser, "act with another setting: num_samples, num_refinements")
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run, as `fdbook train` named it")
-    parser.add_argument("--episodes", metavar="N", type=whole(1), help="episodes for each seed (default: the run's)")
+    parser.add_argument("--episodes", metavar="N", type=at_least(1), help="episodes for each seed (default: the run's)")
     parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of one seed into a GIF")
-    parser.add_argument("--video-episode", metavar="N", type=whole(0), default=0, help="which episode (default: 0)")
-    parser.add_argument("--video-seed", metavar="N", type=whole(0), help="which seed of the run (default: its first)")
+    parser.add_argument("--video-episode", metavar="N", type=at_least(0), default=0, help="which episode (default: 0)")
+    parser.add_argument(
+        "--video-seed", metavar="N", type=at_least(0), help="which seed of the run (default: its first)"
+    )
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
 
 
@@ -273,22 +286,22 @@ def _evaluate(arguments):
     _check_run(arguments.run_folder)
     run = experiment.open_run(arguments.run_folder)
     index = _place_of(arguments.video_seed, run.spec.seeds)
-    config, of_metric = _settings(arguments)
-    if of_metric:
+    config, metric_options = _settings(arguments)
+    if metric_options:
         raise Misuse("evaluate takes settings of acting; a metric is one of training")
     try:
         run = run.acting(**config)
     except ValueError as error:
         raise Misuse(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
-    found = run.evaluate(episodes=episodes, progress=bars(arguments))
+    result = run.evaluate(episodes=episodes, progress=bars(arguments))
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {count(episodes, 'episode')}")
     if run.step < run.spec.updates:
         print(f"The run is not finished: {run.step:,} of {run.spec.updates:,} updates ({run.record.status}).")
-    names = [name for name in ("score", "success", "return", "length") if name in found]
+    names = [name for name in ("score", "success", "return", "length") if name in result]
     print("  seed" + "".join(f"{name:>10}" for name in names))
     for i, seed in enumerate(run.spec.seeds):
-        row = "".join(f"{found[name][i]:10.1f}" for name in names)
+        row = "".join(f"{result[name][i]:10.1f}" for name in names)
         print(f"  {seed:>4}{row}")
     if arguments.video is not None:
         success = run.film(arguments.video, episode=arguments.video_episode, index=index)

@@ -262,10 +262,12 @@ def _rows(dataset, environment, seeds, tick, dose):
     """What one episode puts into each array."""
     rows = {key: np.empty((dataset.steps, *row), dtype) for key, (row, dtype) in dataset.arrays.items()}
     observations, actions, simulator = rows["observations"], rows["actions"], list(rows.items())[2:]
-    own, shared = np.random.SeedSequence(seeds).generate_state(2).tolist()
+    environment_seed, shared = np.random.SeedSequence(seeds).generate_state(2).tolist()
     controller, done = CONTROLLERS[dataset.controller], 0
     with global_randomness(shared):
-        for row, (observation, action, info) in enumerate(controller.play(dataset, environment, own, dose)):
+        for row, (observation, action, info) in enumerate(
+            controller.play(dataset, environment, environment_seed, dose)
+        ):
             observations[row], actions[row] = observation, action
             for key, values in simulator:
                 values[row] = info[f"prev_{key}"]

@@ -40,7 +40,7 @@ class Options:
     """Its name; None: the file's, Minari's id, or for arrays their digest."""
     description: str = ""
     discount: float = 0.99
-    aggregation: str = "mean"
+    q_agg: str = "mean"
     """How the target of E16 joins the critics: "mean" or "min"."""
     fql_alpha: float = 10.0
     """FQL's alpha (E17), which must fit the size of rewards: the papers' lie between 3 and 30000."""
@@ -52,7 +52,7 @@ class Options:
     horizon: int | None = None
     """Steps of an evaluation episode; None: the environment's own limit, else the longest episode of the data."""
     score: str | None = None
-    """"success" (what the environment's info says), "normalised return" or "return"; None: the return, normalised with
+    """"success" (what the environment's info says), "normalized return" or "return"; None: the return, normalized with
     `references`."""
     references: Sequence[float] | None = None
     """The returns that count as 0 and 100."""
@@ -75,12 +75,12 @@ class Options:
         for field in ("updates", "horizon"):
             if (value := getattr(self, field)) is not None:
                 check_range(value, field, where, low=1.0)
-        for field, known in (("aggregation", ("mean", "min")), ("score", ("success", "normalised return", "return"))):
+        for field, known in (("q_agg", ("mean", "min")), ("score", ("success", "normalized return", "return"))):
             if (value := getattr(self, field)) is not None and value not in known:
                 raise ValueError(unknown(field, value, known))
-        if self.score == "normalised return" and self.references is None:
+        if self.score == "normalized return" and self.references is None:
             raise ValueError(
-                f"{where} takes references, two returns, where its score is a normalised return; got none."
+                f"{where} takes references, two returns, where its score is a normalized return; got none."
             )
 
     @classmethod
@@ -162,7 +162,7 @@ def from_arrays(
         if not isinstance(given, Mapping):
             raise ValueError(f"from_arrays takes arrays by name, as in a dict; got a {type(given).__name__}.")
     splits = {"train": arrays, "validation": validation}
-    splits = {name: {key: np.asarray(each[key]) for key in each} for name, each in splits.items() if each is not None}
+    splits = {name: {key: np.asarray(item[key]) for key in item} for name, item in splits.items() if item is not None}
     digest = _digest(splits)
     facts = _facts(splits["train"], "The dict of arrays", environment)
     about = {"kind": "arrays", "fingerprint": digest, "lost": f"arrays in memory (fingerprint {digest})"}
@@ -248,12 +248,12 @@ def _facts(arrays, where, environment) -> _Facts:
 
 
 def _digest(splits) -> str:
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for name, arrays in splits.items():
         for key, values in sorted(arrays.items()):
-            found.update(f"{name} {key} {values.dtype} {values.shape}".encode())
-            found.update(np.ascontiguousarray(values).tobytes())
-    return found.hexdigest()[:16]
+            result.update(f"{name} {key} {values.dtype} {values.shape}".encode())
+            result.update(np.ascontiguousarray(values).tobytes())
+    return result.hexdigest()[:16]
 
 
 def _of_arrays(name, facts, environment, options, about, rest):
@@ -268,21 +268,21 @@ def _of_arrays(name, facts, environment, options, about, rest):
     return _task(name, facts, environment, options, about, functools.partial(Arrays, **rest))
 
 
-def _task(name, facts, environment, options, about, source, data_bounds=False) -> Task:
+def _task(name, facts, environment, options, about, make_source, data_bounds=False) -> Task:
     """The task, after a look at its environment."""
     name, label = options.name or name, _label(environment)
     about = about | {"environment": _described(environment), "options": options.told()}
     if about["environment"] is None and environment is not None:
         about = {"lost": "an environment that a function makes which cannot be imported"} | about
     given = options.action_bounds or ((facts.low, facts.high) if data_bounds else UNIT)
-    bounds = tuple(np.broadcast_to(np.asarray(each, float), (facts.action,)) for each in given)
+    bounds = tuple(np.broadcast_to(np.asarray(item, float), (facts.action,)) for item in given)
     if not np.all(bounds[0] < bounds[1]):
         raise ValueError(f"{name} takes action_bounds whose low is below its high; got {tuple(given)}.")
-    own: Own = source(description=about, maker=environment, bounds=bounds, keys=options.keys)
+    source: Own = make_source(description=about, maker=environment, bounds=bounds, keys=options.keys)
     limit = None
     if environment is not None:
-        seen, bounds, limit = _look(own, options.keys, label)
-        own = dataclasses.replace(own, bounds=bounds)
+        seen, bounds, limit = _look(source, options.keys, label)
+        source = dataclasses.replace(source, bounds=bounds)
         if (seen, len(bounds[0])) != (facts.observation, facts.action):
             have = f"{name} has observations of shape {facts.observation} and {facts.action} actions"
             raise ValueError(f"{have}; {label} has {seen} and {len(bounds[0])}.")
@@ -294,12 +294,12 @@ def _task(name, facts, environment, options, about, source, data_bounds=False) -
     if not spaces.is_unit(bounds):
         between = f"between {np.min(bounds[0]):g} and {np.max(bounds[1]):g}"
         warnings.warn(f"{name} has actions {between}: they are rescaled to [-1, 1], and back.", stacklevel=3)
-    return _filled(name, facts, label, options, own, limit)
+    return _filled(name, facts, label, options, source, limit)
 
 
-def _look(own, keys, where):
+def _look(source, keys, where):
     """The shape of the environment's observations, the bounds of its actions, and its limit of steps."""
-    environment = own.make()
+    environment = source.make()
     try:
         seen = spaces.observation_shape(environment.observation_space, keys, where)
         limit = environment.spec.max_episode_steps if environment.spec is not None else None
@@ -321,10 +321,10 @@ def _described(environment):
     return environment if environment is None or isinstance(environment, str) else spaces.import_path(environment)
 
 
-def _filled(name, facts, label, options, own, limit) -> Task:
+def _filled(name, facts, label, options, source, limit) -> Task:
     what = options.description or f"data of your own ({facts.observation[0]} observations, {facts.action} actions)"
-    dataset = DataSet(name, label, facts.observation, facts.action, facts.steps, what, origin=own)
-    score = options.score or ("return" if options.references is None else "normalised return")
+    dataset = DataSet(name, label, facts.observation, facts.action, facts.steps, what, origin=source)
+    score = options.score or ("return" if options.references is None else "normalized return")
     tenth = options.updates // 10
     return Task(
         name=name,
@@ -335,7 +335,7 @@ def _filled(name, facts, label, options, own, limit) -> Task:
         parts=0,
         success_ends=False,
         discount=options.discount,
-        aggregation=options.aggregation,
+        q_agg=options.q_agg,
         fql_alpha=options.fql_alpha,
         budget=options.budget,
         updates=options.updates,

@@ -115,7 +115,7 @@ class Task:
     success_ends: bool
     """Whether the mask of E16 is 0, no bootstrapping, where all parts are met."""
     discount: float
-    aggregation: Literal["mean", "min"]
+    q_agg: Literal["mean", "min"]
     """How the target of E16 joins the critics."""
     fql_alpha: float
     """FQL's weight alpha (E17)."""
@@ -125,7 +125,7 @@ class Task:
     """Gradient steps of a published run."""
     evaluations: tuple[int, ...]
     """The gradient steps after which it is evaluated, over 50 episodes each; the score is the mean over them."""
-    score: Literal["success", "normalised return", "return"]
+    score: Literal["success", "normalized return", "return"]
     """In percent: the share of episodes that reach the goal, or the return between `references` as 0 to 100; for tasks of one's
     own also the return as it is."""
     hyperparameters: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
@@ -137,7 +137,7 @@ class Task:
     reward_shift: float = 0.0
     """What is added to each recorded reward: -1 makes D4RL's 0 and 1 into -1 and 0."""
     references: tuple[float, float] | None = None
-    """The returns of a random and of an expert policy, which a normalised return puts at 0 and 100."""
+    """The returns of a random and of an expert policy, which a normalized return puts at 0 and 100."""
     frame_stack: int = 1
     """Pictures in an observation, along the channels."""
     published: str | None = None
@@ -157,8 +157,8 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """What `fdbook.data.tasks.task_from_dict` makes it again from, in plain JSON: its name, and what one's own is made of."""
-        own = self.dataset.origin
-        return {"name": self.name} | ({} if own is None else own.description)
+        source = self.dataset.origin
+        return {"name": self.name} | ({} if source is None else source.description)
 
     @property
     def reward(self) -> str:

@@ -62,14 +62,14 @@ class Dose:
         said = _spread(given, kind)
         for name, value in said.items():
             if name not in standard:
-                names = ", ".join(f"{each} ({FLAGS[each]})" for each in sorted({*standard, "noise"}))
+                names = ", ".join(f"{item} ({FLAGS[item]})" for item in sorted({*standard, "noise"}))
                 raise ValueError(
                     f"The dose of {dataset.name}, of {kind}, takes {names}; got {name} ({FLAGS[name]}) {value:g}."
                 )
-        whole = standard | said
-        if isinstance(whole.get("noise"), tuple) and len(set(whole["noise"])) == 1:
-            whole["noise"] = whole["noise"][0]
-        return None if whole == standard else cls(**whole)
+        filled = standard | said
+        if isinstance(filled.get("noise"), tuple) and len(set(filled["noise"])) == 1:
+            filled["noise"] = filled["noise"][0]
+        return None if filled == standard else cls(**filled)
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
@@ -119,7 +119,7 @@ FLAGS = {
 def _digits(value, between: str) -> str:
     """One number or several, each in as many digits as tell it from all others, without an exponent."""
     values = value if isinstance(value, list) else [value]
-    return between.join(np.format_float_positional(each, trim="-") for each in values)
+    return between.join(np.format_float_positional(item, trim="-") for item in values)
 
 
 def _checked(name: str, value):
@@ -129,7 +129,7 @@ def _checked(name: str, value):
     if name == "noise" and isinstance(value, tuple | list | np.ndarray):
         if len(value) not in (1, ARM_NOISE):
             raise ValueError(f"A dose takes one noise, or {ARM_NOISE} for the arm; got {len(value)}.")
-        values = tuple(_checked(name, each) for each in value)
+        values = tuple(_checked(name, item) for item in value)
         return values if len(values) > 1 else values[0]
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"A dose takes numbers; got {name}={value!r}.")

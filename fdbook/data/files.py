@@ -144,18 +144,18 @@ def arrays_of(path: Path, keys: Collection[str] | None = None) -> dict[str, np.n
         kinds = {key: _header(archive, key)[1] for key in archive if keys is None or key in keys}
         return {key: archive[key] for key, dtype in kinds.items() if dtype.kind in "biuf"}, kinds
 
-    found, kinds = from_npz(path, read)
+    result, kinds = from_npz(path, read)
     for key, dtype in kinds.items():
-        if keys is not None and key not in found:
+        if keys is not None and key not in result:
             what = "Python objects" if dtype.kind == "O" else str(dtype)
             raise ValueError(f"{path} has {key} of {what} (expected an array of numbers).")
-    return found
+    return result
 
 
-def _check_keys(path, found, dataset, needed=None):
+def _check_keys(path, result, dataset, needed=None):
     needed = dataset.simulator if needed is None else needed
     for key in ("observations", "actions", *needed, "terminals"):
-        if key not in found:
+        if key not in result:
             raise ValueError(f"{path} has no array {key!r} (expected {', '.join(_expected(dataset))})")
 
 

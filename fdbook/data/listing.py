@@ -26,12 +26,12 @@ def _size(dataset: DataSet) -> str:
 
 def _here(dataset: DataSet) -> str:
     """What of it is on this machine, in a word or two."""
-    found = ["download"] if load.downloaded(dataset) else []
+    result = ["download"] if load.downloaded(dataset) else []
     places = load.recordings(dataset.name)
     sizes = sorted({place.episodes for place in places if place.dose is None}, reverse=True)
     doses = sum(place.dose is not None for place in places)
     more = [f"{doses} of another dose"] if doses else []
-    return ", ".join(found + [f"{size} episodes" for size in sizes] + more) or "-"
+    return ", ".join(result + [f"{size} episodes" for size in sizes] + more) or "-"
 
 
 def _doses(dataset: DataSet) -> str:
@@ -43,20 +43,20 @@ def table(*, recordable_only: bool = False, parts: Sequence[str] = ()) -> str:
     """One line for each data set, with `parts` for each whose name holds one, in groups, with what its tasks share, and notes."""
     rows, groups = [], {}
     for dataset in tasks.DATASETS.values():
-        first, *_ = own = _tasks_of(dataset)
+        first, *_ = tasks_here = _tasks_of(dataset)
         if recordable_only and not dataset.controller:
             continue
         if parts and not any(part.lower() in dataset.name.lower() for part in parts):
             continue
         width = "pixels" if dataset.pixels else str(dataset.observation[0])
-        settings = (f"{first.discount:g}", first.aggregation, f"{first.fql_alpha:g}", f"{first.budget:g}")
+        settings = (f"{first.discount:g}", first.q_agg, f"{first.fql_alpha:g}", f"{first.budget:g}")
         name = f"{dataset.name}{' *' if dataset.controller else ''}"
         rows.append(
             (
                 name,
                 width,
                 str(dataset.action),
-                str(len(own)),
+                str(len(tasks_here)),
                 str(first.horizon),
                 *settings,
                 _size(dataset),
@@ -90,7 +90,7 @@ def table(*, recordable_only: bool = False, parts: Sequence[str] = ()) -> str:
 def details(name: str) -> str:
     """All that is known of a data set and its tasks, a line each. Raises ValueError on an unknown name."""
     dataset = tasks.find(name)
-    first, *_ = own = _tasks_of(dataset)
+    first, *_ = tasks_here = _tasks_of(dataset)
     low_high = (
         ""
         if first.references is None
@@ -104,9 +104,11 @@ def details(name: str) -> str:
         + (f"; {first.reward_shift:+g} is added to the recorded ones" if first.reward_shift else ""),
         "evaluation": f"{first.score} in %{low_high}; 50 episodes of at most {first.horizon} steps, "
         f"after {', '.join(f'{step:,}' for step in first.evaluations)} of {first.updates:,} updates",
-        "settings": f"discount {first.discount:g}, target {first.aggregation} of the critics, FQL alpha {first.fql_alpha:g}, "
+        "settings": f"discount {first.discount:g}, target {first.q_agg} of the critics, FQL alpha {first.fql_alpha:g}, "
         f"budget {first.budget:g}; from {'the papers' if first.settings_from == 'papers' else 'us'}",
-        "tasks": ", ".join(f"{task.name}{' (default)' if task.default and len(own) > 1 else ''}" for task in own),
+        "tasks": ", ".join(
+            f"{task.name}{' (default)' if task.default and len(tasks_here) > 1 else ''}" for task in tasks_here
+        ),
         "recording": dataset.why_not_recordable or f"`fdbook data record {dataset.name}`",
         "here": _here(dataset),
     }

@@ -35,7 +35,7 @@ class Loaded:
     source: Literal["recorded", "downloaded", "dataset_dir", "own"]
 
     def environment(self):
-        """A new environment to evaluate in; its observations are raw: apply `train.normaliser`, if there is one."""
+        """A new environment to evaluate in; its observations are raw: apply `train.normalizer`, if there is one."""
         return environment(self.task, self.folder)
 
 
@@ -89,43 +89,45 @@ def load(
     seed: int = 0,
     dose: Dose | Mapping[str, Any] | None = None,
     dataset_dir: str | Path | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
     wavelengths: Sequence[float] = (),
 ) -> Loaded:
     """The transitions of a task.
 
     `source` "auto" takes the published data if they are on this machine, else a recording of the standard size, else downloads;
     "recorded" and "download" allow only the one or the other. `episodes`, `seed` and `dose` choose another recording, and
-    `dataset_dir` a folder with the benchmark's own files. Data of one's own are taken as they are. `normalise` takes observations
-    to mean 0 and standard deviation 1, and `wavelengths` adds Fourier features to these (`Transitions.normalised`).
+    `dataset_dir` a folder with the benchmark's own files. Data of one's own are taken as they are. `normalize` takes observations
+    to mean 0 and standard deviation 1, and `wavelengths` adds Fourier features to these (`Transitions.normalized`).
 
-    Raises ValueError on an unknown task or source, waves without `normalise`, and damaged data; FileNotFoundError when the data
-    are not here and cannot be had, with the command that records them, or the reason why none can.
+    Raises ValueError on an unknown task or source, wavelengths without `normalize`, and damaged data; FileNotFoundError when the
+    data are not here and cannot be had, with the command that records them, or the reason why none can.
     """
     task = task if isinstance(task, Task) else find_task(task)
     if source not in SOURCES:
         raise ValueError(unknown("source", source, SOURCES))
-    if wavelengths and not normalise:
-        raise ValueError("load adds waves to normalised observations only; got wavelengths with normalise=False.")
+    if wavelengths and not normalize:
+        raise ValueError(
+            "load adds Fourier features to normalized observations only; got wavelengths with normalize=False."
+        )
     dose = dose if task.dataset.origin is not None else Dose.of(task.dataset, dose)
-    found, folder = _find(task.dataset, source, _Asked(episodes, seed, dose), dataset_dir)
+    result, folder = _find(task.dataset, source, _Asked(episodes, seed, dose), dataset_dir)
     train, validation = sources.of(task.dataset).transitions(task, folder)
-    if normalise:
-        train = train.normalised(wavelengths=wavelengths)
-        validation = None if validation is None else validation.normalised(train.normaliser)
-    return Loaded(task, train, validation, folder, found)
+    if normalize:
+        train = train.normalized(wavelengths=wavelengths)
+        validation = None if validation is None else validation.normalized(train.normalizer)
+    return Loaded(task, train, validation, folder, result)
 
 
 def recordings(name: str) -> list[Place]:
     """The finished recordings of a data set on this machine, those of the published dose first, the largest first."""
-    name, found = find(name).name, []
+    name, result = find(name).name, []
     for folder in sorted((root() / name).glob("*-episodes-seed-*")):
         words = folder.name.split("-")
         with contextlib.suppress(ValueError, IndexError):
             place = Place(name, int(words[0]), int(words[3]), dose=_dose_in(folder))
             if place.folder == folder and all(path.exists() for path in place.files.values()):
-                found.append(place)
-    return sorted(found, key=lambda place: (place.dose is not None, -place.episodes, place.seed, place.folder))
+                result.append(place)
+    return sorted(result, key=lambda place: (place.dose is not None, -place.episodes, place.seed, place.folder))
 
 
 def _dose_in(folder: Path) -> dict[str, Any] | None:
@@ -145,8 +147,8 @@ def folder_of(name: str, place: Place | None = None) -> Path:
         if all(path.exists() for path in place.files.values()):
             return place.folder
         raise FileNotFoundError(f"There is no recording in {place.folder}; `{place.command}` records it.")
-    if found := downloaded(dataset):
-        return found
+    if result := downloaded(dataset):
+        return result
     if dataset.controller and (standard := Place(name, dataset.episodes)).files["train"].exists():
         return standard.folder
     raise FileNotFoundError(f"{name} is not on this machine; {_instead(dataset)}")

@@ -1,4 +1,4 @@
-"""D4RL through Minari: its tasks as transitions, the environments to evaluate in, and normalised scores.
+"""D4RL through Minari: its tasks as transitions, the environments to evaluate in, and normalized scores.
 
 Dict observations are flattened as the papers see them (`flatten`). Time-outs and terminations are kept apart: the mask of E16 is
 0 where a step terminated and, for the sparse mazes, where it reached the goal, which ended the episode in the old D4RL.
@@ -16,7 +16,7 @@ import numpy as np
 
 from fdbook.checks import Array, check_rows
 from fdbook.data import coverage, sources
-from fdbook.data.sources import normalised_score
+from fdbook.data.sources import normalized_score
 from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.arrays import clip_actions
 from fdbook.rl.transitions import Transitions
@@ -32,7 +32,7 @@ __all__ = [
     "environment",
     "flatten",
     "locate",
-    "normalised_score",
+    "normalized_score",
     "read",
     "robotics",
     "transitions",

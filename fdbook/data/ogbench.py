@@ -123,7 +123,7 @@ def load_or_record(
 class MazeLayout:
     """The walls of a maze on a square grid, in the units of the world (those of the observations).
 
-    `walls[i, j]` is the cell whose centre is (x, y) = `origin` + `cell` * (j, i): rows run along y, columns along x.
+    `walls[i, j]` is the cell whose center is (x, y) = `origin` + `cell` * (j, i): rows run along y, columns along x.
     """
 
     walls: Bool[np.ndarray, "rows columns"]
@@ -280,9 +280,9 @@ def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.nda
     """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states)."""
     from ogbench.relabel_utils import relabel_dataset
 
-    labelled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
-    relabel_dataset(name, environment, labelled)
-    return labelled["rewards"], labelled["masks"]
+    labeled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
+    relabel_dataset(name, environment, labeled)
+    return labeled["rewards"], labeled["masks"]
 
 
 class OGBench(sources.Source):

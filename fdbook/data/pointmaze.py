@@ -48,7 +48,7 @@ def _forget_model(made):
 
 
 class _Waypoints:
-    """A PD controller that follows shortest paths from cell to cell, near their centres, and in the last cell the goal."""
+    """A PD controller that follows shortest paths from cell to cell, near their centers, and in the last cell the goal."""
 
     def __init__(self, maze, rng):
         self.maze, self.rng = maze, rng
@@ -73,10 +73,10 @@ class _Waypoints:
         return tuple(int(index) for index in self.maze.cell_xy_to_rowcol(place))
 
     def _aim(self, cell):
-        """Makes a cell the next waypoint: a point near its centre, or the goal when it is the last."""
+        """Makes a cell the next waypoint: a point near its center, or the goal when it is the last."""
         self.cell = cell
-        centre = np.asarray(self.maze.cell_rowcol_to_xy(np.array(cell)), float)
-        self.waypoint = self.goal if cell == self.last else centre - self.rng.uniform(0, SPREAD, 2)
+        center = np.asarray(self.maze.cell_rowcol_to_xy(np.array(cell)), float)
+        self.waypoint = self.goal if cell == self.last else center - self.rng.uniform(0, SPREAD, 2)
 
     def action(self, place, velocity, goal):
         """The force towards the next waypoint, without noise."""
@@ -100,12 +100,12 @@ def episode(
     """
     steps = dataset.steps
     along, across = (STANDARD[WAYPOINTS][name] if dose is None else getattr(dose, name) for name in STANDARD[WAYPOINTS])
-    own, noise, shared = np.random.SeedSequence(seeds).generate_state(3).tolist()
+    environment_seed, noise, shared = np.random.SeedSequence(seeds).generate_state(3).tolist()
     rng = np.random.default_rng(noise)
     observations, goals = np.empty((steps + 1, 4)), np.empty((steps + 1, 2))
     actions, rewards = np.empty((steps, 2), np.float32), np.zeros(steps)
     with global_randomness(shared):
-        seen, _ = environment.reset(seed=own)
+        seen, _ = environment.reset(seed=environment_seed)
         world, pilot = environment.unwrapped, _Waypoints(environment.unwrapped.maze, rng)
         for step in range(steps):
             state, goal = seen["observation"], np.array(world.goal)
@@ -159,7 +159,7 @@ def _buffers(run: dict[str, np.ndarray]):
 
 def _references(dataset: DataSet) -> tuple[float, float]:
     """Mean returns of random forces and of the controller without noise, in the continuing task: goals reached in 1000 steps."""
-    found = []
+    result = []
     with environment(dataset) as world:
         for expert in (False, True):
             rng, total = np.random.default_rng(0), 0.0
@@ -171,8 +171,8 @@ def _references(dataset: DataSet) -> tuple[float, float]:
                     force = pilot.action(state[:2], state[2:], goal) if expert else rng.uniform(-1, 1, 2)
                     seen, reward, *_ = world.step(np.clip(force, -1, 1).astype(np.float32))
                     total += reward
-            found.append(total / GOALS)
-    return found[0], found[1]
+            result.append(total / GOALS)
+    return result[0], result[1]
 
 
 def finish(place: Place, shards: list[Path], work: Path) -> None:

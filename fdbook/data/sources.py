@@ -18,7 +18,7 @@ from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["Contents", "Coverage", "Source", "normalised_score", "of"]
+__all__ = ["Contents", "Coverage", "Source", "normalized_score", "of"]
 
 MODULES = {"ogbench": "fdbook.data.ogbench", "d4rl": "fdbook.data.minari"}
 """The module whose `SOURCE` belongs to a benchmark of the registry."""
@@ -89,7 +89,7 @@ class Source(abc.ABC):
         """The score of episodes, or of means over them, element by element: see `fdbook.data.load.score`."""
         if task.score == "success":
             return 100 * np.asarray(successes, float)
-        return np.asarray(returns, float) if task.score == "return" else normalised_score(task, returns)
+        return np.asarray(returns, float) if task.score == "return" else normalized_score(task, returns)
 
 
 def of(dataset: DataSet) -> Source:
@@ -99,7 +99,7 @@ def of(dataset: DataSet) -> Source:
     return importlib.import_module(MODULES[dataset.benchmark]).SOURCE
 
 
-def normalised_score(task: Task, returns: float | np.ndarray) -> np.ndarray:
+def normalized_score(task: Task, returns: float | np.ndarray) -> np.ndarray:
     """Returns on a scale that is 0 for the lower and 100 for the upper of `task.references`, a random and an expert policy.
 
     Raises ValueError for a task without reference returns.

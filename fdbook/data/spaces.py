@@ -46,7 +46,7 @@ def make(environment: Maker, render_mode: str | None = None):
     if isinstance(environment, str):
         return _registered(environment, options)
     parameters = inspect.signature(environment).parameters.values()
-    takes = any(each.name == "render_mode" or each.kind is each.VAR_KEYWORD for each in parameters)
+    takes = any(item.name == "render_mode" or item.kind is item.VAR_KEYWORD for item in parameters)
     made = environment(**options if takes else {})
     if not hasattr(made, "observation_space") or not hasattr(made, "action_space"):
         raise ValueError(f"An environment is said as {expected}; the function made a {type(made).__name__}.")
@@ -57,10 +57,10 @@ def _resolve(text):
     """The function that "module:function" names; a Gymnasium id as it is."""
     module, _, name = text.partition(":")
     try:
-        found = functools.reduce(getattr, name.split("."), importlib.import_module(module)) if name else text
+        result = functools.reduce(getattr, name.split("."), importlib.import_module(module)) if name else text
     except (ImportError, AttributeError):
         return text
-    return found if callable(found) else text
+    return result if callable(result) else text
 
 
 def _registered(name, options):
@@ -85,10 +85,10 @@ def _registered(name, options):
 
 def function(text: str) -> Callable:
     """The function that "module:function" names. Raises ValueError when there is none."""
-    found = _resolve(text)
-    if isinstance(found, str):
+    result = _resolve(text)
+    if isinstance(result, str):
         raise ValueError(f"There is no function {text!r} (expected module:function).")
-    return found
+    return result
 
 
 def import_path(function: Callable) -> str | None:

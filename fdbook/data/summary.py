@@ -11,7 +11,7 @@ from fdbook.data.sources import Coverage
 from fdbook.data.tasks import Task
 
 
-__all__ = ["Coverage", "Rewards", "Summary", "describe", "record", "summarise"]
+__all__ = ["Coverage", "Rewards", "Summary", "describe", "record", "summarize"]
 
 BINS = 60
 
@@ -65,37 +65,38 @@ class Summary:
         return float(values[-1] / values[0]) if values[0] > 0 else float("inf")
 
 
-def summarise(name: str | Task, folder: str | Path | None = None) -> Summary:
+def summarize(name: str | Task, folder: str | Path | None = None) -> Summary:
     """Reads and checks the files of a data set in a folder, and sums them up.
 
     `name` is a data set of the registry, or a task of one's own, whose files need no folder. Raises ValueError on an unknown name
     and on a damaged file, FileNotFoundError when a file is not there.
     """
     if isinstance(name, Task):
-        dataset, own = name.dataset, (name,)
+        dataset, dataset_tasks = name.dataset, (name,)
     else:
         dataset = tasks.find(name)
-        own = tuple(task for task in tasks.TASKS.values() if task.dataset is dataset)
+        dataset_tasks = tuple(task for task in tasks.TASKS.values() if task.dataset is dataset)
     source = sources.of(dataset)
     folder = Path(folder or source.locate(dataset) or ".").expanduser()
-    found = source.contents(own, folder)
-    used, episode = found.used, np.cumsum(found.ends) - found.ends
-    kept = found.actions[used]
+    result = source.contents(dataset_tasks, folder)
+    used, episode = result.used, np.cumsum(result.ends) - result.ends
+    kept = result.actions[used]
     return Summary(
         name=dataset.name,
         folder=folder,
-        bytes=found.bytes,
-        lengths=np.bincount(episode[used], minlength=int(found.ends.sum())),
-        observation_range=(float(found.observations.min()), float(found.observations.max())),
+        bytes=result.bytes,
+        lengths=np.bincount(episode[used], minlength=int(result.ends.sum())),
+        observation_range=(float(result.observations.min()), float(result.observations.max())),
         actions=np.stack([np.histogram(column, BINS, (-1, 1))[0] for column in kept.T]),
         mean=kept.mean(axis=0, dtype=float),
         covariance=np.atleast_2d(np.cov(kept, rowvar=False)),
         at_bounds=np.mean(np.abs(kept) >= 1, axis=0),
-        coverage=found.coverage,
+        coverage=result.coverage,
         rewards=tuple(
-            _rewards(task, rewards[used], episode[used]) for task, rewards in zip(own, found.rewards, strict=True)
+            _rewards(task, rewards[used], episode[used])
+            for task, rewards in zip(dataset_tasks, result.rewards, strict=True)
         ),
-        returns=found.returns,
+        returns=result.returns,
     )
 
 
@@ -131,7 +132,7 @@ def describe(summary: Summary) -> str:
 
 def record(summary: Summary) -> dict:
     """What a run record keeps of a summary: plain numbers, without coverage and histograms."""
-    tasks = {each.task: {"successes": each.successes, "episodes": each.episodes} for each in summary.rewards}
+    tasks = {item.task: {"successes": item.successes, "episodes": item.episodes} for item in summary.rewards}
     return {
         "name": summary.name,
         "transitions": summary.transitions,

@@ -1,6 +1,6 @@
 """Every task of the papers, and those that can be recorded without a download: data set, environment, protocol, settings.
 
-A data set is logged behaviour; a task adds a reward and an evaluation. OGBench's data sets carry five tasks each, D4RL's one.
+A data set is logged behavior; a task adds a reward and an evaluation. OGBench's data sets carry five tasks each, D4RL's one.
 The 73 tasks of the papers and their settings are those that Flow Q-Learning (arXiv 2502.02538), DeFlow (arXiv 2601.10471) and
 Fisher Decorator (arXiv 2604.17919) share; where we had to choose, `Task.settings_from` says so.
 """
@@ -201,7 +201,7 @@ DATASETS = {dataset.name: dataset for sets in (_ogbench_sets(), _d4rl_sets()) fo
 def _settings(world: str) -> dict:
     """Discount, aggregation, alpha and budget of an OGBench world."""
     (key,) = (key for key in SETTINGS if world.startswith(key))
-    return dict(zip(("discount", "aggregation", "fql_alpha", "budget"), SETTINGS[key], strict=True))
+    return dict(zip(("discount", "q_agg", "fql_alpha", "budget"), SETTINGS[key], strict=True))
 
 
 def _ogbench_tasks() -> Iterator[Task]:
@@ -243,11 +243,11 @@ def _d4rl_tasks() -> Iterator[Task]:
         options = shared | {"name": dataset.name, "dataset": dataset, "environment": dataset.environment}
         if hand == "antmaze":
             _, horizon, alpha = ANTMAZE[kind]
-            options |= {"horizon": horizon, "parts": 1, "success_ends": True, "discount": 0.99, "aggregation": "mean"}
+            options |= {"horizon": horizon, "parts": 1, "success_ends": True, "discount": 0.99, "q_agg": "mean"}
             options |= {"fql_alpha": alpha, "budget": 0.001, "reward_shift": -1.0, "references": (0.0, 1.0)}
             published = f"antmaze-{kind.removesuffix('-v1')}-v2"
             yield Task(
-                group="d4rl-antmaze", score="normalised return", published=published, caveat=OLD_D4RL + ANT, **options
+                group="d4rl-antmaze", score="normalized return", published=published, caveat=OLD_D4RL + ANT, **options
             )
         elif hand == "pointmaze":
             _, horizon = POINTMAZE[kind.removesuffix("-v2")]
@@ -261,13 +261,13 @@ def _d4rl_tasks() -> Iterator[Task]:
                 "parts": 0,
                 "success_ends": False,
                 "discount": 0.99,
-                "aggregation": "min",
+                "q_agg": "min",
             }
             options |= {"fql_alpha": alphas[("human", "cloned", "expert").index(source)], "budget": 0.001}
             caveat = OLD_D4RL + (PEN if hand == "pen" else DENSE)
             yield Task(
                 group="d4rl-adroit",
-                score="normalised return",
+                score="normalized return",
                 references=references,
                 published=f"{hand}-{source}-v1",
                 caveat=caveat,
@@ -332,14 +332,14 @@ def _look_up(name: str, kind: str, known: dict):
     raise ValueError(f"There is no {kind} called {name!r}{hint}. `fdbook data list` names them all.")
 
 
-def _version_fits(name: str, found) -> bool:
+def _version_fits(name: str, result) -> bool:
     """Whether a version behind a name, if there is one, is that of what was found, here or in the papers; OGBench's is v0."""
     said = re.search(r"-v\d+$", name.strip().lower())
     if said is None:
         return True
-    published = getattr(found, "published", None) or ""
+    published = getattr(result, "published", None) or ""
     papers = published.endswith(said.group()) and not name.lower().startswith("d4rl/")
-    own = found.name if re.search(r"-v\d+$", found.name) else f"{found.name}-v0"
+    own = result.name if re.search(r"-v\d+$", result.name) else f"{result.name}-v0"
     return own.endswith(said.group()) or papers
 
 

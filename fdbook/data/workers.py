@@ -124,13 +124,13 @@ def main() -> None:
         reports.write(json.dumps(words) + "\n")
         reports.flush()
 
-    def each() -> Iterator:
+    def item() -> Iterator:
         while True:
             yield jobs.get()
             report("done")
 
     try:
-        importlib.import_module(first["module"]).serve(first["order"], each(), lambda steps: report("tick", steps))
+        importlib.import_module(first["module"]).serve(first["order"], item(), lambda steps: report("tick", steps))
     except OSError as error:
         report("failed", *((str(error),) if error.errno is None else (error.errno, error.strerror)))
     except Exception as error:

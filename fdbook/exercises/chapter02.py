@@ -81,8 +81,8 @@ def _check_best(answer):
     t, x, actions = 0.6, np.array([0.3, -0.2]), rng.normal(size=(40, 2))
     value = same_shape(call(answer, t, jnp.asarray(x), jnp.asarray(actions)), (2,))
 
-    def weights(centres, scale):
-        return np.exp(-0.5 * np.sum((x - centres) ** 2, axis=-1) / scale)
+    def weights(centers, scale):
+        return np.exp(-0.5 * np.sum((x - centers) ** 2, axis=-1) / scale)
 
     right = weights(t * actions, (1 - t) ** 2)
     targets = (actions - x) / (1 - t)

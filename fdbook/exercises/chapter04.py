@@ -16,10 +16,10 @@ def _check_second_order(answer):
     cases = [[random.normal(size=shape) for shape in ((n, d), (n, d), (n,))] for n, d in ((7, 2), (11, 3))]
     values = np.array([same_shape(call(answer, *map(jnp.asarray, case)), ()) for case in cases])
 
-    def each(formula):
+    def item(formula):
         return np.array([formula(np.einsum("nd,nd->n", s, delta), div) for s, delta, div in cases])
 
-    if _close(values, each(lambda pull, div: 0.5 * np.mean((pull + div) ** 2))):
+    if _close(values, item(lambda pull, div: 0.5 * np.mean((pull + div) ** 2))):
         return "You charge what the density feels: the pull along the score and the spread of the field."
     mistakes = (
         (lambda pull, div: np.mean((pull + div) ** 2), "twice too large."),
@@ -36,7 +36,7 @@ def _check_second_order(answer):
         (lambda pull, div: 0.5 * np.mean(pull + div), "a cost that can be negative: look at the power."),
     )
     for formula, hint in mistakes:
-        if _close(values, each(formula)):
+        if _close(values, item(formula)):
             raise Wrong(hint)
     raise Wrong("the value is off; try a divergence of zero first, then scores of zero.")
 

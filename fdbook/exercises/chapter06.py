@@ -13,7 +13,7 @@ def _close(value, truth):
 
 
 _WIDTHS = np.array([0.8, 0.5])
-"""The behaviour: independent normal coordinates of these standard deviations; the map is T(a) = sinh(a) on each."""
+"""The behavior: independent normal coordinates of these standard deviations; the map is T(a) = sinh(a) on each."""
 
 
 def _normal(a):
@@ -50,8 +50,8 @@ def _check_log_prob(answer):
         (old, "the old density at the old action, and it does not integrate to one: T changes areas."),
         (old + here, "your density rises where T spreads the actions."),
         (old - there, "the change of area is taken at the new action, where the old one is asked for."),
-        (unmoved - there, "the behaviour never put this much at b; go back to where b came from."),
-        (unmoved - here, "the behaviour is asked at the new action; go back to where b came from."),
+        (unmoved - there, "the behavior never put this much at b; go back to where b came from."),
+        (unmoved - here, "the behavior is asked at the new action; go back to where b came from."),
         (old - trace, "right for a small displacement: this is its divergence, the first order of the change of area."),
         (old - np.exp(here), "an area is subtracted from a logarithm."),
         (
@@ -90,28 +90,28 @@ def _check_strength(answer):
     if np.allclose(values, truth, atol=2e-3):
         return "Beyond it some action is turned over, and E9 is no longer the KL."
 
-    def each(function):
+    def item(function):
         return np.array([function(case) for case in cases])
 
     mistakes = (
         (
-            each(lambda j: 1 / np.linalg.norm(j, 2, axis=(-2, -1)).max()),
+            item(lambda j: 1 / np.linalg.norm(j, 2, axis=(-2, -1)).max()),
             "safe, and not the largest: a turn, however fast, does not fold.",
         ),
         (
-            each(lambda j: 1 / np.abs(np.linalg.eigvals(j)).max()),
+            item(lambda j: 1 / np.abs(np.linalg.eigvals(j)).max()),
             "safe, and not the largest: a turn, however fast, does not fold.",
         ),
         (
-            each(lambda j: -1 / np.linalg.eigvals(j).real.min()),
+            item(lambda j: -1 / np.linalg.eigvals(j).real.min()),
             "a pair of complex eigenvalues turns the plane and keeps its sign.",
         ),
         (
-            each(lambda j: -1 / np.linalg.eigvalsh((j + np.swapaxes(j, -1, -2)) / 2).min()),
+            item(lambda j: -1 / np.linalg.eigvalsh((j + np.swapaxes(j, -1, -2)) / 2).min()),
             "safe, and not the largest: a shear does not fold, and its symmetric part would.",
         ),
         (
-            each(lambda j: -1 / np.trace(j, axis1=-2, axis2=-1).min()),
+            item(lambda j: -1 / np.trace(j, axis1=-2, axis2=-1).min()),
             "the divergence is only the first order of the determinant.",
         ),
     )

@@ -63,8 +63,8 @@ def _samples(shrink):
     rng = np.random.default_rng(7)
     factor, mean = np.array([[0.5, 0.0], [0.2, 0.1]]), np.array([3.0, -2.0])
     points = mean + rng.normal(size=(4000, 2)) @ factor.T
-    centred = points - points.mean(axis=0)
-    covariance = centred.T @ centred / len(points) / shrink
+    centered = points - points.mean(axis=0)
+    covariance = centered.T @ centered / len(points) / shrink
     return points, -np.linalg.solve(covariance, (points - mean).T).T
 
 

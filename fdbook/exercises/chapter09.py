@@ -31,12 +31,12 @@ def _check_value_of_steps(answer):
 @exercise("09.2")
 def _check_sweep(answer):
     values = np.array([-3.0, -1.0, -5.0, -2.0, -4.0, 0.5])
-    neighbours = np.array([[0, 1], [3, 2], [4, 0], [3, 5], [2, 4], [1, 0]])
+    neighbors = np.array([[0, 1], [3, 2], [4, 0], [3, 5], [2, 4], [1, 0]])
     met, discount = np.array([False, False, False, False, False, True]), 0.8
     value = same_shape(
-        call(answer, jnp.asarray(values), jnp.asarray(neighbours), jnp.asarray(met), discount), (len(values),)
+        call(answer, jnp.asarray(values), jnp.asarray(neighbors), jnp.asarray(met), discount), (len(values),)
     )
-    seen = values[neighbours]
+    seen = values[neighbors]
 
     def swept(following, reward=-1.0):
         return np.where(met, 0.0, reward + discount * following)
@@ -52,11 +52,11 @@ def _check_sweep(answer):
         (np.where(met, 0.0, discount * (seen.max(axis=1) - 1)), "the reward of this step is not discounted."),
         (swept(seen.max(axis=1), 0.0), "the step itself has to be paid for."),
         (swept(seen.max(axis=1), 1.0), "a step costs 1: its reward is negative."),
-        (swept(values), "the place itself is not where a move leads: look up the values of its neighbours."),
+        (swept(values), "the place itself is not where a move leads: look up the values of its neighbors."),
         (np.where(met, -1.0, -1 + discount * seen.max(axis=1)), "the goal has a reward of 0 and a mask of 0."),
     )
     refuse(value, mistakes)
-    raise Wrong("outside the goal: the reward of the step, and the discounted value of the best neighbour.")
+    raise Wrong("outside the goal: the reward of the step, and the discounted value of the best neighbor.")
 
 
 @exercise("09.3")

@@ -1,4 +1,4 @@
-"""Checkers of chapter 10, a bandit with a known optimum: the tilted behaviour, a KL cell by cell, two optimal shifts."""
+"""Checkers of chapter 10, a bandit with a known optimum: the tilted behavior, a KL cell by cell, two optimal shifts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,15 +21,15 @@ def _check_tilted(answer):
         mistakes = (
             (weights, "the cells do not add up to 1."),
             (weights / weights.max(), "the largest cell is 1 here; it is the sum of the cells that should be 1."),
-            (softmax, "the behaviour has been forgotten: a cell that it never visits has a share here."),
-            (_normal(mass * np.exp(values * temperature)), "a high temperature should leave the behaviour as it is."),
+            (softmax, "the behavior has been forgotten: a cell that it never visits has a share here."),
+            (_normal(mass * np.exp(values * temperature)), "a high temperature should leave the behavior as it is."),
             (_normal(mass * np.exp(-values / temperature)), "the cells of the lowest value have gained most."),
             (_normal(mass * np.exp(values)), "the temperature has not been used."),
             (mass + softmax, "mass and value are added here; E25 lets each cell's mass grow or shrink by a factor."),
             (np.eye(12)[np.argmax(np.where(mass > 0, values, -9))], "that is the limit of a temperature of 0."),
         )
         refuse(value, mistakes)
-        raise Wrong("E25 weighs each cell's mass by a factor that depends on its value alone, and then normalises.")
+        raise Wrong("E25 weighs each cell's mass by a factor that depends on its value alone, and then normalizes.")
     try:
         far = call(answer, jnp.asarray(mass), jnp.asarray(values) + 1000, temperature)
     except Wrong:
@@ -52,7 +52,7 @@ def _check_kl(answer):
     truth = np.sum(share * log)
     if not close(value, truth):
         mistakes = (
-            (-np.sum(mass * log), "that is the KL of the behaviour to the policy; the other direction is asked for."),
+            (-np.sum(mass * log), "that is the KL of the behavior to the policy; the other direction is asked for."),
             (-truth, "a KL is never negative."),
             (np.sum((share - mass) * log) / 2, "both directions are averaged here; E25 limits one of them."),
             (truth / np.log(2), "these are bits; the book counts in nats."),
@@ -60,7 +60,7 @@ def _check_kl(answer):
             (np.sum(log), "every cell counts fully here, however rarely the policy visits it."),
             (truth / 8, "that is a mean over the cells; their shares are weights already."),
             (-np.sum(share * np.log(mass)), "that is the cross-entropy, which is not 0 where both agree."),
-            (np.sum(share * np.log(share)), "the behaviour has been forgotten: this is minus an entropy."),
+            (np.sum(share * np.log(share)), "the behavior has been forgotten: this is minus an entropy."),
             (np.sum(np.abs(share - mass)) / 2, "that is the total variation, which is not in nats."),
         )
         refuse(value, mistakes)
@@ -75,7 +75,7 @@ def _check_kl(answer):
         raise Wrong("right, unless the policy leaves a cell empty: 0 log 0 counts as 0.") from None
     if not close(value, truth):
         raise Wrong("right, unless the policy leaves a cell empty; then something is added or lost.")
-    return "A policy may leave cells empty at a finite price; it may not visit cells that the behaviour never visits."
+    return "A policy may leave cells empty at a finite price; it may not visit cells that the behavior never visits."
 
 
 @exercise("10.3")
@@ -94,7 +94,7 @@ def _check_shifts(answer):
         (2 * shift / 3, "E17's shift: neither the slope of a square nor the mean over the d coordinates is in it."),
         (-shift, "E17's shift: this one lowers the value."),
         (gradient * 3 * alpha / 2, "E17's shift: a larger alpha should hold the policy back."),
-        (covariance @ shift, "E17's shift: its distance does not know the behaviour."),
+        (covariance @ shift, "E17's shift: its distance does not know the behavior."),
         (_unit(gradient), "E17's shift: only the direction is left; a steeper value pulls further."),
     )
     refuse(ours, mistakes)
@@ -102,7 +102,7 @@ def _check_shifts(answer):
         raise Wrong("E17's shift is where the slope of alpha times the distance meets that of the value.")
     tilted = covariance @ gradient / temperature
     mistakes = (
-        (gradient / temperature, "E25's shift: the behaviour has been forgotten."),
+        (gradient / temperature, "E25's shift: the behavior has been forgotten."),
         (-tilted, "E25's shift: this one lowers the value."),
         (
             np.linalg.solve(covariance, gradient) / temperature,
@@ -110,8 +110,8 @@ def _check_shifts(answer):
         ),
         (tilted / 2, "E25's shift: complete the square once more, and mind the factor 1/2 in the exponent."),
         (2 * tilted, "E25's shift: complete the square once more, and mind the factor 1/2 in the exponent."),
-        (tilted * temperature**2, "E25's shift: a higher temperature should leave the behaviour more as it is."),
-        (np.diag(covariance) * gradient / temperature, "E25's shift: the coordinates of the behaviour are correlated."),
+        (tilted * temperature**2, "E25's shift: a higher temperature should leave the behavior more as it is."),
+        (np.diag(covariance) * gradient / temperature, "E25's shift: the coordinates of the behavior are correlated."),
         (shift, "E25's shift: that is E17's once more; now the price is a KL and not a distance."),
     )
     refuse(best, mistakes)
@@ -119,7 +119,7 @@ def _check_shifts(answer):
         raise Wrong(
             "E17's shift is right. For E25's multiply the Gaussian by exp(g . a / lambda): where is its mean now?"
         )
-    return "One of the two knows where the behaviour is wide, and goes there."
+    return "One of the two knows where the behavior is wide, and goes there."
 
 
 def _unit(vector):

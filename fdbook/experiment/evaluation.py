@@ -11,11 +11,12 @@ from fdbook.data import load
 from fdbook.data.tasks import Task
 from fdbook.rl.agents import Agent
 from fdbook.rl.evaluate import Evaluation, evaluate
+from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
-from fdbook.rl.transitions import Normaliser, Transitions
+from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["environments", "gif", "judge", "scores"]
+__all__ = ["environments", "gif", "make_evaluator", "scores"]
 
 FEW, MANY = 5, 25
 """Environments for each seed: few where one of them is heavy."""
@@ -35,11 +36,11 @@ def environments(task: Task, seeds: int, episodes: int) -> Iterator[Callable[[],
     try:
         yield get
     finally:
-        for each in made:
-            each.close()
+        for item in made:
+            item.close()
 
 
-def scores(task: Task, found: Evaluation) -> dict[str, list[float]]:
+def scores(task: Task, result: Evaluation) -> dict[str, list[float]]:
     """An evaluation as a run record keeps it: for each seed the task's score, in percent or a return, and what explains it.
 
     "error", of two episodes or more, is the standard error that their finite number puts on the score. Episode i starts alike
@@ -47,30 +48,30 @@ def scores(task: Task, found: Evaluation) -> dict[str, list[float]]:
     and the spread over seeds does not show it. There is no "success" where the environment says nothing of it; raises ValueError
     if that is the task's score.
     """
-    if task.score == "success" and not found.tells_success:
+    if task.score == "success" and not result.tells_success:
         raise ValueError(f"The score of {task.name} is success, of which {task.environment} says nothing in its info.")
-    each = np.asarray(load.score(task, found.returns, found.successes), float)
-    episodes = each.shape[1]
+    item = np.asarray(load.score(task, result.returns, result.successes), float)
+    episodes = item.shape[1]
     columns = {
-        "score": each.mean(axis=1),
-        "success": 100 * found.successes.mean(axis=1),
-        "return": found.returns.mean(axis=1),
-        "length": found.lengths.mean(axis=1),
+        "score": item.mean(axis=1),
+        "success": 100 * result.successes.mean(axis=1),
+        "return": result.returns.mean(axis=1),
+        "length": result.lengths.mean(axis=1),
     }
-    if not found.tells_success:
+    if not result.tells_success:
         del columns["success"]
     if episodes > 1:
-        columns["error"] = each.std(axis=1, ddof=1) / np.sqrt(episodes)
+        columns["error"] = item.std(axis=1, ddof=1) / np.sqrt(episodes)
     return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
 
 
-def judge(
+def make_evaluator(
     task: Task,
     get: Callable[[], list],
     seeds: Sequence[int],
     *,
     episodes: int,
-    normalizer: Normaliser | None,
+    normalizer: Normalizer | None,
     data: Transitions | None = None,
     held_out: Transitions | None = None,
     updates: int | None = None,
@@ -84,9 +85,9 @@ def judge(
     """
 
     def play(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]] | None:
-        options = {"episodes": episodes, "normaliser": normalizer, "progress": progress, "stopped": stopped}
-        found = evaluate(agents, get(), seeds, **options)
-        return None if found is None else scores(task, found)
+        options = {"episodes": episodes, "normalizer": normalizer, "progress": progress, "stopped": stopped}
+        result = evaluate(agents, get(), seeds, **options)
+        return None if result is None else scores(task, result)
 
     def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]]:
         most = FittedQ().updates

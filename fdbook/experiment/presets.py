@@ -27,7 +27,7 @@ class Preset:
     normalize: bool = False
     """Whether observations are taken to mean 0 and standard deviation 1."""
     wavelengths: tuple[float, ...] = ()
-    """Fourier features that are added to them (`fdbook.rl.transitions.Normaliser`)."""
+    """Fourier features that are added to them (`fdbook.rl.fourier_features.Normalizer`)."""
     metric: str = "exact"
     """The metric of "fidec"."""
 
@@ -40,7 +40,7 @@ def laptop(task: Task) -> Preset:
     there within minutes; scores are read at t = 0.8.
     """
     if task.group in LAPTOP_MAZES:
-        config = {"width": 64, "depth": 3, "learning_rate": 2e-3, "critics": 4, "tau": 0.05, "flow_steps": 5}
+        config = {"width": 64, "depth": 3, "learning_rate": 2e-3, "num_critics": 4, "tau": 0.05, "flow_steps": 5}
         evaluations = (5_000, 10_000, 15_000, 20_000)
         config |= {"multiplier": 0.01 if task.group == "ogbench-pointmaze" else 1.0}
         return Preset(20_000, evaluations, config, normalize=True, wavelengths=(8.0, 4.0, 2.0))
@@ -62,7 +62,7 @@ def released(task: Task) -> Preset:
     config = {
         "actions_per_state": 1,
         "fisher_samples": "fresh",
-        "fisher_count": 8,
+        "num_fisher_samples": 8,
         "delta_scale": 1.0,
         "selection": "base",
     }
@@ -85,5 +85,5 @@ def registry(task: Task, agent: str) -> dict[str, Any]:
     if agent == "fql":
         config["alpha"] = task.fql_alpha
     if agent != "rebrac":
-        config["aggregation"] = task.aggregation
+        config["q_agg"] = task.q_agg
     return config | task.hyperparameters.get(agent, {})

@@ -14,12 +14,12 @@ from fdbook.data import load
 from fdbook.data.load import Loaded
 from fdbook.data.tasks import Task
 from fdbook.disk import check_writable, write_whole
-from fdbook.experiment.evaluation import environments, gif, judge
+from fdbook.experiment.evaluation import environments, gif, make_evaluator
 from fdbook.experiment.spec import RunSpec
 from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
 from fdbook.rl.agents import Agent
-from fdbook.rl.transitions import Normaliser
+from fdbook.rl.fourier_features import Normalizer
 
 
 __all__ = ["Run", "open_run", "summary", "train"]
@@ -38,7 +38,7 @@ class Run:
     agents: Agent
     step: int
     """The number of updates that the agents have had."""
-    normalizer: Normaliser | None = None
+    normalizer: Normalizer | None = None
     """What observations go through before an agent sees them."""
 
     @property
@@ -46,14 +46,14 @@ class Run:
         """The task."""
         return self.spec.task
 
-    def acting(self, **settings: Any) -> "Run":
-        """The same run with other settings of acting, such as `candidates` and `refinements` of a decorated flow.
+    def acting(self, **changes: Any) -> "Run":
+        """The same run with other settings of acting, such as `num_samples` and `num_refinements` of a decorated flow.
 
         Raises ValueError for a setting that the agent does not have.
         """
-        config = self.spec.replace(config=settings).config
-        config = dataclasses.replace(self.agents.settings, **{name: getattr(config, name) for name in settings})
-        return dataclasses.replace(self, agents=dataclasses.replace(self.agents, settings=config))
+        checked = self.spec.replace(config=changes).config
+        config = dataclasses.replace(self.agents.config, **{name: getattr(checked, name) for name in changes})
+        return dataclasses.replace(self, agents=dataclasses.replace(self.agents, config=config))
 
     def evaluate(self, *, episodes: int | None = None, progress: bool = True) -> dict[str, list[float]]:
         """Score, success, return and length of each seed, in the mean over episodes: the same ones that the run itself plays.
@@ -64,7 +64,7 @@ class Run:
         _check_environment(self.task)
         with environments(self.task, len(self.spec.seeds), episodes) as get:
             options = {"episodes": episodes, "normalizer": self.normalizer, "progress": progress}
-            return judge(self.task, get, self.spec.seeds, **options)(self.agents, lambda: False)
+            return make_evaluator(self.task, get, self.spec.seeds, **options)(self.agents, lambda: False)
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
         """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.
@@ -73,7 +73,7 @@ class Run:
         """
         _check_environment(self.task)
         every = max(2, self.task.horizon // FILM)
-        options = {"episode": episode, "index": index, "normaliser": self.normalizer, "every": every}
+        options = {"episode": episode, "index": index, "normalizer": self.normalizer, "every": every}
         try:
             with contextlib.closing(load.environment(self.task, render_mode="rgb_array")) as environment:
                 frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
@@ -128,12 +128,12 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
     record = records.Record(spec.to_dict(), _about_data(loaded))
     record.progress.about = records.about()
     stacked = _init(spec, data.observation_shape, data.action_dim)
-    judged = {"episodes": spec.episodes, "normalizer": data.normaliser, "progress": options["progress"]}
-    judged |= {"data": data, "held_out": loaded.validation, "updates": spec.updates}
+    evaluation = {"episodes": spec.episodes, "normalizer": data.normalizer, "progress": options["progress"]}
+    evaluation |= {"data": data, "held_out": loaded.validation, "updates": spec.updates}
     with environments(spec.task, len(spec.seeds), spec.episodes) as get:
-        how = judge(spec.task, get, spec.seeds, **judged)
-        stacked = engine.train(stacked, data, record, folder=folder, evaluate=how, **options)
-    return Run(spec, record, stacked, record.done, data.normaliser)
+        evaluator = make_evaluator(spec.task, get, spec.seeds, **evaluation)
+        stacked = engine.train(stacked, data, record, folder=folder, evaluate=evaluator, **options)
+    return Run(spec, record, stacked, record.done, data.normalizer)
 
 
 @contextlib.contextmanager
@@ -160,22 +160,24 @@ def _init(spec: RunSpec, observation_shape: tuple[int, ...], action_dim: int) ->
 def _load(spec: RunSpec) -> Loaded:
     """The data of a specification, prepared as it says."""
     place = dataclasses.asdict(spec.data)
-    return load.load(spec.task, normalise=spec.normalize, wavelengths=spec.wavelengths, **place)
+    return load.load(spec.task, normalize=spec.normalize, wavelengths=spec.wavelengths, **place)
 
 
 def _prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
     """Given data, prepared as the specification says. Raises ValueError for data of another task or prepared otherwise."""
     if loaded.task.dataset.name != spec.task.dataset.name or loaded.task.name != spec.task.name:
         raise ValueError(f"A run on {spec.task.name} takes its data; got those of {loaded.task.name}.")
-    own, train, held_out = loaded.train.normaliser, loaded.train, loaded.validation
-    if own is None and spec.normalize:
-        train = train.normalised(wavelengths=spec.wavelengths)
-        held_out = None if held_out is None else held_out.normalised(train.normaliser)
+    normalizer, train, held_out = loaded.train.normalizer, loaded.train, loaded.validation
+    if normalizer is None and spec.normalize:
+        train = train.normalized(wavelengths=spec.wavelengths)
+        held_out = None if held_out is None else held_out.normalized(train.normalizer)
         return dataclasses.replace(loaded, train=train, validation=held_out)
-    if type(own) not in (Normaliser, type(None)):
-        raise ValueError(f"A run takes a Normaliser, which its record can describe; got a {type(own).__name__}.")
-    if (own is not None) != spec.normalize or (own is not None and own.wavelengths != spec.wavelengths):
-        how = "raw" if own is None else f"normalized, with wavelengths={own.wavelengths}"
+    if type(normalizer) not in (Normalizer, type(None)):
+        raise ValueError(f"A run takes a Normalizer, which its record can describe; got a {type(normalizer).__name__}.")
+    if (normalizer is not None) != spec.normalize or (
+        normalizer is not None and normalizer.wavelengths != spec.wavelengths
+    ):
+        how = "raw" if normalizer is None else f"normalized, with wavelengths={normalizer.wavelengths}"
         wanted = f"normalize={spec.normalize}, wavelengths={spec.wavelengths}"
         raise ValueError(f"The specification says {wanted}; the data that were given are {how}.")
     return loaded
@@ -184,8 +186,8 @@ def _prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
 def _about_data(loaded: Loaded) -> dict[str, Any]:
     """What a record keeps of the data."""
     data, statistics = loaded.train, None
-    if data.normaliser is not None:
-        statistics = {name: np.asarray(getattr(data.normaliser, name)).tolist() for name in ("mean", "scale")}
+    if data.normalizer is not None:
+        statistics = {name: np.asarray(getattr(data.normalizer, name)).tolist() for name in ("mean", "scale")}
     return {
         "name": loaded.task.dataset.name,
         "source": loaded.source,
@@ -208,13 +210,13 @@ def open_run(folder: str | Path, *, task: Task | None = None) -> Run:
     statistics, normalizer = record.data["normalizer"], None
     if statistics is not None:
         mean, scale = (np.asarray(statistics[name], np.float32) for name in ("mean", "scale"))
-        normalizer = Normaliser(mean, scale, spec.wavelengths)
+        normalizer = Normalizer(mean, scale, spec.wavelengths)
     like = _init(spec, tuple(record.data["observation"]), record.data["action"])
     with checkpoints.Checkpoints(folder / "checkpoints", read_only=True) as stores:
-        found = stores.restore(like)
-    if found is None:
+        result = stores.restore(like)
+    if result is None:
         raise FileNotFoundError(f"{folder} holds no checkpoint yet.")
-    return Run(spec, record, found[0], found[1]["done"], normalizer)
+    return Run(spec, record, result[0], result[1]["done"], normalizer)
 
 
 def summary(record: records.Record) -> str:
@@ -222,10 +224,10 @@ def summary(record: records.Record) -> str:
     name = f"{record.agent} ({record.metric})" if record.agent == "fidec" else record.agent
     preset, done = record.spec["preset"], f"{record.done} of {record.updates} updates"
     lines = [f"{name} on {record.task}, {preset}: {record.status}, {done}"]
-    for each in record.scores:
-        shown = {"": each["score"]} if "score" in each else {key: each[key] for key in each if key != "step"}
+    for item in record.scores:
+        shown = {"": item["score"]} if "score" in item else {key: item[key] for key in item if key != "step"}
         for key, values in shown.items():
-            lines.append(f"  {each['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
+            lines.append(f"  {item['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
     if record.scores and "score" in record.scores[-1]:
         last, error = record.score(), record.scores[-1].get("error")
         lines.append(

@@ -21,12 +21,11 @@ from fdbook.data.tasks import Task, find_task, task_from_dict
 from fdbook.experiment.presets import preset, registry
 from fdbook.geometry import metrics
 from fdbook.rl import agents, records
-from fdbook.rl.agents import Settings
+from fdbook.rl.agents import Config
 
 
 __all__ = ["DataSpec", "RunSpec"]
 
-FORMAT = 1
 FILLED = ("metric", "updates", "evaluations", "episodes", "normalize", "wavelengths")
 """Parts that a preset fills in."""
 LONGEST = 120
@@ -76,7 +75,7 @@ class DataSpec:
 class RunSpec:
     """What a run is. Names are looked up and everything is checked when it is made; later nothing about it changes.
 
-    None means: as the preset says. `config` takes any settings of the agent (`fdbook.rl.agents.family(agent).Settings`); what
+    None means: as the preset says. `config` takes any settings of the agent (`fdbook.rl.agents.family(agent).Config`); what
     it leaves out comes from the task's registry and the preset. Use `replace` for a variation, `diff` to see what differs.
 
     Raises ValueError for unknown names, values out of range, and combinations that make no sense.
@@ -100,7 +99,7 @@ class RunSpec:
     """Whether observations are taken to mean 0 and standard deviation 1."""
     wavelengths: Sequence[float] | None = None
     """Fourier features that are added to them, in standard deviations."""
-    config: Settings | Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Config | Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
     overrides: Sequence[str] | None = dataclasses.field(default=None, compare=False, repr=False)
     """The names of what was said and not filled in; those of settings begin with "config."."""
@@ -121,8 +120,8 @@ class RunSpec:
                 raise ValueError(unknown("part of a specification", name, self.__dataclass_fields__))
         said: dict[str, Any] = {name: getattr(self, name) for name in ("task", "agent", "preset", "data", "seeds")}
         said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
-        own = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
-        config = {name: getattr(self.config, name) for name in own} | _as_dict(changes.pop("config", {}))
+        said_config = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
+        config = {name: getattr(self.config, name) for name in said_config} | _as_dict(changes.pop("config", {}))
         if isinstance(changes.get("data"), Mapping):
             changes["data"] = dataclasses.replace(self.data, **changes["data"])
         return RunSpec(**(said | changes), config=config)
@@ -134,7 +133,7 @@ class RunSpec:
         if self.metric is not None:
             metric = metrics.to_dict(self.metric) | {"label": metrics.short_name(self.metric)}
         names = ("agent", "preset", "seeds", "updates", "evaluations", "episodes", "normalize", "wavelengths")
-        tree = {"format": FORMAT, "task": self.task.to_dict(), "metric": metric, "data": self.data.to_dict()}
+        tree = {"format": records.FORMAT, "task": self.task.to_dict(), "metric": metric, "data": self.data.to_dict()}
         tree |= {name: getattr(self, name) for name in names} | {"config": config, "overrides": self.overrides}
         return json.loads(json.dumps(tree, default=_plain))
 
@@ -145,11 +144,13 @@ class RunSpec:
         Raises ValueError for a tree that describes none, or was written by another version.
         """
         if not isinstance(tree, Mapping) or "format" not in tree:
-            raise ValueError(f"A specification is a mapping that says its format, {FORMAT}; got {str(tree)[:60]!r}.")
-        tree = dict(tree)
-        if (format := tree.pop("format")) != FORMAT:
             raise ValueError(
-                f"A specification of format {FORMAT} was expected; this one, of {format!r}, was written by another version."
+                f"A specification is a mapping that says its format, {records.FORMAT}; got {str(tree)[:60]!r}."
+            )
+        tree = records.upgraded(dict(tree))
+        if (format := tree.pop("format")) != records.FORMAT:
+            raise ValueError(
+                f"A specification of format {records.FORMAT} was expected; this one, of {format!r}, is another version's."
             )
         try:
             metric = dict(tree.pop("metric") or {})
@@ -223,7 +224,7 @@ def _said(given: dict[str, Any]) -> tuple[str, ...]:
 
 def _as_dict(config) -> dict[str, Any]:
     """The settings of a mapping or of a whole configuration."""
-    if isinstance(config, Settings):
+    if isinstance(config, Config):
         return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     if "metric" in config:
         raise ValueError("A run's metric is said as metric=..., not among the settings of its agent.")
@@ -235,15 +236,15 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     task = given["task"] if isinstance(given["task"], Task) else find_task(given["task"])
     kind, filled = agents.family(given["agent"]), preset(given["preset"], task)
     metric = _metric(given["agent"], given["metric"], filled)
-    known = {field.name for field in dataclasses.fields(kind.Settings)}
+    known = {field.name for field in dataclasses.fields(kind.Config)}
     defaults = registry(task, given["agent"]) | filled.config
     config = {name: value for name, value in defaults.items() if name in known} | _as_dict(given["config"])
     if metric is not None:
         config["metric"] = metric
     agents.check(given["agent"], **config)
     config = kind.configure(**config)
-    updates = _whole(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
-    episodes = _whole(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
+    updates = _integer(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
+    episodes = _integer(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
     parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
     parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"])}
     return parts | {"evaluations": _evaluations(given, filled, updates)} | _features(given, filled, task)
@@ -276,7 +277,7 @@ def _data(data, task: Task) -> DataSpec:
     return data if data.dose is None else dataclasses.replace(data, dose=Dose.of(task.dataset, data.dose))
 
 
-def _whole(value, what: str, low: int) -> int:
+def _integer(value, what: str, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
         raise ValueError(f"A run takes a {what} that is a whole number of at least {low}; got {value!r}.")
     return int(value)
@@ -284,8 +285,8 @@ def _whole(value, what: str, low: int) -> int:
 
 def _seeds(seeds) -> tuple[int, ...]:
     if isinstance(seeds, int | np.integer):
-        seeds = range(_whole(seeds, "number of seeds", 1))
-    seeds = tuple(_whole(seed, "seed", 0) for seed in seeds)
+        seeds = range(_integer(seeds, "number of seeds", 1))
+    seeds = tuple(_integer(seed, "seed", 0) for seed in seeds)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"A run takes at least one seed, each of them once; got {list(seeds)}.")
     return seeds
@@ -295,7 +296,7 @@ def _evaluations(given, filled, updates: int) -> tuple[int, ...]:
     """The updates after which a run is evaluated: the preset's up to its end, and its end."""
     if given["evaluations"] is None:
         return (*(step for step in filled.evaluations if step < updates), updates)
-    steps = sorted({_whole(step, "number of an update to evaluate after", 0) for step in given["evaluations"]})
+    steps = sorted({_integer(step, "number of an update to evaluate after", 0) for step in given["evaluations"]})
     if steps and steps[-1] > updates:
         raise ValueError(f"A run of {updates} updates cannot be evaluated after update {steps[-1]}.")
     return tuple(steps)
@@ -307,9 +308,9 @@ def _features(given, filled, task: Task) -> dict[str, Any]:
     wavelengths = given["wavelengths"]
     if wavelengths is None:
         wavelengths = filled.wavelengths if normalize else ()
-    wavelengths = tuple(float(each) for each in wavelengths)
-    for each in wavelengths:
-        check_range(each, "a wavelength", "A run", open_low=True)
+    wavelengths = tuple(float(item) for item in wavelengths)
+    for item in wavelengths:
+        check_range(item, "a wavelength", "A run", open_low=True)
     if wavelengths and not normalize:
         raise ValueError(
             f"Fourier features are of normalized observations; got wavelengths={wavelengths} without them."

@@ -36,7 +36,7 @@ __all__ = [
     "readings",
     "sample_actions",
     "spectra",
-    "standardiser",
+    "standardizer",
     "survey",
     "towards",
 ]
@@ -47,7 +47,7 @@ LEAST_SPREAD = 0.05
 SAMPLERS = {"accurate": (diffrax.Heun(), 20), "reference": (diffrax.Euler(), 10)}
 
 
-def standardiser(observations: Float[Array, "n m"]) -> Callable:
+def standardizer(observations: Float[Array, "n m"]) -> Callable:
     """A function that shifts and scales observations by the mean and the standard deviation of these.
 
     A component that hardly moves is divided by 0.05 instead, so that its noise is not blown up.
@@ -122,8 +122,8 @@ def moments(actions: Float[Array, "s k d"]) -> tuple[np.ndarray, np.ndarray]:
     """The means (s, d) and the covariances (s, d, d) of the actions drawn in each of s states."""
     actions = np.asarray(actions)
     means = actions.mean(axis=1)
-    centred = actions - means[:, None]
-    return means, np.einsum("ski,skj->sij", centred, centred) / actions.shape[1]
+    centered = actions - means[:, None]
+    return means, np.einsum("ski,skj->sij", centered, centered) / actions.shape[1]
 
 
 def modes(points: Float[Array, "k d"], axis: Float[Array, " d"] | None = None, *, least: float = 0.1) -> int:
@@ -147,8 +147,8 @@ def sample_actions(
     """k actions in each state before clipping (s, k, d), by a sampler of SAMPLERS; one key gives all of them the same noise."""
     solver, steps = SAMPLERS[sampler]
     noises = jr.normal(key, (states.shape[0], k, field.action_dim), jnp.float32)
-    one = jax.vmap(lambda s, z: flow.sample(field, s, z, solver=solver, steps=steps), in_axes=(None, 0))
-    return jax.lax.map(lambda row: one(*row), (states, noises)).astype(jnp.float32)
+    sample = jax.vmap(lambda s, z: flow.sample(field, s, z, solver=solver, steps=steps), in_axes=(None, 0))
+    return jax.lax.map(lambda row: sample(*row), (states, noises)).astype(jnp.float32)
 
 
 class Readings(NamedTuple):
@@ -193,7 +193,7 @@ def survey(
     actions, keys = jnp.tile(actions, (1, draws, 1)), jr.split(key, observations.shape[0])
 
     def at(t):
-        return jax.lax.map(lambda one: readings(field, one[0], one[1], t, key=one[2]), (observations, actions, keys))
+        return jax.lax.map(lambda row: readings(field, row[0], row[1], t, key=row[2]), (observations, actions, keys))
 
     return jax.lax.map(at, times)
 

@@ -1,6 +1,6 @@
 """Two-dimensional action manifolds with exact log-density, exact score and exact sampler.
 
-A density here plays the part of a behaviour policy in one state: thin in some directions, wide in others, often bent.
+A density here plays the part of a behavior policy in one state: thin in some directions, wide in others, often bent.
 Gaussian mixtures (of any dimension) also know, in closed form, everything that a flow-matching network has to learn: the
 noised density p_t of the path E1, its score, and the velocity E[a - z | x_t = x].
 
@@ -129,7 +129,7 @@ class GaussianMixture(Density):
         can wait for each other's threads for ever.
         """
 
-        def one(mean, covariance):
+        def component(mean, covariance):
             factor = jnp.linalg.cholesky(covariance)
             whitening = solve_triangular(factor, jnp.eye(self.dim, dtype=factor.dtype), lower=True)
             white = whitening @ (x - mean)
@@ -137,7 +137,7 @@ class GaussianMixture(Density):
             log_prob = -0.5 * jnp.sum(white**2) - log_det - 0.5 * self.dim * np.log(2 * np.pi).item()
             return log_prob, white @ whitening
 
-        return jax.vmap(one)(self.means, self.covariances)
+        return jax.vmap(component)(self.means, self.covariances)
 
     def responsibilities(self, x: Float[Array, " d"]) -> Float[Array, " k"]:
         """The probability that x came from each component, shape (k,)."""
@@ -180,9 +180,9 @@ class GaussianMixture(Density):
     def _velocity(self, t, x):
         values, axes = jnp.linalg.eigh(self.covariances)
         spread = t**2 * values + (1 - t) ** 2
-        centred = jnp.einsum("kij,ki->kj", axes, x[None] - t * self.means)
-        log_probs = -0.5 * jnp.sum(centred**2 / spread + jnp.log(spread), axis=-1)
-        velocities = self.means + jnp.einsum("kij,kj->ki", axes, (t * values - (1 - t)) * centred / spread)
+        centered = jnp.einsum("kij,ki->kj", axes, x[None] - t * self.means)
+        log_probs = -0.5 * jnp.sum(centered**2 / spread + jnp.log(spread), axis=-1)
+        velocities = self.means + jnp.einsum("kij,kj->ki", axes, (t * values - (1 - t)) * centered / spread)
         return jax.nn.softmax(jnp.log(self.weights) + log_probs) @ velocities
 
     def quadrature(self, order: int) -> Nodes:
@@ -326,8 +326,8 @@ def off_manifold(
     """
     if not 0 < level < 1:
         raise ValueError(f"off_manifold takes a level strictly between 0 and 1; got {level}.")
-    own = jax.vmap(density.log_prob)(density.sample(n, key=key))
-    return jnp.mean(jax.vmap(density.log_prob)(points) < jnp.quantile(own, level))
+    log_probs = jax.vmap(density.log_prob)(density.sample(n, key=key))
+    return jnp.mean(jax.vmap(density.log_prob)(points) < jnp.quantile(log_probs, level))
 
 
 def _rotated(angle, major, minor):

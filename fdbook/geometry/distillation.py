@@ -52,15 +52,15 @@ def actor_loss(
     values: Float[Array, " b"],
     alpha: float | Float[Array, ""],
     *,
-    normalise_value: bool = False,
+    normalize_q: bool = False,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """E17: alpha * mean |mu(s, z) - flow(s, z)|^2 / d - mean value, and a dict with the distance and the mean value.
 
     `actions` are the policy's, `taught` the flow's for the same noises, and `values` judge the policy's actions. With
-    `normalise_value` the value is divided by its mean absolute value, held constant. No gradient reaches the flow's actions.
+    `normalize_q` the value is divided by its mean absolute value, held constant. No gradient reaches the flow's actions.
     """
     distance = jnp.mean((actions - jax.lax.stop_gradient(taught)) ** 2)
-    scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalise_value else 1.0
+    scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalize_q else 1.0
     return alpha * distance - scale * jnp.mean(values), {"distance": distance, "value": jnp.mean(values)}
 
 
@@ -93,7 +93,7 @@ def _nothing(observation, action):
 
 class _Training(eqx.Module):
     policy: OneStep
-    optimiser_state: optax.OptState
+    opt_state: optax.OptState
 
 
 class _Update(eqx.Module):
@@ -107,7 +107,7 @@ class _Update(eqx.Module):
     batch_size: int = eqx.field(static=True)
 
     @property
-    def optimiser(self):
+    def optimizer(self):
         """Adam with a rate that falls to a twentieth, as that of transport maps does."""
         return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05))
 
@@ -121,8 +121,8 @@ class _Update(eqx.Module):
             return actor_loss(actions, taught, values, self.alpha)
 
         (_, info), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(state.policy)
-        policy, optimiser_state = loop.descend(self.optimiser, gradient, state.optimiser_state, state.policy)
-        return _Training(policy, optimiser_state), info
+        policy, opt_state = loop.descend(self.optimizer, gradient, state.opt_state, state.policy)
+        return _Training(policy, opt_state), info
 
 
 def fit(
@@ -152,10 +152,10 @@ def fit(
     check_finite(noises, "noises", "distillation.fit")
     check_finite(taught, "taught actions", "distillation.fit")
     dtype = taught.dtype
-    judge = _nothing if value is None else value
+    value = _nothing if value is None else value
     seen = jnp.asarray(observation, dtype)
-    update = _Update(judge, jnp.asarray(alpha, dtype), seen, learning_rate, steps, batch_size)
-    state = _Training(policy, update.optimiser.init(eqx.filter(policy, eqx.is_inexact_array)))
+    update = _Update(value, jnp.asarray(alpha, dtype), seen, learning_rate, steps, batch_size)
+    state = _Training(policy, update.optimizer.init(eqx.filter(policy, eqx.is_inexact_array)))
     state, history = loop.run(
         update, state, (noises, taught), key=key, steps=steps, chunk=chunk, progress=progress, label="one-step policy"
     )

@@ -104,13 +104,13 @@ def flow_matching_loss(
 class _Training(eqx.Module):
     field: eqx.Module
     average: eqx.Module
-    optimiser_state: optax.OptState
+    opt_state: optax.OptState
 
 
 class _Update(eqx.Module):
     """One step of Adam on E2 and of the running average of the weights."""
 
-    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
     decay: float = eqx.field(static=True)
 
@@ -121,13 +121,9 @@ class _Update(eqx.Module):
         loss, gradient = eqx.filter_value_and_grad(flow_matching_loss)(
             state.field, observations[index], actions[index], key=loss_key
         )
-        field, optimiser_state = loop.descend(self.optimiser, gradient, state.optimiser_state, state.field)
-        average = jax.tree.map(
-            lambda old, new: self.decay * old + (1 - self.decay) * new if eqx.is_inexact_array(old) else old,
-            state.average,
-            field,
-        )
-        return _Training(field, average, optimiser_state), {"loss": loss}
+        field, opt_state = loop.descend(self.optimizer, gradient, state.opt_state, state.field)
+        average = loop.average(state.average, field, 1 - self.decay)
+        return _Training(field, average, opt_state), {"loss": loss}
 
 
 @functools.cache
@@ -138,9 +134,9 @@ def _adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
 
 def training(field, *, steps: int, batch_size: int, learning_rate: float, decay: float) -> tuple[_Update, _Training]:
     """The update and the first state that `fit` hands to the loop."""
-    optimiser = _adam(learning_rate, steps)
-    state = _Training(field, field, optimiser.init(eqx.filter(field, eqx.is_inexact_array)))
-    return _Update(optimiser, batch_size, decay), state
+    optimizer = _adam(learning_rate, steps)
+    state = _Training(field, field, optimizer.init(eqx.filter(field, eqx.is_inexact_array)))
+    return _Update(optimizer, batch_size, decay), state
 
 
 def fit(

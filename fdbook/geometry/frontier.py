@@ -1,6 +1,6 @@
 """Value against KL: how much a method gains on a 2-D toy, what it costs as its multiplier falls, and the best that can be had.
 
-Methods are compared at equal KL to the behaviour, never at equal multiplier or equal budget, which mean something else under
+Methods are compared at equal KL to the behavior, never at equal multiplier or equal budget, which mean something else under
 each of them. A ladder of falling multipliers, each rung trained on from the one above, traces the frontier; one more rung
 between two others meets a wanted KL. The best of all distributions (E25) is computed cell by cell, without learning.
 """
@@ -33,8 +33,8 @@ class Grid(NamedTuple):
     bins: tuple[int, int] = (160, 160)
 
     @property
-    def centres(self) -> tuple[np.ndarray, np.ndarray]:
-        """The cells' centres along each axis, shapes (bins[0],) and (bins[1],)."""
+    def centers(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cells' centers along each axis, shapes (bins[0],) and (bins[1],)."""
         return tuple(np.linspace(*ends, 2 * n + 1)[1::2] for ends, n in zip((self.x, self.y), self.bins, strict=True))
 
     @property
@@ -49,7 +49,7 @@ class Grid(NamedTuple):
 
     def mass(self, density: Density, fine: int = 4) -> np.ndarray:
         """The density's mass in each cell, shape bins, by the midpoint rule on cells `fine` times as fine."""
-        xs, ys = Grid(self.x, self.y, (fine * self.bins[0], fine * self.bins[1])).centres
+        xs, ys = Grid(self.x, self.y, (fine * self.bins[0], fine * self.bins[1])).centers
         points = jnp.asarray(np.stack(np.meshgrid(xs, ys, indexing="ij"), -1).reshape(-1, 2), jnp.result_type(float))
         values = np.exp(np.asarray(jax.jit(jax.vmap(density.log_prob))(points), float))
         cells = values.reshape(self.bins[0], fine, self.bins[1], fine).sum((1, 3))
@@ -85,9 +85,9 @@ class Optimum(NamedTuple):
 
 
 class Yardstick:
-    """Measures maps and policies of one toy behaviour: moves a crowd of samples, and takes the KL by E9.
+    """Measures maps and policies of one toy behavior: moves a crowd of samples, and takes the KL by E9.
 
-    For a transport map E9 is a quadrature over the behaviour, for a one-step policy a mean over many noises. Where the
+    For a transport map E9 is a quadrature over the behavior, for a one-step policy a mean over many noises. Where the
     determinant is not positive at some node E9 does not hold, and the KL of the binned crowd stands in for it.
     """
 
@@ -141,14 +141,14 @@ class Yardstick:
         return Measured(float(multiplier), gain, kl, one_to_one, off)
 
     def best(self, kl: float) -> Optimum:
-        """E25: of all distributions on the grid, the one that gains most value at a KL of `kl` > 0 nats to the behaviour.
+        """E25: of all distributions on the grid, the one that gains most value at a KL of `kl` > 0 nats to the behavior.
 
         It weights every cell by exp(value / lambda), with the temperature lambda found by bisection. Raises ValueError for a
         KL beyond that of the cell with the highest value, where all mass would be in one cell.
         """
         check_range(kl, "a KL", "Yardstick.best", open_low=True)
-        centres = np.stack(np.meshgrid(*self.grid.centres, indexing="ij"), -1).reshape(-1, 2)
-        judged = jax.vmap(lambda a: self.value(flow.EMPTY, a))(jnp.asarray(centres, self.crowd.dtype))
+        centers = np.stack(np.meshgrid(*self.grid.centers, indexing="ij"), -1).reshape(-1, 2)
+        judged = jax.vmap(lambda a: self.value(flow.EMPTY, a))(jnp.asarray(centers, self.crowd.dtype))
         values, mass = np.asarray(judged, float), self.mass.ravel() / self.mass.sum()
 
         def tilted(temperature):
@@ -165,9 +165,9 @@ class Yardstick:
                 f"Yardstick.best takes a KL below {most:.3g} nats, where one cell has all mass; got {kl:g}."
             )
         temperature = float(np.exp(brentq(lambda log: tilted(np.exp(log))[1] - kl, low, high, xtol=1e-10)))
-        share, found = tilted(temperature)
+        share, result = tilted(temperature)
         gain = float(np.sum((share - mass) * values))
-        return Optimum(temperature, gain, found, share.reshape(self.grid.bins) / self.grid.area)
+        return Optimum(temperature, gain, result, share.reshape(self.grid.bins) / self.grid.area)
 
 
 def trace(
@@ -243,8 +243,8 @@ def _climb(yardstick, start, train, ladder, targets, progress):
     for target in targets:
         progress(f"KL {target:g}")
         above, multiplier = _between(ladder, [rung.kl for rung in measured], target)
-        one = train(learned[above], multiplier)
-        met.append((one, yardstick.measure(one, multiplier)))
+        trained = train(learned[above], multiplier)
+        met.append((trained, yardstick.measure(trained, multiplier)))
     return list(measured), met
 
 

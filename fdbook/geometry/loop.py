@@ -12,16 +12,22 @@ from jaxtyping import PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 
-__all__ = ["advance", "descend", "own", "run"]
+__all__ = ["advance", "average", "copy", "descend", "run"]
 
 
 def descend(
-    optimiser: optax.GradientTransformation, gradient: PyTree, state: PyTree, model: PyTree
+    optimizer: optax.GradientTransformation, gradient: PyTree, state: PyTree, model: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """One optax step on a model's inexact arrays: the new model and the new optimiser state."""
+    """One optax step on a model's inexact arrays: the new model and the new optimizer state."""
     with jax.numpy_dtype_promotion("standard"):  # optax mixes integer counts with floats
-        updates, state = optimiser.update(gradient, state, eqx.filter(model, eqx.is_inexact_array))
+        updates, state = optimizer.update(gradient, state, eqx.filter(model, eqx.is_inexact_array))
     return eqx.apply_updates(model, updates), state
+
+
+def average(old: PyTree, new: PyTree, step_size: float) -> PyTree:
+    """E16: `(1 - step_size) * old + step_size * new` on the inexact arrays of two models; what else is in `old` stays."""
+    arrays, rest = eqx.partition(old, eqx.is_inexact_array)
+    return eqx.combine(optax.incremental_update(eqx.filter(new, eqx.is_inexact_array), arrays, step_size), rest)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -42,7 +48,7 @@ def _chunk(context, state):
     return eqx.combine(arrays, rest), rows
 
 
-def own(state: PyTree) -> PyTree:
+def copy(state: PyTree) -> PyTree:
     """A copy of a state: `advance` reuses the memory of the one that it is given."""
     return jax.tree.map(lambda leaf: jnp.array(leaf) if eqx.is_array(leaf) else leaf, state)
 
@@ -79,7 +85,7 @@ def run(
     """
     if steps < 1 or chunk < 1:
         raise ValueError(f"Training takes at least one step and a chunk of at least one; got {steps} and {chunk}.")
-    chunk, history, state = min(chunk, steps), [], own(state)
+    chunk, history, state = min(chunk, steps), [], copy(state)
     with tqdm(total=steps, desc=label, unit="step", leave=False, disable=not progress) as bar:
         for first in range(0, steps, chunk):
             count = min(chunk, steps - first)

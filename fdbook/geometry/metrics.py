@@ -1,4 +1,4 @@
-"""Metrics as values: what a displacement of the behaviour's actions costs.
+"""Metrics as values: what a displacement of the behavior's actions costs.
 
 A metric reads something off the flow at K actions of one state (nothing, scores, or one matrix for each action), and charges
 a displacement delta of each action a quadratic cost. One convention holds for all of them (E18 to E22): the penalty of an actor
@@ -50,7 +50,7 @@ __all__ = [
     "fisher_matrix",
     "from_dict",
     "make",
-    "normalise_trace",
+    "normalize_trace",
     "perturb",
     "perturbed_scores",
     "register",
@@ -124,7 +124,7 @@ def fisher_matrix(scores: Float[Array, "k d"]) -> Float[Array, "d d"]:
     return scores.T @ scores / scores.shape[0]
 
 
-def normalise_trace(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+def normalize_trace(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """E24: F d / tr F, which makes an isotropic F the identity. The zero matrix stays zero."""
     trace = jnp.trace(matrix)
     return matrix * jnp.where(trace > 0, matrix.shape[0] / jnp.where(trace > 0, trace, 1.0), 0.0)
@@ -207,7 +207,7 @@ class Metric(eqx.Module):
 
 
 class L2(Metric):
-    """E18: the squared length of the displacement, whatever the behaviour looks like. Its matrix is the identity."""
+    """E18: the squared length of the displacement, whatever the behavior looks like. Its matrix is the identity."""
 
     reads: ClassVar[str] = "nothing"
     needs_divergence: ClassVar[bool] = False
@@ -260,8 +260,8 @@ class Fisher(ScoreMetric):
     def matrices(self, readings: Float[Array, "k d"]) -> Float[Array, "k d d"]:
         """The quadratic form that each action is charged with, damped and normalized as asked, shape (k, d, d)."""
         k, d = readings.shape
-        own = jax.vmap(jnp.outer)(readings, readings)
-        forms = jnp.broadcast_to(jnp.mean(own, axis=0)[None], (k, d, d)) if self.pooled else own
+        per_action = jax.vmap(jnp.outer)(readings, readings)
+        forms = jnp.broadcast_to(jnp.mean(per_action, axis=0)[None], (k, d, d)) if self.pooled else per_action
         return (forms + self.damping * jnp.eye(d, dtype=readings.dtype)[None]) / self.scale(readings)
 
     def raw_cost(self, delta, divergence, readings):
@@ -303,7 +303,7 @@ def register(name: str, kind: type[Metric], *, short: str | None = None, summary
 
     Raises ValueError for a name that is taken.
     """
-    taken = {each for other, entry in _REGISTRY.items() for each in (other, entry.short)}
+    taken = {item for other, entry in _REGISTRY.items() for item in (other, entry.short)}
     short = name if short is None else short
     if taken & {name, short}:
         raise ValueError(f"There is a metric called {(taken & {name, short}).pop()!r} already.")
@@ -360,16 +360,16 @@ def _entry_of(metric: Metric) -> tuple[str, _Entry] | None:
 def to_dict(metric: Metric) -> dict[str, Any]:
     """A metric as plain JSON: its name, and every option."""
     alike = [name for name, entry in _REGISTRY.items() if entry.kind is type(metric)]
-    found = _entry_of(metric)
-    name = found[0] if found else alike[0] if alike else _kebab(metric)
+    result = _entry_of(metric)
+    name = result[0] if result else alike[0] if alike else _kebab(metric)
     values = {option: getattr(metric, option) for option in _options(type(metric))}
     return {"name": name} | {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def unusual(metric: Metric) -> dict[str, Any]:
     """The options of a metric that are not those that its name stands for."""
-    found = _entry_of(metric)
-    plain = None if found is None else found[1].kind(**found[1].fixed)
+    result = _entry_of(metric)
+    plain = None if result is None else result[1].kind(**result[1].fixed)
     values = {option: getattr(metric, option) for option in _options(type(metric))}
     return {option: value for option, value in values.items() if plain is None or getattr(plain, option) != value}
 
@@ -382,8 +382,8 @@ def from_dict(tree: Mapping[str, Any]) -> Metric:
 
 def short_name(metric: Metric) -> str:
     """What a metric is called on the command line, whatever its other options; the name of its class if it has no such name."""
-    found = _entry_of(metric)
-    return found[1].short if found else _kebab(metric)
+    result = _entry_of(metric)
+    return result[1].short if result else _kebab(metric)
 
 
 def _kebab(metric: Metric) -> str:

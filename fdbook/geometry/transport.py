@@ -1,6 +1,6 @@
 """The local transport map T(a) = a + delta(s, a): its density, its inverse, what it costs in KL, and how it is learned.
 
-The behaviour policy pi_beta stays as it is; the refined policy is the law of T(a) for a ~ pi_beta (E8). T has to be one-to-one
+The behavior policy pi_beta stays as it is; the refined policy is the law of T(a) for a ~ pi_beta (E8). T has to be one-to-one
 for that law to have the density pi_beta(T^-1(b)) / |det(I + grad delta)|. For a bounded displacement this holds as soon as the
 determinant is positive everywhere (a local diffeomorphism of R^d that moves no point far is one-to-one), and certainly when
 delta is a contraction.
@@ -141,13 +141,13 @@ class LocalTransport(eqx.Module):
                 lambda a, _: self(observation, a) - target, solver, start, max_steps=64, throw=False
             ).value
 
-        found = jax.vmap(solve)(starts)
-        missed = jnp.linalg.norm(jax.vmap(lambda a: self(observation, a))(found) - target[None], axis=-1)
+        result = jax.vmap(solve)(starts)
+        missed = jnp.linalg.norm(jax.vmap(lambda a: self(observation, a))(result) - target[None], axis=-1)
         slack = 1e3 * tolerance * (1 + jnp.linalg.norm(target))
         good = missed < slack
-        best = found[jnp.argmin(jnp.where(jnp.isfinite(missed), missed, jnp.inf))]
-        apart = jnp.linalg.norm(found - best[None], axis=-1) > 10 * slack
-        upright = jax.vmap(self.determinant, in_axes=(None, 0))(observation, jnp.concatenate([found, probes])) > 0
+        best = result[jnp.argmin(jnp.where(jnp.isfinite(missed), missed, jnp.inf))]
+        apart = jnp.linalg.norm(result - best[None], axis=-1) > 10 * slack
+        upright = jax.vmap(self.determinant, in_axes=(None, 0))(observation, jnp.concatenate([result, probes])) > 0
         folds = jnp.any(~upright & jnp.concatenate([good, jnp.ones(probes.shape[0], bool)]))
         refused = ~jnp.any(good) | jnp.any(good & apart) | folds
         message = (
@@ -162,7 +162,7 @@ class LocalTransport(eqx.Module):
     def log_prob(
         self, density: Density, observation: Float[Array, " n"], target: Float[Array, " d"]
     ) -> Float[Array, ""]:
-        """E8: the log-density () of the refined policy at one action, for a behaviour `density`; refuses where T folds."""
+        """E8: the log-density () of the refined policy at one action, for a behavior `density`; refuses where T folds."""
         action = self.inverse(observation, target)
         return density.log_prob(action) - jnp.log(self.determinant(observation, action))
 
@@ -242,7 +242,7 @@ def base_from_flow(
     noises = jr.normal(noise_key, (states, k, field.action_dim), jnp.float32)
     draw = jax.vmap(lambda s, z: flow.sample(field, s, z, **options), in_axes=(None, 0))
     actions = jax.vmap(draw)(observations, noises)
-    readings = jax.vmap(lambda s, a, one: metric.perturbed(field, s, a, key=one))(
+    readings = jax.vmap(lambda s, a, subkey: metric.perturbed(field, s, a, key=subkey))(
         observations, actions, jr.split(score_key, states)
     )
     return BaseActions(observations, actions, readings)
@@ -255,12 +255,12 @@ def actor_loss(
     base: BaseActions,
     multiplier: Float[Array, ""] | float,
     *,
-    normalise_value: bool = False,
+    normalize_q: bool = False,
     probes: Float[Array, "b k d"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """E18 to E22: multiplier * penalty - mean value(s, a + delta), and a dict with the penalty and the mean value.
 
-    `value(s, a)` is a scalar function of one observation and one action. With `normalise_value` the value is divided by its
+    `value(s, a)` is a scalar function of one observation and one action. With `normalize_q` the value is divided by its
     mean absolute value, held constant. No gradient reaches the base actions or their readings. A metric that needs div delta gets
     it exactly, or, with `probes` (random signs, one vector for each action), as Hutchinson's estimate.
     """
@@ -276,7 +276,7 @@ def actor_loss(
     penalty = jnp.mean(jax.vmap(metric.penalty)(delta, divergence, readings))
     values = jax.vmap(over_actions(value))(observations, actions + delta)
     check_shape(values, actions.shape[:2], "one value for each action, all", "actor_loss")
-    scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalise_value else 1.0
+    scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)) if normalize_q else 1.0
     return multiplier * penalty - scale * jnp.mean(values), {"penalty": penalty, "value": jnp.mean(values)}
 
 
@@ -290,8 +290,8 @@ def dual_loss(
 class _Training(eqx.Module):
     transport: LocalTransport
     log_multiplier: Float[Array, ""]
-    actor_state: optax.OptState
-    dual_state: optax.OptState
+    actor_opt_state: optax.OptState
+    dual_opt_state: optax.OptState
 
 
 class _Update(eqx.Module):
@@ -303,10 +303,10 @@ class _Update(eqx.Module):
     learning_rate: float = eqx.field(static=True)
     steps: int = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
-    normalise_value: bool = eqx.field(static=True)
+    normalize_q: bool = eqx.field(static=True)
 
     @property
-    def optimisers(self):
+    def optimizers(self):
         """Adam for the map and for the dual, whose rates fall together: a dual that stays fast would outrun a slow map.
 
         Within a tenth of the budget the dual's steps shrink with the violation; plain Adam blows small ones up and wanders off.
@@ -321,7 +321,7 @@ class _Update(eqx.Module):
         return BaseActions(base.observations, *jax.tree.map(lambda x: x[:, index], (base.actions, base.readings)))
 
     def __call__(self, state, base, *, key):
-        actor, dual = self.optimisers
+        actor, dual = self.optimizers
         multiplier = jnp.exp(state.log_multiplier)
 
         def loss(transport):
@@ -331,16 +331,16 @@ class _Update(eqx.Module):
                 self.metric,
                 self._batch(base, key),
                 multiplier,
-                normalise_value=self.normalise_value,
+                normalize_q=self.normalize_q,
             )
 
         (_, info), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(state.transport)
-        transport, actor_state = loop.descend(actor, gradient, state.actor_state, state.transport)
-        log_multiplier, dual_state = state.log_multiplier, state.dual_state
+        transport, actor_opt_state = loop.descend(actor, gradient, state.actor_opt_state, state.transport)
+        log_multiplier, dual_opt_state = state.log_multiplier, state.dual_opt_state
         if self.budget is not None:
             slope = jax.grad(dual_loss)(log_multiplier, info["penalty"], self.budget)
-            log_multiplier, dual_state = loop.descend(dual, slope, dual_state, log_multiplier)
-        return _Training(transport, log_multiplier, actor_state, dual_state), {**info, "multiplier": multiplier}
+            log_multiplier, dual_opt_state = loop.descend(dual, slope, dual_opt_state, log_multiplier)
+        return _Training(transport, log_multiplier, actor_opt_state, dual_opt_state), {**info, "multiplier": multiplier}
 
 
 def fit(
@@ -352,7 +352,7 @@ def fit(
     key: PRNGKeyArray,
     multiplier: float = 1.0,
     budget: float | None = None,
-    normalise_value: bool = False,
+    normalize_q: bool = False,
     steps: int = 2000,
     batch_size: int = 512,
     learning_rate: float = 1e-3,
@@ -381,11 +381,11 @@ def fit(
         check_finite(reading, "readings", "transport.fit")
     dtype = base.actions.dtype
     held = None if budget is None else jnp.asarray(budget, dtype)
-    update = _Update(value, metric, held, learning_rate, steps, batch_size, normalise_value)
-    actor, dual = update.optimisers
+    update = _Update(value, metric, held, learning_rate, steps, batch_size, normalize_q)
+    actor, dual = update.optimizers
     log_multiplier = jnp.log(jnp.asarray(multiplier, dtype))
-    actor_state = actor.init(eqx.filter(transport, eqx.is_inexact_array))
-    state = _Training(transport, log_multiplier, actor_state, dual.init(log_multiplier))
+    actor_opt_state = actor.init(eqx.filter(transport, eqx.is_inexact_array))
+    state = _Training(transport, log_multiplier, actor_opt_state, dual.init(log_multiplier))
     state, history = loop.run(
         update, state, base, key=key, steps=steps, chunk=chunk, progress=progress, label="transport map"
     )

@@ -1,6 +1,6 @@
 """The best linear step under a quadratic trust region, and what is lost by taking L2 for the metric.
 
-maximise g . delta subject to 1/2 delta^T F delta <= epsilon, for a gradient g (d,) and a metric F (d, d), symmetric positive
+maximize g . delta subject to 1/2 delta^T F delta <= epsilon, for a gradient g (d,) and a metric F (d, d), symmetric positive
 semi-definite. Everything is written in F's eigenbasis, where it stays accurate for ill-conditioned metrics; leading axes of g
 and F are batches. In a direction that F does not charge at all the step has no bound: eigenvalues are then raised to `floor`
 times the largest one, and the functions that have a limit there return it.

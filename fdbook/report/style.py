@@ -1,6 +1,6 @@
-"""One style for every figure: sizes, type, colours that colour-blind readers tell apart, and the panels they share.
+"""One style for every figure: sizes, type, colors that color-blind readers tell apart, and the panels they share.
 
-Each metric, and each method besides, has one colour, one marker and one line, here and nowhere else, so that a reader learns
+Each metric, and each method besides, has one color, one marker and one line, here and nowhere else, so that a reader learns
 them once and a print in black and white still tells them apart.
 """
 
@@ -25,7 +25,7 @@ from fdbook.report.numbers import beside, write_whole
 
 __all__ = [
     "DENSITY",
-    "METRIC_COLOURS",
+    "METRIC_COLORS",
     "METRIC_LABELS",
     "METRIC_LINES",
     "METRIC_MARKERS",
@@ -39,7 +39,7 @@ __all__ = [
     "pictures",
     "render",
     "save",
-    "shared_colourbar",
+    "shared_colorbar",
     "use",
 ]
 
@@ -48,9 +48,9 @@ WIDTH = 7.0
 DPI = {"png": 200, "pdf": 150}
 """Dots per inch of a picture, and of the images inside a PDF."""
 LARGEST_PNG = 400_000
-INK, GREY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
+INK, GRAY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
 
-METRIC_COLOURS = {
+METRIC_COLORS = {
     "l2": "#d55e00",
     "fisher-paper": "#0072b2",
     "fisher-released": "#cc79a7",
@@ -105,7 +105,7 @@ SIGNED = sns.color_palette("vlag", as_cmap=True)
 _HALO = withStroke(linewidth=2.6, foreground="white", alpha=0.8)
 
 _RC = {
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.grid": False,
     "axes.labelcolor": INK,
     "axes.labelsize": 9,
@@ -137,14 +137,14 @@ _RC = {
     "pdf.fonttype": 42,
     "savefig.dpi": DPI["png"],
     "text.color": INK,
-    "xtick.color": GREY,
+    "xtick.color": GRAY,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 8,
     "xtick.major.size": 3,
     "xtick.major.width": 0.7,
     "xtick.minor.size": 1.8,
     "xtick.minor.width": 0.5,
-    "ytick.color": GREY,
+    "ytick.color": GRAY,
     "ytick.labelcolor": INK,
     "ytick.labelsize": 8,
     "ytick.major.size": 3,
@@ -156,7 +156,7 @@ _RC = {
 
 def use() -> None:
     """Sets the style for every figure from here on (in a notebook)."""
-    sns.set_theme(context="paper", style="ticks", palette=list(METRIC_COLOURS.values()), rc=_RC)
+    sns.set_theme(context="paper", style="ticks", palette=list(METRIC_COLORS.values()), rc=_RC)
 
 
 @contextlib.contextmanager
@@ -168,16 +168,16 @@ def applied():
 
 
 def look(metric: str, **changes) -> dict:
-    """What `ax.plot` takes to draw a metric in its own colour, line, marker and label; `changes` override or add."""
-    own = {
-        "color": METRIC_COLOURS[metric],
+    """What `ax.plot` takes to draw a metric in its own color, line, marker and label; `changes` override or add."""
+    look = {
+        "color": METRIC_COLORS[metric],
         "linestyle": METRIC_LINES[metric],
         "marker": METRIC_MARKERS[metric],
         "label": METRIC_LABELS[metric],
         "markeredgecolor": "white",
         "markeredgewidth": 0.5,
     }
-    return own | changes
+    return look | changes
 
 
 def panel_label(ax: Axes, letter: str) -> None:
@@ -215,10 +215,10 @@ def density_panel(ax: Axes, xs, ys, values, vmax: float, *, vmin: float = 0.0, c
     return image
 
 
-def ellipse(ax: Axes, centre, matrix, level: float, **keywords) -> Ellipse:
+def ellipse(ax: Axes, center, matrix, level: float, **keywords) -> Ellipse:
     """Draws {x : (x - c)^T M (x - c) = level} for a positive definite M (2, 2), and returns the patch.
 
-    Keywords go to matplotlib's Ellipse; it is not filled unless a face colour is given, and its line
+    Keywords go to matplotlib's Ellipse; it is not filled unless a face color is given, and its line
     has a white halo, so that it can be read on a dark density. Raises ValueError unless M is
     symmetric positive definite and the level is positive.
     """
@@ -235,11 +235,11 @@ def ellipse(ax: Axes, centre, matrix, level: float, **keywords) -> Ellipse:
     if not {"facecolor", "fc", "color"} & set(keywords):
         keywords["fill"] = False
     keywords = {"linewidth": 1.3, "path_effects": [_HALO]} | keywords
-    return ax.add_patch(Ellipse(centre, long, short, angle=angle, **keywords))
+    return ax.add_patch(Ellipse(center, long, short, angle=angle, **keywords))
 
 
-def shared_colourbar(fig: Figure | SubFigure, image, axes: Iterable[Axes], label: str):
-    """One slim colour bar, with a label and its units, for all panels that share the image's scale."""
+def shared_colorbar(fig: Figure | SubFigure, image, axes: Iterable[Axes], label: str):
+    """One slim color bar, with a label and its units, for all panels that share the image's scale."""
     bar = fig.colorbar(image, ax=list(np.ravel(list(axes))), shrink=0.8, aspect=28, pad=0.015)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2)
@@ -249,8 +249,8 @@ def shared_colourbar(fig: Figure | SubFigure, image, axes: Iterable[Axes], label
     return bar
 
 
-def _fewer_colours(png: bytes) -> bytes:
-    """The same picture with a palette of 256 colours."""
+def _fewer_colors(png: bytes) -> bytes:
+    """The same picture with a palette of 256 colors."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -266,7 +266,7 @@ def render(fig: Figure, kind: str) -> bytes:
     undated = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}[kind]
     fig.savefig(buffer, format=kind, dpi=DPI[kind], metadata=undated)
     content = buffer.getvalue()
-    return _fewer_colours(content) if kind == "png" and len(content) > LARGEST_PNG else content
+    return _fewer_colors(content) if kind == "png" and len(content) > LARGEST_PNG else content
 
 
 def pictures(fig: Figure) -> dict[str, bytes]:

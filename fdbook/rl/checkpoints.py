@@ -30,11 +30,11 @@ def _leaves(state: PyTree) -> dict[str, np.ndarray]:
 
 def _digest(folder: Path) -> str:
     """A digest of all files of a checkpoint."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.update(str(path.relative_to(folder)).encode())
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        result.update(str(path.relative_to(folder)).encode())
+        result.update(path.read_bytes())
+    return result.hexdigest()
 
 
 class Checkpoints:
@@ -77,10 +77,10 @@ class Checkpoints:
         """The steps of the checkpoints, the newest first."""
         return sorted((step for step in self._manager.all_steps() if self._seal(step).exists()), reverse=True)
 
-    def save(self, step: int, state: PyTree, story: dict[str, Any]) -> None:
+    def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
         """Saves the arrays of a state, and a JSON tree with them. Raises OSError when that fails: older ones stay whole."""
         args = self._orbax.args
-        parts = args.Composite(arrays=args.StandardSave(_leaves(state)), story=args.JsonSave(story))
+        parts = args.Composite(arrays=args.StandardSave(_leaves(state)), progress=args.JsonSave(progress))
         try:
             if step in self._manager.all_steps():  # one that was not sealed, or that is damaged
                 self._manager.delete(step)
@@ -108,11 +108,11 @@ class Checkpoints:
             if _digest(self.folder / str(step)) != self._seal(step).read_text(encoding="utf-8"):
                 complaints.append(f"The checkpoint of step {step} in {self.folder} is damaged.")
                 continue
-            parts = args.Composite(arrays=args.StandardRestore(wanted), story=args.JsonRestore())
-            found = self._manager.restore(step, args=parts)
+            parts = args.Composite(arrays=args.StandardRestore(wanted), progress=args.JsonRestore())
+            result = self._manager.restore(step, args=parts)
             structure = jax.tree.structure(eqx.filter(like, eqx.is_array))
-            arrays = structure.unflatten([jnp.asarray(found.arrays[name]) for name in sorted(wanted)])
-            return eqx.combine(arrays, like), found.story, complaints
+            arrays = structure.unflatten([jnp.asarray(result.arrays[name]) for name in sorted(wanted)])
+            return eqx.combine(arrays, like), result.progress, complaints
         if complaints:
             raise ValueError(" ".join(complaints))
         return None

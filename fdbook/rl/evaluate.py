@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from fdbook.rl.agents import Agent
-from fdbook.rl.transitions import Normaliser
+from fdbook.rl.fourier_features import Normalizer
 
 
 __all__ = ["Evaluation", "act", "evaluate", "film"]
@@ -38,16 +38,16 @@ class Evaluation:
 
 
 @eqx.filter_jit
-def act(agents: Agent, normaliser: Normaliser | None, observations, seeds, episodes, times):
+def act(agents: Agent, normalizer: Normalizer | None, observations, seeds, episodes, times):
     """Actions (seeds, slots, d) of stacked agents for observations (seeds, slots, ...), the noise fixed by the three numbers."""
 
-    def one(agent, observation, seed, episode, time):
+    def act_one(agent, observation, seed, episode, time):
         key = jr.fold_in(jr.fold_in(jr.fold_in(jr.key(0), seed), episode), time)
-        observation = observation if normaliser is None else normaliser(observation)
+        observation = observation if normalizer is None else normalizer(observation)
         return agent.act(observation, key=key)
 
     def slots(agent, observations, seed, episodes, times):
-        return jax.vmap(lambda o, e, t: one(agent, o, seed, e, t))(observations, episodes, times)
+        return jax.vmap(lambda o, e, t: act_one(agent, o, seed, e, t))(observations, episodes, times)
 
     return eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0, 0, 0))(agents, observations, seeds, episodes, times)
 
@@ -83,7 +83,7 @@ def evaluate(
     seeds: Sequence[int],
     *,
     episodes: int = 50,
-    normaliser: Normaliser | None = None,
+    normalizer: Normalizer | None = None,
     progress: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
@@ -101,7 +101,7 @@ def evaluate(
         )
     slots = [[_Slot(environments[i * share + j]) for j in range(share)] for i in range(len(seeds))]
     shape = (len(seeds), episodes)
-    found = Evaluation(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, np.int64))
+    result = Evaluation(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, np.int64))
     told = False
     waiting = [iter(range(episodes)) for _ in seeds]
     for row, queue in zip(slots, waiting, strict=True):
@@ -114,7 +114,7 @@ def evaluate(
             observations = np.stack([[slot.observation for slot in row] for row in slots])
             numbers = np.array([[slot.episode or 0 for slot in row] for row in slots], np.int32)
             times = np.array([[slot.time for slot in row] for row in slots], np.int32)
-            actions = np.asarray(act(agents, normaliser, observations, seeds.astype(np.int32), numbers, times))
+            actions = np.asarray(act(agents, normalizer, observations, seeds.astype(np.int32), numbers, times))
             for i, row in enumerate(slots):
                 for j, slot in enumerate(row):
                     if slot.episode is None:
@@ -122,12 +122,12 @@ def evaluate(
                     over, success = slot.step(actions[i, j])
                     told |= success is not None
                     if over:
-                        found.returns[i, slot.episode] = slot.total
-                        found.successes[i, slot.episode] = bool(success)
-                        found.lengths[i, slot.episode] = slot.time
+                        result.returns[i, slot.episode] = slot.total
+                        result.successes[i, slot.episode] = bool(success)
+                        result.lengths[i, slot.episode] = slot.time
                         bar.update()
                         slot.begin(next(waiting[i], None))
-    return dataclasses.replace(found, tells_success=told)
+    return dataclasses.replace(result, tells_success=told)
 
 
 def film(
@@ -137,7 +137,7 @@ def film(
     *,
     episode: int = 0,
     index: int = 0,
-    normaliser: Normaliser | None = None,
+    normalizer: Normalizer | None = None,
     every: int = 2,
 ) -> tuple[list[np.ndarray], bool]:
     """A picture of every second step (or as `every` says) of one evaluation episode, and whether it succeeded.
@@ -155,7 +155,7 @@ def film(
             np.full((1, 1), episode, np.int32),
             np.full((1, 1), slot.time, np.int32),
         )
-        action = act(agent, normaliser, jnp.asarray(slot.observation)[None, None], *numbers)
+        action = act(agent, normalizer, jnp.asarray(slot.observation)[None, None], *numbers)
         over, success = slot.step(np.asarray(action)[0, 0])
         if slot.time % every == 0 or over:
             frames.append(environment.render())

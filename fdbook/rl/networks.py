@@ -1,6 +1,6 @@
-"""The papers' networks: their initialisation, the MLP with layer normalisation, critic ensembles, the encoder of pictures.
+"""The papers' networks: their initialization, the MLP with layer normalization, critic ensembles, the encoder of pictures.
 
-Velocity fields and displacements come from the geometry room; `initialise` gives them the papers' first weights. All networks
+Velocity fields and displacements come from the geometry room; `initialize` gives them the papers' first weights. All networks
 are written for one observation: use `jax.vmap` for a batch.
 """
 
@@ -26,7 +26,7 @@ __all__ = [
     "Impala",
     "displacement",
     "glorot",
-    "initialise",
+    "initialize",
     "random_crop",
     "velocity_field",
 ]
@@ -47,7 +47,7 @@ def glorot(layer: PyTree, *, key: PRNGKeyArray) -> PyTree:
     return layer if layer.bias is None else eqx.tree_at(lambda x: x.bias, layer, jnp.zeros_like(layer.bias))
 
 
-def initialise(model: PyTree, *, key: PRNGKeyArray, last: float = 1.0) -> PyTree:
+def initialize(model: PyTree, *, key: PRNGKeyArray, last: float = 1.0) -> PyTree:
     """The model with every linear and convolutional layer drawn anew by `glorot`; the last one times `last`."""
 
     def is_layer(node):
@@ -57,7 +57,7 @@ def initialise(model: PyTree, *, key: PRNGKeyArray, last: float = 1.0) -> PyTree
         return [node for node in jax.tree.leaves(tree, is_leaf=is_layer) if is_layer(node)]
 
     old = layers(model)
-    new = [glorot(layer, key=one) for layer, one in zip(old, jr.split(key, len(old)), strict=True)]
+    new = [glorot(layer, key=subkey) for layer, subkey in zip(old, jr.split(key, len(old)), strict=True)]
     new[-1] = jax.tree.map(lambda leaf: last * leaf, new[-1])
     return eqx.tree_at(layers, model, new)
 
@@ -66,18 +66,18 @@ def velocity_field(
     observation_dim: int, action_dim: int, width: int, depth: int, *, key: PRNGKeyArray
 ) -> VelocityField:
     """A velocity field with the papers' first weights."""
-    return initialise(VelocityField(observation_dim, action_dim, width, depth, key=key), key=key)
+    return initialize(VelocityField(observation_dim, action_dim, width, depth, key=key), key=key)
 
 
 def displacement(
     observation_dim: int, action_dim: int, width: int, depth: int, *, last: float = 1.0, key: PRNGKeyArray
 ) -> Displacement:
     """A displacement with the papers' first weights, its last layer `last` times as large: with a small one it starts near 0."""
-    return initialise(Displacement(observation_dim, action_dim, width, depth, key=key), key=key, last=last)
+    return initialize(Displacement(observation_dim, action_dim, width, depth, key=key), key=key, last=last)
 
 
 class MLP(eqx.Module):
-    """`depth` hidden layers of `width` units with GELU and, if asked for, layer normalisation behind it; a linear output.
+    """`depth` hidden layers of `width` units with GELU and, if asked for, layer normalization behind it; a linear output.
 
     The first weights are `glorot`'s; those of the output are times `last`.
     """
@@ -100,7 +100,9 @@ class MLP(eqx.Module):
     ):
         sizes = [inputs, *[width] * depth, outputs]
         pairs = zip(itertools.pairwise(sizes), jr.split(key, depth + 1), strict=True)
-        self.layers = tuple(glorot(eqx.nn.Linear(a, b, dtype=jnp.float32, key=one), key=one) for (a, b), one in pairs)
+        self.layers = tuple(
+            glorot(eqx.nn.Linear(a, b, dtype=jnp.float32, key=subkey), key=subkey) for (a, b), subkey in pairs
+        )
         self.layers = (
             *self.layers[:-1],
             eqx.tree_at(lambda x: x.weight, self.layers[-1], replace_fn=lambda w: last * w),
@@ -118,7 +120,7 @@ class MLP(eqx.Module):
 
 
 class Critics(eqx.Module):
-    """An ensemble of action-value networks with layer normalisation, their weights stacked along a first axis."""
+    """An ensemble of action-value networks with layer normalization, their weights stacked along a first axis."""
 
     members: MLP
     size: int = eqx.field(static=True)
@@ -126,7 +128,7 @@ class Critics(eqx.Module):
     def __init__(self, observation_dim: int, action_dim: int, width: int, depth: int, size: int, *, key: PRNGKeyArray):
         self.size = size
         self.members = eqx.filter_vmap(
-            lambda one: MLP(observation_dim + action_dim, 1, width, depth, layer_norm=True, key=one)
+            lambda subkey: MLP(observation_dim + action_dim, 1, width, depth, layer_norm=True, key=subkey)
         )(jr.split(key, size))
 
     def __call__(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, " size"]:

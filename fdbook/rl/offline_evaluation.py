@@ -1,6 +1,6 @@
 """Judging policies by logs alone, where there is no environment: three numbers, each what its name says, and none a score.
 
-`held_out_nll` tells how well a flow describes logged behaviour, and nothing of how good that is. `critic_value` is what the own
+`held_out_nll` tells how well a flow describes logged behavior, and nothing of how good that is. `critic_value` is what the own
 critics of an agent believe of its policy: the policy was made to please them, so that it is too high as a rule. `fqe_value` is
 fitted Q evaluation: a fresh critic, which the policy never saw, is fitted to the policy's own value on the data; where the policy
 leaves the data, it extrapolates too. None of them is a rollout.
@@ -48,7 +48,7 @@ class FittedQ:
     """Units of each hidden layer."""
     depth: int = 2
     """Hidden layers, with layer normalization."""
-    critics: int = 2
+    num_critics: int = 2
     """Networks that are fitted; their mean is the value and the target."""
     learning_rate: float = 3e-4
     tau: float = 0.005
@@ -57,7 +57,7 @@ class FittedQ:
     """None: the agents' own."""
 
     def __post_init__(self):
-        for name in ("updates", "batch_size", "width", "depth", "critics"):
+        for name in ("updates", "batch_size", "width", "depth", "num_critics"):
             check_range(getattr(self, name), name, "FittedQ", low=1.0)
         check_range(self.learning_rate, "a learning rate", "FittedQ", open_low=True)
         check_range(self.tau, "tau", "FittedQ", high=1.0, open_low=True)
@@ -87,22 +87,22 @@ def offline_evaluate(
 ) -> dict[str, list[float]]:
     """What logs say of several agents, stacked along the first axis of their arrays, one for each of `seeds`.
 
-    `data` are held-out transitions with observations as the agents were trained on (normalised alike). For each seed:
+    `data` are held-out transitions with observations as the agents were trained on (normalized alike). For each seed:
     "held_out_nll" and "clipped_share" (`held_out_likelihood`) for agents with a flow, "critic_value" for those with critics, and
     "fqe_value" (`fitted_q_value`), fitted on `train` (None: on `data`) with the hyperparameters `fitted` and read at the first
     states of the episodes of `data`. For the first two, `states` are drawn at most. Raises ValueError for no state.
     """
     likelihood_key, value_key, fit_key = jr.split(key, 3)
-    found = {}
+    result = {}
     if "flow" in agents.networks:
         likelihood = held_out_likelihood(agents, data, states=states, key=likelihood_key)
-        found["held_out_nll"] = likelihood.nll
-        found["clipped_share"] = np.full(len(seeds), likelihood.clipped_share)
+        result["held_out_nll"] = likelihood.nll
+        result["clipped_share"] = np.full(len(seeds), likelihood.clipped_share)
     if "critic" in agents.networks:
-        found["critic_value"] = critic_value(agents, data, seeds, states=states, key=value_key)
+        result["critic_value"] = critic_value(agents, data, seeds, states=states, key=value_key)
     options = {"at": data, "fitted": fitted, "progress": progress}
-    found["fqe_value"] = fitted_q_value(agents, data if train is None else train, seeds, key=fit_key, **options)
-    return {name: [float(f"{value:.6g}") for value in row] for name, row in found.items()}
+    result["fqe_value"] = fitted_q_value(agents, data if train is None else train, seeds, key=fit_key, **options)
+    return {name: [float(f"{value:.6g}") for value in row] for name, row in result.items()}
 
 
 def held_out_likelihood(agents: Agent, data: Transitions, *, states: int = 1000, key: PRNGKeyArray) -> Likelihood:
@@ -126,11 +126,11 @@ def held_out_likelihood(agents: Agent, data: Transitions, *, states: int = 1000,
 def _log_probs(agents, observations, actions):
     """log p (seeds, n) of actions under each agent's flow."""
 
-    def one(agent):
+    def log_probs(agent):
         field = agent.networks["flow"]
         return jax.vmap(functools.partial(flow.log_prob, field.head))(field.features(observations), actions)
 
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
+    return eqx.filter_vmap(log_probs, in_axes=(eqx.if_array(0),))(agents)
 
 
 def critic_value(
@@ -143,26 +143,26 @@ def critic_value(
 
 @eqx.filter_jit
 def _own_values(agents, observations, seeds, key):
-    def one(agent, seed):
+    def value(agent, seed):
         actions = _act(agent, observations, key=jr.fold_in(key, seed))
         critic = agent.networks["critic"]
         return jnp.mean(agent.aggregate(values(critic, critic.features(observations), actions)))
 
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(agents, seeds)
+    return eqx.filter_vmap(value, in_axes=(eqx.if_array(0), 0))(agents, seeds)
 
 
 def _act(agent, observations, *, key):
     """An action of the policy for each observation."""
     keys = jr.split(key, len(observations))
-    return jax.vmap(lambda observation, one: agent.act(observation, key=one))(observations, keys)
+    return jax.vmap(lambda observation, subkey: agent.act(observation, key=subkey))(observations, keys)
 
 
 class _State(NamedTuple):
-    """Critics that are fitted, their target networks and the optimizer's memory; stacked over seeds."""
+    """Critics that are fitted, their target networks and the optimizer's state; stacked over seeds."""
 
     critic: networks.Encoded
     target: networks.Encoded
-    memory: optax.OptState
+    opt_state: optax.OptState
 
 
 class _Update(eqx.Module):
@@ -174,31 +174,28 @@ class _Update(eqx.Module):
     def __call__(self, state, context, *, key):
         agents, data = context
 
-        def one(state, agent, seed):
+        def step(state, agent, seed):
             batch_key, act_key = jr.split(jr.fold_in(key, seed))
             batch = data.sample(self.fitted.batch_size, key=batch_key)
             return self._step(state, agent, batch, _act(agent, batch.next_observations, key=act_key))
 
-        state, loss = eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))(state, agents, self.seeds)
+        state, loss = eqx.filter_vmap(step, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))(state, agents, self.seeds)
         return state, {"loss": jnp.mean(loss)}
 
-    def _step(self, state, agent, batch, following):
-        discount = agent.settings.discount if self.fitted.discount is None else self.fitted.discount
-        after = values(state.target, state.target.features(batch.next_observations), following)
-        bound = batch.rewards + discount * batch.masks * jnp.mean(after, axis=0)
+    def _step(self, state, agent, batch, next_actions):
+        discount = agent.config.discount if self.fitted.discount is None else self.fitted.discount
+        next_q = values(state.target, state.target.features(batch.next_observations), next_actions)
+        target_q = batch.rewards + discount * batch.masks * jnp.mean(next_q, axis=0)
 
         def loss(critic):
             q = values(critic, critic.features(batch.observations), batch.actions)
-            return jnp.mean((q - bound[None]) ** 2)
+            return jnp.mean((q - target_q[None]) ** 2)
 
         value, gradient = eqx.filter_value_and_grad(loss)(state.critic)
         optimizer = optax.adam(self.fitted.learning_rate)
-        critic, memory = loop.descend(optimizer, gradient, state.memory, state.critic)
-        tau = self.fitted.tau
-        target = jax.tree.map(
-            lambda old, new: (1 - tau) * old + tau * new if eqx.is_inexact_array(old) else old, state.target, critic
-        )
-        return _State(critic, target, memory), value
+        critic, opt_state = loop.descend(optimizer, gradient, state.opt_state, state.critic)
+        target = loop.average(state.target, critic, self.fitted.tau)
+        return _State(critic, target, opt_state), value
 
 
 def fitted_q_value(
@@ -223,8 +220,8 @@ def fitted_q_value(
     def start(seed):
         head = functools.partial(_head, data.action_dim, fitted)
         critic = networks.Encoded.of(data.observation_shape, head, key=jr.fold_in(start_key, seed))
-        memory = optax.adam(fitted.learning_rate).init(eqx.filter(critic, eqx.is_inexact_array))
-        return _State(critic, jax.tree.map(lambda leaf: leaf, critic), memory)
+        opt_state = optax.adam(fitted.learning_rate).init(eqx.filter(critic, eqx.is_inexact_array))
+        return _State(critic, jax.tree.map(lambda leaf: leaf, critic), opt_state)
 
     options = {"steps": fitted.updates, "progress": progress, "label": "fitted Q"}
     state, _ = loop.run(_Update(seeds, fitted), eqx.filter_vmap(start)(seeds), (agents, data), key=fit_key, **options)
@@ -234,16 +231,16 @@ def fitted_q_value(
 
 
 def _head(action_dim, fitted, width, *, key):
-    return networks.Critics(width, action_dim, fitted.width, fitted.depth, fitted.critics, key=key)
+    return networks.Critics(width, action_dim, fitted.width, fitted.depth, fitted.num_critics, key=key)
 
 
 @eqx.filter_jit
 def _fitted_values(critics, agents, observations, seeds, key):
-    def one(critic, agent, seed):
+    def value(critic, agent, seed):
         actions = _act(agent, observations, key=jr.fold_in(key, seed))
         return jnp.mean(values(critic, critic.features(observations), actions))
 
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))(critics, agents, seeds)
+    return eqx.filter_vmap(value, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))(critics, agents, seeds)
 
 
 def first_states(data: Transitions) -> Int[np.ndarray, " episodes"]:

@@ -23,6 +23,18 @@ LAST = 3
 NAME = "record.json"
 LABELS = ("preset", "overrides")
 """Parts of a specification that say where its values came from, and not what they are."""
+RENAMED = {
+    "aggregation": "q_agg",
+    "candidates": "num_samples",
+    "clip_norm": "max_grad_norm",
+    "critics": "num_critics",
+    "fisher_count": "num_fisher_samples",
+    "normalise_value": "normalize_q",
+    "refinements": "num_refinements",
+}
+"""Settings of agents by the names that they had in version 0.1, in records of format 1 and on the command line."""
+FORMAT = 2
+"""The format of specifications in records."""
 
 
 @dataclasses.dataclass
@@ -134,6 +146,7 @@ class Record:
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> "Record":
         """The record that a JSON tree describes. Raises ValueError for a tree that is none."""
+        tree = tree | {"spec": upgraded(tree["spec"])} if isinstance(tree.get("spec"), dict) else tree
         try:
             record = cls(**(tree | {"progress": Progress.from_dict(tree["progress"])}))
             flatten(
@@ -142,6 +155,25 @@ class Record:
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("This is no run record: fields are missing, or there are others.") from error
         return record
+
+
+def upgraded(spec: dict[str, Any]) -> dict[str, Any]:
+    """A specification of format 1 with the names of today; any other as it is."""
+    if spec.get("format") != 1 or not isinstance(spec.get("config"), dict):
+        return spec
+    config = {RENAMED.get(name, name): value for name, value in spec["config"].items()}
+    overrides = [_renamed(name) for name in spec.get("overrides", ())]
+    task = dict(spec["task"])
+    if options := task.get("options"):
+        options = {RENAMED.get(name, name): value for name, value in options.items()}
+        old = options.get("score") == "normalised return"
+        task["options"] = options | ({"score": "normalized return"} if old else {})
+    return spec | {"format": FORMAT, "task": task, "config": config, "overrides": overrides}
+
+
+def _renamed(override: str) -> str:
+    part, _, name = override.rpartition(".")
+    return f"{part}.{RENAMED.get(name, name)}" if part == "config" else override
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

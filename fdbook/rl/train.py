@@ -47,12 +47,12 @@ class Stopped(KeyboardInterrupt):
 
 def fingerprint(data: Transitions) -> str:
     """A digest of a data set's arrays."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for leaf in jax.tree.leaves(data):
         host = np.ascontiguousarray(leaf)
-        found.update(f"{host.dtype} {host.shape}".encode())
-        found.update(host.data)
-    return found.hexdigest()[:16]
+        result.update(f"{host.dtype} {host.shape}".encode())
+        result.update(host.data)
+    return result.hexdigest()[:16]
 
 
 def init(
@@ -60,11 +60,11 @@ def init(
     observation_shape: tuple[int, ...],
     action_dim: int,
     seeds: Sequence[int],
-    **settings: Any,
+    **config: Any,
 ) -> Agent:
     """New agents, one for each seed, stacked along the first axis of their arrays; `make` as `fdbook.rl.agents.make` gives it."""
     keys = jnp.stack([jr.fold_in(jr.key(0), seed) for seed in seeds])
-    return eqx.filter_vmap(lambda key: make(observation_shape, action_dim, key=key, **settings))(keys)
+    return eqx.filter_vmap(lambda key: make(observation_shape, action_dim, key=key, **config))(keys)
 
 
 class Update(eqx.Module):
@@ -75,12 +75,12 @@ class Update(eqx.Module):
     def __call__(self, agents: Agent, data: Transitions, *, key):
         """The agents after one update each, and scalars of shape (seeds,) to log."""
 
-        def one(agent, seed):
+        def update_one(agent, seed):
             batch_key, crop_key, update_key = jr.split(jr.fold_in(key, seed), 3)
-            batch = data.sample(agent.settings.batch_size, key=batch_key)
+            batch = data.sample(agent.config.batch_size, key=batch_key)
             return agent.update(_cropped(batch, key=crop_key), key=update_key)
 
-        return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(agents, self.seeds)
+        return eqx.filter_vmap(update_one, in_axes=(eqx.if_array(0), 0))(agents, self.seeds)
 
 
 def _cropped(batch, *, key):
@@ -209,7 +209,7 @@ class _Loop:
             record.status = "finished"
             return self.agents
         record.status, record.note = "running", ""
-        self.agents, self.log = loop.own(self.agents), _Log(record, self.folder, self.log_every)
+        self.agents, self.log = loop.copy(self.agents), _Log(record, self.folder, self.log_every)
         options = {"total": record.updates, "initial": record.done, "unit": "update", "unit_scale": True}
         label = f"{record.method} on {record.task}"
         with _signals() as stopped, tqdm(desc=label, disable=not self.bar, **options) as bar:
@@ -262,21 +262,21 @@ class _Loop:
     def _bound(self) -> float:
         """What no value of a sound critic can be beyond."""
         rewards = max(1.0, float(jnp.max(jnp.abs(self.data.rewards))))
-        return EXPLODED * rewards / (1 - self.agents.settings.discount)
+        return EXPLODED * rewards / (1 - self.agents.config.discount)
 
     def _evaluate(self, stopped):
         with self._clock("evaluating"):
-            found = self.evaluate(self.agents, stopped)
-        if found is not None:
-            self.record.scores.append({"step": self.record.done, **found})
-            for name, values in found.items():
+            result = self.evaluate(self.agents, stopped)
+        if result is not None:
+            self.record.scores.append({"step": self.record.done, **result})
+            for name, values in result.items():
                 self.log.scalars(f"evaluation/{name}", values, self.record.done)
             self._save()
 
     def _pending(self) -> bool:
         """Whether the run stands at an evaluation that has not been made."""
         record = self.record
-        due = record.done in record.evaluations and all(each["step"] != record.done for each in record.scores)
+        due = record.done in record.evaluations and all(item["step"] != record.done for item in record.scores)
         return due and self.evaluate is not None
 
     def _next(self) -> int:
@@ -327,11 +327,11 @@ def _resume(stores, folder, agents, record, say) -> Agent:
         scores = before.scores
     if not stores.steps:
         return agents
-    agents, story, complaints = stores.restore(agents)
-    record.progress = records.Progress.from_dict(story)
+    agents, saved, complaints = stores.restore(agents)
+    record.progress = records.Progress.from_dict(saved)
     if complaints:
         say(" ".join([*complaints, f"The run is carried on from step {record.done}."]))
-    record.progress.scores = [each for each in scores if each["step"] <= record.done] or record.scores
+    record.progress.scores = [item for item in scores if item["step"] <= record.done] or record.scores
     return agents
 
 

@@ -17,11 +17,12 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
-from fdbook.checks import Array, check_point, check_range, check_rows, check_shape
+from fdbook.checks import Array, check_point, check_rows, check_shape
 from fdbook.rl.arrays import cast, clip_actions
+from fdbook.rl.fourier_features import Normalizer
 
 
-__all__ = ["ACTION_BOUND", "Batch", "Normaliser", "Transitions"]
+__all__ = ["ACTION_BOUND", "Batch", "Transitions"]
 
 ACTION_BOUND = 1 - 1e-5
 """Recorded actions are clipped to +-ACTION_BOUND, as the papers do."""
@@ -37,37 +38,6 @@ class Batch(NamedTuple):
     masks: Float[Array, " batch"]
     next_actions: Float[Array, "batch action"]
     """What was done next; where that is not known, at the last transition of an episode, the action itself."""
-
-
-class Normaliser(eqx.Module):
-    """Takes observations to mean 0 and standard deviation 1 under the data it was made from; for evaluation too.
-
-    With `wavelengths` it puts Fourier features behind them: for each wavelength the sines, then the cosines, of all coordinates.
-    A small network is smooth, and gives places nearby nearby values although a wall may stand between them; short waves let it
-    tell them apart.
-    """
-
-    mean: Float[Array, " observation"]
-    scale: Float[Array, " observation"]
-    wavelengths: tuple[float, ...] = eqx.field(static=True, default=(), converter=tuple)
-    """In standard deviations, so that one number serves every coordinate."""
-
-    def __check_init__(self):
-        for wavelength in self.wavelengths:
-            check_range(wavelength, "a wavelength", "Normaliser", open_low=True)
-
-    @property
-    def width(self) -> int:
-        """The number of features of an observation."""
-        return self.mean.size * (1 + 2 * len(self.wavelengths))
-
-    def __call__(self, observation: Float[Array, "*batch observation"]) -> Float[Array, "*batch features"]:
-        """The features of an observation, or of several."""
-        shape = (1,) * (jnp.ndim(observation) - 1) + self.mean.shape
-        normal = (jnp.asarray(observation, self.mean.dtype) - self.mean.reshape(shape)) / self.scale.reshape(shape)
-        phases = [2 * jnp.pi / wavelength * normal for wavelength in self.wavelengths]
-        waves = [wave(phase) for phase in phases for wave in (jnp.sin, jnp.cos)]
-        return jnp.concatenate([normal, *waves], axis=-1) if waves else normal
 
 
 class Transitions(eqx.Module):
@@ -88,7 +58,7 @@ class Transitions(eqx.Module):
     """Without `next_observations`: the rows that are transitions."""
     starts: Int[Array, " rows"] | None
     """With stacked pictures: the first row of each row's episode."""
-    normaliser: Normaliser | None
+    normalizer: Normalizer | None
     frame_stack: int = eqx.field(static=True)
 
     @classmethod
@@ -123,13 +93,13 @@ class Transitions(eqx.Module):
             arrays["actions"] = _without_padding(arrays["actions"], ends)
         bounded = jnp.clip(jnp.asarray(arrays.pop("actions")), -ACTION_BOUND, ACTION_BOUND)
         starts = _device(_first_rows(ends)) if frame_stack > 1 else None
-        following = arrays.pop("next_observations", None)
+        next_observations = arrays.pop("next_observations", None)
         return cls(
             actions=bounded,
-            next_observations=None if following is None else _device(following),
+            next_observations=None if next_observations is None else _device(next_observations),
             usable=None if usable is None else _device(usable),
             starts=starts,
-            normaliser=None,
+            normalizer=None,
             frame_stack=frame_stack,
             **{name: _device(values) for name, values in arrays.items()},
         )
@@ -157,10 +127,10 @@ class Transitions(eqx.Module):
     def at(self, index: Int[Array, " batch"]) -> Batch:
         """The transitions of the given numbers, from 0 to `size` - 1; not checked inside `jax.jit`, where others are clamped."""
         rows = jnp.asarray(index) if self.usable is None else self.usable[index]
-        following = self._stacked(rows + 1) if self.next_observations is None else self.next_observations[rows]
-        after = jnp.where(self.ends[rows], rows, jnp.minimum(rows + 1, self.rewards.shape[0] - 1))
-        here = (self.actions[rows], following, self.rewards[rows], self.masks[rows])
-        return Batch(self._stacked(rows), *here, self.actions[after])
+        next_observations = self._stacked(rows + 1) if self.next_observations is None else self.next_observations[rows]
+        next_rows = jnp.where(self.ends[rows], rows, jnp.minimum(rows + 1, self.rewards.shape[0] - 1))
+        here = (self.actions[rows], next_observations, self.rewards[rows], self.masks[rows])
+        return Batch(self._stacked(rows), *here, self.actions[next_rows])
 
     def _stacked(self, rows):
         """The observations of rows; with stacking, the last pictures up to each row, oldest first, along the channels."""
@@ -170,25 +140,25 @@ class Transitions(eqx.Module):
         frames = self.observations[jnp.maximum(rows[:, None] - earlier[None], self.starts[rows][:, None])]
         return jnp.moveaxis(frames, 1, -2).reshape(*frames.shape[:1], *frames.shape[2:-1], -1)
 
-    def normalised(self, normaliser: Normaliser | None = None, *, wavelengths: Sequence[float] = ()) -> "Transitions":
-        """The same with observations of mean 0 and standard deviation 1, and the statistics kept in `normaliser`.
+    def normalized(self, normalizer: Normalizer | None = None, *, wavelengths: Sequence[float] = ()) -> "Transitions":
+        """The same with observations of mean 0 and standard deviation 1, and the statistics kept in `normalizer`.
 
-        With `wavelengths`, in standard deviations, sines and cosines of the coordinates follow them (`Normaliser`). A given
-        normaliser is used instead of the statistics of these data, as for a validation set. Standard deviations below 1e-3
-        count as 1e-3. Raises ValueError for pictures, for transitions that are normalised already, and for a wavelength that is
+        With `wavelengths`, in standard deviations, sines and cosines of the coordinates follow them (`Normalizer`). A given
+        normalizer is used instead of the statistics of these data, as for a validation set. Standard deviations below 1e-3
+        count as 1e-3. Raises ValueError for pictures, for transitions that are normalized already, and for a wavelength that is
         not positive.
         """
         if self.observations.ndim != 2:
-            raise ValueError("Transitions.normalised takes observations that are states; these are pictures.")
-        if self.normaliser is not None:
-            raise ValueError("Transitions.normalised takes raw observations; these are normalised already.")
-        if normaliser is None:
+            raise ValueError("Transitions.normalized takes observations that are states; these are pictures.")
+        if self.normalizer is not None:
+            raise ValueError("Transitions.normalized takes raw observations; these are normalized already.")
+        if normalizer is None:
             mean = jnp.mean(self.observations, axis=0)
-            normaliser = Normaliser(mean, jnp.maximum(jnp.std(self.observations, axis=0), 1e-3), wavelengths)
-        check_point(normaliser.mean, self.observations.shape[1], "Transitions.normalised")
-        following = None if self.next_observations is None else normaliser(self.next_observations)
-        changes = {"observations": normaliser(self.observations), "next_observations": following}
-        return dataclasses.replace(self, normaliser=normaliser, **changes)
+            normalizer = Normalizer(mean, jnp.maximum(jnp.std(self.observations, axis=0), 1e-3), wavelengths)
+        check_point(normalizer.mean, self.observations.shape[1], "Transitions.normalized")
+        next_observations = None if self.next_observations is None else normalizer(self.next_observations)
+        changes = {"observations": normalizer(self.observations), "next_observations": next_observations}
+        return dataclasses.replace(self, normalizer=normalizer, **changes)
 
 
 def _checked(given, frame_stack, where):

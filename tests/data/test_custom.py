@@ -157,7 +157,7 @@ KINDS = ("npz", "arrays", "minari", "minari dict", "logs", "minari logs")
 def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_kind, kind, tmp_path):
     """And a run on it is opened again, from its own description or, where no file holds the data, with the task in hand."""
     task = every_kind[kind]
-    loaded = load(task, normalise=True)
+    loaded = load(task, normalize=True)
     assert (loaded.source, loaded.validation) == ("own", None)
     assert loaded.train.observation_shape == task.dataset.observation
     config = {"width": 8, "depth": 1, "batch_size": 4, "flow_steps": 2}
@@ -365,8 +365,8 @@ REFUSED = {
         "has observations that are object of shape (4,) (expected numbers, one row for each step).",
     ),
     "discount": (refused_arrays(), None, {"discount": 1.0}, "A task of one's own takes a discount in [0, 1); got 1."),
-    "score": (refused_arrays(), None, {"score": "normalised return"}, "takes references, two returns, where its score"),
-    "aggregation": (refused_arrays(), None, {"aggregation": "max"}, "There is no aggregation called 'max'."),
+    "score": (refused_arrays(), None, {"score": "normalized return"}, "takes references, two returns, where its score"),
+    "q_agg": (refused_arrays(), None, {"q_agg": "max"}, "There is no q_agg called 'max'."),
 }
 
 
@@ -487,7 +487,7 @@ def test_one_s_own_data_are_not_chosen_by_size(every_kind):
 
 
 def test_one_s_own_data_are_summed_up(every_kind, logged):
-    found = summary.summarise(every_kind["npz"])
+    found = summary.summarize(every_kind["npz"])
     assert (found.transitions, found.lengths.tolist()) == (30, [9, 10, 11])
     kept = ~logged["terminals"]
     np.testing.assert_allclose(found.mean, logged["actions"][kept].mean(axis=0) / 2, rtol=1e-5)

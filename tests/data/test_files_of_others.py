@@ -106,7 +106,7 @@ def test_an_action_that_is_more_than_rounded_is_refused_with_its_digits(recorded
 def test_without_a_file_of_validation_there_is_none(recorded, tmp_path):
     folder = changed_copy(recorded[CUBE], tmp_path, lambda arrays: arrays)
     (folder / "cube-single-play-v0-val.npz").unlink()
-    loaded = load(TASK, dataset_dir=folder, normalise=True)
+    loaded = load(TASK, dataset_dir=folder, normalize=True)
     assert (loaded.validation, loaded.train.size) == (None, 2000)
 
 
@@ -121,7 +121,7 @@ def test_rewards_need_what_they_are_made_of(families, tmp_path):
 
 def test_episodes_of_other_lengths_are_summed_up(recorded, tmp_path):
     folder = changed_copy(recorded[CUBE], tmp_path, shortened)
-    found = summary.summarise(CUBE, folder)
+    found = summary.summarize(CUBE, folder)
     assert found.lengths.tolist() == [699, 300, 0, 999]
     assert "1,998 transitions in 4 episodes of 0 to 999" in summary.describe(found)
     assert len(read(folder / "cube-single-play-v0.npz", find(CUBE))["actions"]) == 2002

@@ -31,15 +31,15 @@ def home(recorded, monkeypatch, tmp_path):
 
 
 def test_a_recording_of_a_chosen_size(home, recorded):
-    loaded = load(TASK, episodes=12, normalise=True)
+    loaded = load(TASK, episodes=12, normalize=True)
     assert (loaded.source, loaded.folder) == ("recorded", recorded[MAZE].folder)
     assert (loaded.train.size, loaded.validation.size) == (12_000, 1000)
     assert loaded.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
     np.testing.assert_allclose(np.mean(loaded.train.observations, axis=0), 0, atol=1e-3)
-    np.testing.assert_array_equal(loaded.validation.normaliser.mean, loaded.train.normaliser.mean)
+    np.testing.assert_array_equal(loaded.validation.normalizer.mean, loaded.train.normalizer.mean)
     with loaded.environment() as environment:
         observation, _ = environment.reset(seed=0)
-    assert loaded.train.normaliser(observation).shape == (2,)
+    assert loaded.train.normalizer(observation).shape == (2,)
 
 
 def test_published_files_come_before_recordings_and_are_told_from_them(home, recorded):

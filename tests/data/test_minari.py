@@ -149,22 +149,22 @@ def test_scores_are_those_of_minari_times_100(collected, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(collected[0]))
     returns = np.array([96.262799, 1000.0, 3076.8331, -5.0])
     wanted = 100 * library.get_normalized_score(library.load_dataset(PEN), returns)
-    np.testing.assert_allclose(minari.normalised_score(find_task(PEN), returns), wanted)
-    np.testing.assert_allclose(minari.normalised_score(find_task(PEN), returns[[0, 2]]), [0, 100])
+    np.testing.assert_allclose(minari.normalized_score(find_task(PEN), returns), wanted)
+    np.testing.assert_allclose(minari.normalized_score(find_task(PEN), returns[[0, 2]]), [0, 100])
 
 
 def test_a_task_without_references_has_no_score():
     with pytest.raises(
         ValueError, match=r"^The task cube-single-play-singletask-task2-v0 has no reference returns: its score"
     ):
-        minari.normalised_score(find_task("cube-single-play-singletask"), 1.0)
+        minari.normalized_score(find_task("cube-single-play-singletask"), 1.0)
 
 
 def test_data_on_this_machine_are_found(collected, monkeypatch, tmp_path):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(collected[0]))
-    loaded = load(PEN, normalise=True)
+    loaded = load(PEN, normalize=True)
     assert (loaded.source, loaded.folder, loaded.validation) == ("downloaded", collected[0], None)
-    assert loaded.train.normaliser.mean.shape == (45,)
+    assert loaded.train.normalizer.mean.shape == (45,)
     with loaded.environment() as environment:
         assert environment.reset(seed=0)[0].shape == (45,)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

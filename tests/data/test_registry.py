@@ -13,7 +13,7 @@ from fdbook.rl.agents import family
 with open(Path(__file__).with_name("fql_settings.csv"), newline="") as file:
     ROWS = list(csv.DictReader(file))
 AGENTS = ("fql", "iql", "rebrac", "ifql")
-WEIGHTS = {"alpha": "alpha", "alpha_actor": "alpha_actor", "alpha_critic": "alpha_critic", "num_samples": "candidates"}
+WEIGHTS = {"alpha": "alpha", "alpha_actor": "alpha_actor", "alpha_critic": "alpha_critic", "num_samples": "num_samples"}
 
 
 def task_of(row) -> Task:
@@ -34,14 +34,14 @@ def weight(task: Task, agent: str, name: str, online: bool) -> float:
         return task.online_hyperparameters[agent][name]
     if (agent, name) == ("fql", "alpha"):
         return task.fql_alpha
-    return task.hyperparameters.get(agent, {}).get(name, getattr(family(agent).Settings(), name))
+    return task.hyperparameters.get(agent, {}).get(name, getattr(family(agent).Config(), name))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['task']}-{row['agent']}-{row['phase']}")
 def test_every_published_command(row):
     """Weights, discount, joining of critics and, offline, updates; pictures with their encoder, crops and stack."""
     task, online = task_of(row), row["phase"] == "offline-to-online"
-    assert (task.discount, task.aggregation) == (float(row["discount"]), row["q_agg"])
+    assert (task.discount, task.q_agg) == (float(row["discount"]), row["q_agg"])
     if not online:
         assert task.updates == int(row["updates"])
     assert task.dataset.pixels == (row["encoder"] == "impala_small")

@@ -6,7 +6,7 @@ import pytest
 from fdbook.data import minari
 from fdbook.data.files import Place
 from fdbook.data.record import record
-from fdbook.data.summary import describe, summarise
+from fdbook.data.summary import describe, summarize
 from fdbook.data.tasks import find_task
 
 
@@ -25,7 +25,7 @@ def transitions_of(place):
 
 @pytest.fixture(scope="module")
 def cube(recorded):
-    return summarise(CUBE, recorded[CUBE].folder)
+    return summarize(CUBE, recorded[CUBE].folder)
 
 
 def test_numbers_of_a_recording(recorded, cube):
@@ -54,7 +54,7 @@ def test_where_the_hand_and_the_cube_were(recorded, cube):
 
 
 def test_where_the_point_was(recorded):
-    summary = summarise(MAZE, recorded[MAZE].folder)
+    summary = summarize(MAZE, recorded[MAZE].folder)
     (plane,) = summary.coverage
     assert plane.counts.sum() == 12 * 1001
     inside = plane.counts.reshape(60, 60)[::-1]
@@ -66,7 +66,7 @@ def test_where_the_point_was(recorded):
 
 def test_rewards_and_successes_of_each_task(recorded, families):
     for name in (CUBE, MAZE, "ogbench/puzzle-3x3-play"):
-        summary = summarise(name, families[name].folder)
+        summary = summarize(name, families[name].folder)
         assert len(summary.rewards) == 5
         assert sum(rewards.default for rewards in summary.rewards) == 1
         for rewards in summary.rewards:
@@ -82,7 +82,7 @@ def test_rewards_and_successes_of_each_task(recorded, families):
 
 
 def test_a_task_without_a_success_is_warned_of(families):
-    summary = summarise("ogbench/puzzle-3x3-play", families["ogbench/puzzle-3x3-play"].folder)
+    summary = summarize("ogbench/puzzle-3x3-play", families["ogbench/puzzle-3x3-play"].folder)
     lost = [rewards.task for rewards in summary.rewards if not rewards.successes]
     text = describe(summary)
     assert lost  # two episodes do not solve all five boards
@@ -100,7 +100,7 @@ def test_the_text_is_short_and_says_what_matters(cube):
 def test_d4rl_data_have_returns(tmp_path):
     record(POINT, episodes=2, folder=tmp_path, workers=1, progress=False)
     folder = Place(POINT, 2, 0, tmp_path).folder
-    summary, arrays = summarise(POINT, folder), minari.read(find_task(POINT), folder)
+    summary, arrays = summarize(POINT, folder), minari.read(find_task(POINT), folder)
     assert summary.transitions == 2000
     assert len(summary.returns) == len(summary.lengths) == arrays["ends"].sum()
     goals = int(np.sum(arrays["rewards"][~arrays["ends"]] == 0))
@@ -112,8 +112,8 @@ def test_d4rl_data_have_returns(tmp_path):
 
 def test_damage_is_refused(recorded, tmp_path):
     with pytest.raises(FileNotFoundError):
-        summarise(CUBE, tmp_path)
+        summarize(CUBE, tmp_path)
     path = tmp_path / "cube-single-play-v0.npz"
     path.write_bytes(recorded[CUBE].files["train"].read_bytes()[:-1000])
     with pytest.raises(ValueError, match="is damaged or is not an npz file"):
-        summarise(CUBE, tmp_path)
+        summarize(CUBE, tmp_path)

@@ -121,7 +121,7 @@ def test_larger_worlds_have_the_settings_of_their_family(prefix, world, family):
     assert (task.published, task.settings_from, known.settings_from) == (None, "ours", "papers")
     shared = (
         "discount",
-        "aggregation",
+        "q_agg",
         "fql_alpha",
         "budget",
         "updates",
@@ -170,7 +170,7 @@ def test_the_tasks_of_the_papers():
 
 
 @pytest.mark.parametrize(
-    ("name", "discount", "aggregation", "alpha", "budget", "updates", "evaluations"),
+    ("name", "discount", "q_agg", "alpha", "budget", "updates", "evaluations"),
     [
         ("antmaze-giant-navigate-singletask-task3", 0.995, "min", 10, 0.01, 1_000_000, (800_000, 900_000, 1_000_000)),
         ("antmaze-large-navigate-singletask", 0.99, "min", 10, 0.01, 1_000_000, (800_000, 900_000, 1_000_000)),
@@ -187,16 +187,16 @@ def test_the_tasks_of_the_papers():
         ("D4RL/relocate/human-v2", 0.99, "min", 10_000, 0.001, 500_000, (500_000,)),
     ],
 )
-def test_settings_of_the_papers(name, discount, aggregation, alpha, budget, updates, evaluations):
+def test_settings_of_the_papers(name, discount, q_agg, alpha, budget, updates, evaluations):
     task = find_task(name)
-    assert (task.discount, task.aggregation, task.fql_alpha, task.budget) == (discount, aggregation, alpha, budget)
+    assert (task.discount, task.q_agg, task.fql_alpha, task.budget) == (discount, q_agg, alpha, budget)
     assert (task.updates, task.evaluations, task.settings_from) == (updates, evaluations, "papers")
 
 
 def test_scores_that_do_not_compare_say_so():
     for task in TASKS.values():
         assert bool(task.caveat) == (task.group in ("d4rl-antmaze", "d4rl-adroit"))
-        assert (task.references is not None) == (task.score == "normalised return")
+        assert (task.references is not None) == (task.score == "normalized return")
 
 
 def test_every_data_set_has_a_task_and_those_with_a_controller_a_line():

@@ -187,7 +187,7 @@ def test_mixture_samples_have_its_moments(dim, budget):
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("dim", [2, 3])
 def test_velocity_is_a_conditional_mean(dim, t, budget):
-    """E1: E[a - z | x_t = x] by self-normalised importance sampling, a from the mixture with weights N(x; t a, (1 - t)^2 I)."""
+    """E1: E[a - z | x_t = x] by self-normalized importance sampling, a from the mixture with weights N(x; t a, (1 - t)^2 I)."""
     plain, rng = random_mixture(dim, 3, 40 + dim), np.random.default_rng(4)
     actions = plain.sample(200_000, rng)
     points = t * plain.sample(8, rng) + (1 - t) * rng.normal(size=(8, dim))

@@ -29,15 +29,15 @@ MATRIX, SHIFT = np.array([[0.4, 0.1], [-0.2, 0.3]]), np.array([0.2, -0.1])
 MEAN, SPREAD = np.array([0.1, 0.0]), np.array([[0.3, 0.05], [0.05, 0.2]])
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_the_loss_is_e17_written_out(normalised):
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_loss_is_e17_written_out(normalized):
     rng = np.random.default_rng(0)
     actions, taught, values = rng.normal(size=(7, 3)), rng.normal(size=(7, 3)), rng.normal(size=7) - 1
     loss, terms = distillation.actor_loss(
-        *(jnp.asarray(x) for x in (actions, taught, values)), 2.5, normalise_value=normalised
+        *(jnp.asarray(x) for x in (actions, taught, values)), 2.5, normalize_q=normalized
     )
     distance = sum(np.sum((a - b) ** 2) for a, b in zip(actions, taught, strict=True)) / (7 * 3)
-    value = np.sum(values) / (np.sum(np.abs(values)) if normalised else 7)
+    value = np.sum(values) / (np.sum(np.abs(values)) if normalized else 7)
     assert float(loss) == pytest.approx(2.5 * distance - value)
     assert float(terms["distance"]) == pytest.approx(distance)
     assert float(terms["value"]) == pytest.approx(np.mean(values))
@@ -48,7 +48,7 @@ def test_no_gradient_reaches_the_teacher_or_the_scale():
 
     def loss(actions, taught, factor):
         values = factor * jnp.sum(actions, axis=1)
-        return distillation.actor_loss(actions, taught, values, 3.0, normalise_value=True)[0]
+        return distillation.actor_loss(actions, taught, values, 3.0, normalize_q=True)[0]
 
     to_actions, to_taught, to_factor = jax.grad(loss, argnums=(0, 1, 2))(actions, taught, 5.0)
     np.testing.assert_array_equal(to_taught, 0)

@@ -126,23 +126,23 @@ def test_the_best_of_a_straight_value_is_a_translation(gaussian, kl, budget):
     assert best.kl == pytest.approx(kl, rel=1e-6)
     assert best.gain == pytest.approx(np.sqrt(2 * kl * reach), rel=budget("best_on_a_grid"))
     assert best.temperature == pytest.approx(np.sqrt(reach / (2 * kl)), rel=budget("best_on_a_grid"))
-    centres = np.stack(np.meshgrid(*wide.centres, indexing="ij"), -1)
-    mean = np.sum(best.density[..., None] * centres, axis=(0, 1)) * wide.area
+    centers = np.stack(np.meshgrid(*wide.centers, indexing="ij"), -1)
+    mean = np.sum(best.density[..., None] * centers, axis=(0, 1)) * wide.area
     np.testing.assert_allclose(mean, SPREADS**2 * gradient / best.temperature, rtol=budget("best_on_a_grid"))
 
 
 def test_nothing_on_the_grid_beats_the_best(yardstick):
     """Random other distributions, mixed in until the KL is the same, gain less; so do maps, which are distributions too."""
     rng, best, mass = np.random.default_rng(0), yardstick.best(0.2), yardstick.mass / yardstick.mass.sum()
-    centres = np.stack(np.meshgrid(*GRID.centres, indexing="ij"), -1)
-    values = centres @ np.array([1.0, 2.0])
+    centers = np.stack(np.meshgrid(*GRID.centers, indexing="ij"), -1)
+    values = centers @ np.array([1.0, 2.0])
 
     def kl(share):
         return np.sum(share * np.log(np.maximum(share, 1e-300) / mass))
 
     for _ in range(20):
         x, y = rng.normal(size=2)
-        other = mass * np.exp(2 * np.sin(x * centres[..., 0] + y * centres[..., 1]) + values * rng.uniform(0.5, 3))
+        other = mass * np.exp(2 * np.sin(x * centers[..., 0] + y * centers[..., 1]) + values * rng.uniform(0.5, 3))
         other /= other.sum()
         parts = np.linspace(0, 1, 200)
         mixed = max((part for part in parts if kl(part * other + (1 - part) * mass) <= best.kl), default=0)

@@ -41,9 +41,9 @@ def posterior_covariance(t, x):
         means.append(mean + gain @ away)
         covariances.append(sigma - t * gain @ sigma)
     weights, means = np.array(weights) / np.sum(weights), np.array(means)
-    centred = means - weights @ means
+    centered = means - weights @ means
     within = np.einsum("k,kij->ij", weights, np.array(covariances))
-    return within + np.einsum("k,ki,kj->ij", weights, centred, centred)
+    return within + np.einsum("k,ki,kj->ij", weights, centered, centered)
 
 
 @pytest.mark.parametrize("t", [0.05, 0.5, 0.8, 0.9, 0.99])

@@ -26,13 +26,13 @@ def batch(seed=0, k=K, d=D):
     return rng.normal(size=(k, d)), rng.normal(size=k), 3 * rng.normal(size=(k, d))
 
 
-def plain_cost(name, delta, divergence, scores, damping, normalised):
+def plain_cost(name, delta, divergence, scores, damping, normalized):
     """The cost of each action, one at a time, from the equations."""
     k, d = scores.shape
     fisher = sum(np.outer(s, s) for s in scores) / k
-    scale = np.trace(fisher + damping * np.eye(d)) / d if normalised else 1.0
+    scale = np.trace(fisher + damping * np.eye(d)) / d if normalized else 1.0
     if name == "l2":
-        scale = 1 + damping if normalised else 1.0
+        scale = 1 + damping if normalized else 1.0
     forms = {
         "l2": lambda e, v, s: e @ e,
         "fisher-paper": lambda e, v, s: (s @ e) ** 2,
@@ -43,12 +43,12 @@ def plain_cost(name, delta, divergence, scores, damping, normalised):
     return [(forms[name](e, v, s) + damping * e @ e) / scale for e, v, s in zip(delta, divergence, scores, strict=True)]
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("damping", [0.0, 0.3])
 @pytest.mark.parametrize("name", metrics.NAMES)
-def test_cost_is_the_equation(name, damping, normalised, budget):
-    metric, given_ = metrics.make(name, damping=damping, trace_normalized=normalised), batch()
-    expected = plain_cost(name, *given_, damping, normalised)
+def test_cost_is_the_equation(name, damping, normalized, budget):
+    metric, given_ = metrics.make(name, damping=damping, trace_normalized=normalized), batch()
+    expected = plain_cost(name, *given_, damping, normalized)
     np.testing.assert_allclose(metric.cost(*given_), expected, rtol=budget("closed_form"))
     assert float(metric.penalty(*given_)) == pytest.approx(np.mean(expected) / D, rel=budget("closed_form"))
 
@@ -57,8 +57,8 @@ def test_defaults_are_those_of_the_equations():
     """E20: damping 1e-3 and E24; E18 has neither."""
     given_ = batch(1)
     for name in metrics.NAMES:
-        damping, normalised = (0.0, False) if name == "l2" else (1e-3, True)
-        np.testing.assert_allclose(metrics.make(name).cost(*given_), plain_cost(name, *given_, damping, normalised))
+        damping, normalized = (0.0, False) if name == "l2" else (1e-3, True)
+        np.testing.assert_allclose(metrics.make(name).cost(*given_), plain_cost(name, *given_, damping, normalized))
     assert (metrics.make("fisher-released").score, metrics.make("fisher-exact").score) == ("released", "exact")
     assert (metrics.make("fisher-paper").pooled, metrics.make("fisher-exact").pooled) == (False, True)
     assert metrics.make("fisher-released").t == (0.85, 0.90)
@@ -79,15 +79,15 @@ def test_who_needs_what(name):
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-@pytest.mark.parametrize("normalised", [True, False])
-def test_matrices_are_what_is_charged(pooled, normalised, budget):
+@pytest.mark.parametrize("normalized", [True, False])
+def test_matrices_are_what_is_charged(pooled, normalized, budget):
     delta, divergence, scores = batch(3)
-    metric = Fisher(pooled=pooled, damping=0.2, trace_normalized=normalised)
+    metric = Fisher(pooled=pooled, damping=0.2, trace_normalized=normalized)
     forms = np.asarray(metric.matrices(scores))
     np.testing.assert_allclose(np.einsum("ki,kij,kj->k", delta, forms, delta), metric.cost(delta, divergence, scores))
     np.testing.assert_allclose(forms, np.swapaxes(forms, 1, 2))
     assert np.all(np.linalg.eigvalsh(forms) > 0)
-    if normalised:
+    if normalized:
         assert np.trace(forms.mean(0)) == pytest.approx(D, rel=budget("closed_form"))
 
 
@@ -103,10 +103,10 @@ def test_the_papers_matrix_has_rank_one():
 
 
 def test_an_isotropic_fisher_is_the_identity(budget):
-    """E24: then every normalised Fisher metric charges what L2 charges, however dense the actions are."""
+    """E24: then every normalized Fisher metric charges what L2 charges, however dense the actions are."""
     delta, divergence, _ = batch(5, k=2 * D)
     scores = 7.0 * np.concatenate([np.eye(D), -np.eye(D)])
-    np.testing.assert_allclose(metrics.normalise_trace(7.0 * jnp.eye(D)), np.eye(D))
+    np.testing.assert_allclose(metrics.normalize_trace(7.0 * jnp.eye(D)), np.eye(D))
     l2 = L2().cost(delta, divergence, scores)
     for damping in (0.0, 0.5):
         fisher = Fisher(damping=damping).cost(delta, divergence, scores)
@@ -152,8 +152,8 @@ def test_metrics_come_back_from_json_and_compare_by_value():
 
 def test_trace_normalisation_of_matrices():
     matrix = np.diag([1.0, 2.0, 6.0])
-    np.testing.assert_allclose(metrics.normalise_trace(matrix), matrix / 3)
-    np.testing.assert_array_equal(metrics.normalise_trace(np.zeros((2, 2))), np.zeros((2, 2)))
+    np.testing.assert_allclose(metrics.normalize_trace(matrix), matrix / 3)
+    np.testing.assert_array_equal(metrics.normalize_trace(np.zeros((2, 2))), np.zeros((2, 2)))
 
 
 @given(st.integers(1, 8), st.integers(1, 5), st.integers(0, 2**32 - 1))

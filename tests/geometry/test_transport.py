@@ -182,7 +182,7 @@ class TestSecondOrder:
             assert compiled(kl, moves, density, nodes) == pytest.approx(expected, rel=budget("two_forms"))
 
     def test_half_the_cost_of_a_metric(self, mixture, budget):
-        """What the metrics' table says: half the mean cost, undamped and not normalised, is E11 or E10."""
+        """What the metrics' table says: half the mean cost, undamped and not normalized, is E11 or E10."""
         base = transport.base_from_density(mixture, 200, key=jr.key(1))
         nodes = densities.Nodes(base.actions[0], jnp.full(200, 1 / 200))
         moves = scaled(0.1)
@@ -408,7 +408,7 @@ class TestBase:
         assert np.max(np.abs(l2.actions)) <= 1
 
 
-def plain_actor_loss(name, base, multiplier, normalise_value):
+def plain_actor_loss(name, base, multiplier, normalize_q):
     """E18 to E22 with loops: the displacement is `quiver`, the value `worth`; both written out."""
     penalties, values = [], []
     for s, actions, scores in zip(*base, strict=True):
@@ -425,7 +425,7 @@ def plain_actor_loss(name, base, multiplier, normalise_value):
         }[name]
         penalties.append(np.mean(cost) / scale / 2)
         values.append([s[0] - np.sum((a + e) ** 2) for a, e in zip(actions, delta, strict=True)])
-    scale = 1 / np.mean(np.abs(values)) if normalise_value else 1.0
+    scale = 1 / np.mean(np.abs(values)) if normalize_q else 1.0
     return multiplier * np.mean(penalties) - scale * np.mean(values), np.mean(penalties), np.mean(values)
 
 
@@ -444,23 +444,23 @@ def random_base(states=3, k=5, seed=0):
 
 
 class TestActorLoss:
-    @pytest.mark.parametrize("normalise_value", [False, True])
+    @pytest.mark.parametrize("normalize_q", [False, True])
     @pytest.mark.parametrize("name", metrics.NAMES)
-    def test_is_the_equation(self, name, normalise_value, budget):
+    def test_is_the_equation(self, name, normalize_q, budget):
         base = random_base()
         loss, info = transport.actor_loss(
-            LocalTransport(quiver), worth, metrics.make(name), base, 0.7, normalise_value=normalise_value
+            LocalTransport(quiver), worth, metrics.make(name), base, 0.7, normalize_q=normalize_q
         )
-        expected = plain_actor_loss(name, jax.tree.map(np.asarray, base), 0.7, normalise_value)
+        expected = plain_actor_loss(name, jax.tree.map(np.asarray, base), 0.7, normalize_q)
         computed = float(loss), float(info["penalty"]), float(info["value"])
         np.testing.assert_allclose(computed, expected, rtol=budget("closed_form"))
 
     @pytest.mark.parametrize("name", metrics.NAMES)
     def test_no_gradient_reaches_the_base(self, name):
         def loss(base):
-            return transport.actor_loss(
-                LocalTransport(quiver), worth, metrics.make(name), base, 0.7, normalise_value=True
-            )[0]
+            return transport.actor_loss(LocalTransport(quiver), worth, metrics.make(name), base, 0.7, normalize_q=True)[
+                0
+            ]
 
         gradients = jax.grad(
             lambda actions, scores: loss(BaseActions(random_base().observations, actions, scores)), (0, 1)
@@ -469,13 +469,13 @@ class TestActorLoss:
             np.testing.assert_array_equal(gradient, np.zeros((3, 5, 2)))
 
     def test_the_normalising_scale_is_held_constant(self, budget):
-        """The gradient of the normalised value is the gradient of the value over its mean absolute value."""
+        """The gradient of the normalized value is the gradient of the value over its mean absolute value."""
         base = random_base()
 
-        def slope(normalise_value):
+        def slope(normalize_q):
             def loss(size):
                 moves = LocalTransport(lambda s, a: size * quiver(s, a))
-                return transport.actor_loss(moves, worth, L2(), base, 0.0, normalise_value=normalise_value)[0]
+                return transport.actor_loss(moves, worth, L2(), base, 0.0, normalize_q=normalize_q)[0]
 
             return float(jax.grad(loss)(1.0))
 
@@ -581,7 +581,7 @@ class TestFit:
         assert float(kl) == pytest.approx(0.05, rel=budget("closed_form"))
 
     def test_normalised_values_keep_their_direction(self, budget):
-        by, _ = self.trained(L2(), multiplier=20.0, normalise_value=True, steps=600)
+        by, _ = self.trained(L2(), multiplier=20.0, normalize_q=True, steps=600)
         np.testing.assert_allclose(
             by / np.linalg.norm(by), GRADIENT / np.linalg.norm(GRADIENT), atol=budget("trained_step")
         )

@@ -1,4 +1,4 @@
-"""Closed-form steps against general optimisers, and the Kantorovich bound on what the isotropic step loses (E13 to E15)."""
+"""Closed-form steps against general optimizers, and the Kantorovich bound on what the isotropic step loses (E13 to E15)."""
 
 import functools
 
@@ -37,7 +37,7 @@ OPTIMISERS = {
 @pytest.mark.parametrize("method", OPTIMISERS)
 @pytest.mark.parametrize("dim", [2, 3, 6])
 def test_fisher_step_is_the_optimum(dim, method, budget):
-    """E13 against a general constrained optimiser, which knows neither F^-1 nor eigenvectors."""
+    """E13 against a general constrained optimizer, which knows neither F^-1 nor eigenvectors."""
     rng, epsilon, near = np.random.default_rng(dim), 0.05, budget("constrained_optimiser")
     metric, _ = random_metric(dim, 20.0, rng)
     gradient = rng.normal(size=dim)

@@ -102,9 +102,9 @@ class Pair:
     def __init__(self, case: str, kind, modules: dict[str, str], draws, **config):
         self.ours, self.modules, self.draws = recipe.agent(case), modules, draws
         options = kind[0].get_config().to_dict()
-        settings = self.ours.settings
-        hidden = (settings.width,) * settings.depth
-        options.update(tau=settings.tau, actor_hidden_dims=hidden, value_hidden_dims=hidden, **config)
+        config = self.ours.config
+        hidden = (config.width,) * config.depth
+        options.update(tau=config.tau, actor_hidden_dims=hidden, value_hidden_dims=hidden, **config)
         rows = recipe.batch(0)
         agent = getattr(kind[0], kind[1]).create(0, rows.observations, rows.actions, options)
         parameters = dict(agent.network.params)
@@ -229,7 +229,7 @@ def compare(case: str, folders) -> dict:
         print(f"{case:15} {name:16} gradient {errors[name]:.1e}", flush=True)
     for name, wanted in changes.items():
         got = recipe.change(after, pair.ours, name)
-        moves[name] = np.abs(got - wanted).max() / pair.ours.settings.learning_rate
+        moves[name] = np.abs(got - wanted).max() / pair.ours.config.learning_rate
         print(f"{case:15} {name:16} six updates {moves[name]:.1e} learning rates", flush=True)
     return {
         "gradient": {name: recipe.digest(row) for name, row in gradients.items()},

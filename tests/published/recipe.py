@@ -15,7 +15,7 @@ import numpy as np
 
 from fdbook.geometry import metrics, paths
 from fdbook.rl import agents
-from fdbook.rl.agents import base, bc, decorated, fql, iql, rebrac
+from fdbook.rl.agents import base, bc, deflow_fidec, fql, iql, rebrac
 from fdbook.rl.transitions import Batch
 
 
@@ -24,10 +24,10 @@ N, D, B, K = 7, 3, 64, 4
 SIZES = {"width": 32, "depth": 2, "batch_size": B, "flow_steps": 10, "tau": 0.3}
 UPDATES = 6
 TIMES = (0.85, 0.90)
-DECORATED = {"actions_per_state": 1, "budget": 0.01, "multiplier": 10.0, "normalise_value": True}
-FRESH = DECORATED | {"fisher_samples": "fresh", "fisher_count": K}
+DECORATED = {"actions_per_state": 1, "budget": 0.01, "multiplier": 10.0, "normalize_q": True}
+FRESH = DECORATED | {"fisher_samples": "fresh", "num_fisher_samples": K}
 CASES = {
-    "fql": ("fql", None, {"alpha": 10.0, "normalise_value": True}),
+    "fql": ("fql", None, {"alpha": 10.0, "normalize_q": True}),
     "ifql": ("ifql", None, {}),
     "iql": ("iql", None, {"alpha": 3.0}),
     "rebrac": ("rebrac", None, {"alpha_actor": 0.1, "alpha_critic": 0.1}),
@@ -56,17 +56,17 @@ def numbers(seed: int):
 
 
 def arrays(network) -> list:
-    """The arrays of a network: weights and biases of each layer, then of each normalisation."""
+    """The arrays of a network: weights and biases of each layer, then of each normalization."""
     return jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array))
 
 
 def norms(network) -> int:
-    """How many layers of a network are normalised."""
+    """How many layers of a network are normalized."""
     return len(getattr(getattr(network.head, "members", network.head), "norms", ()))
 
 
 def _drawn(network, random):
-    """The network with arrays drawn anew: weights of a size that keeps activations near 1, normalisations near the identity."""
+    """The network with arrays drawn anew: weights of a size that keeps activations near 1, normalizations near the identity."""
     if not hasattr(network, "head"):
         return network
     old, rest = eqx.partition(network, eqx.is_inexact_array)
@@ -81,9 +81,9 @@ def _drawn(network, random):
 
 def agent(case: str) -> base.Agent:
     """The agent of a case, its networks and target networks drawn from seed 0."""
-    name, metric, settings = CASES[case]
-    settings = settings if metric is None else settings | {"metric": metrics.make(metric)}
-    made = agents.make(name)((N,), D, key=jax.random.key(0), **(SIZES | settings))
+    name, metric, config = CASES[case]
+    config = config if metric is None else config | {"metric": metrics.make(metric)}
+    made = agents.make(name)((N,), D, key=jax.random.key(0), **(SIZES | config))
     random = numbers(0)
     networks = {key: _drawn(made.networks[key], random) for key in sorted(made.networks)}
     targets = {key: _drawn(made.targets[key], random) for key in sorted(made.targets)}
@@ -119,7 +119,7 @@ def given(made: base.Agent, drawn: Draws):
         return iql.NoDraws()
     if isinstance(made, agents.ReBRAC):
         return rebrac.ReBRACDraws(following)
-    return decorated.DecoratedDraws(matching, noise[:, None], following, jax.random.key(0))
+    return deflow_fidec.DecoratedFlowDraws(matching, noise[:, None], following, jax.random.key(0))
 
 
 def _scores(drawn: Draws):
@@ -129,13 +129,13 @@ def _scores(drawn: Draws):
         if self.metric.reads == "nothing":
             return None
         rows = jnp.repeat(features, K, axis=0)
-        there = base.carry(field, rows, drawn.fisher_noise, self.settings.flow_steps).actions
+        there = base.integrate_flow(field, rows, drawn.fisher_noise, self.config.flow_steps).actions
         t = drawn.fisher_t
         points = paths.interpolate(t, drawn.fisher_z, there)
         velocities = jax.vmap(field)(t, rows, points)
         return self.metric.readings(field, None, t, points, velocities).reshape(-1, K, D)
 
-    return mock.patch.object(decorated.Decorated, "_fresh_readings", readings)
+    return mock.patch.object(deflow_fidec.DecoratedFlow, "_fresh_readings", readings)
 
 
 def device(rows):
@@ -170,7 +170,7 @@ def updated(made: base.Agent, updates: int = UPDATES) -> base.Agent:
 
 def at_a_turn(made: base.Agent) -> base.Agent:
     """The agent with the optimizer's memory of one update: ReBRAC's actor learns at the second."""
-    return dataclasses.replace(made, memory=updated(made, 1).memory)
+    return dataclasses.replace(made, opt_state=updated(made, 1).opt_state)
 
 
 def vector(network) -> np.ndarray:

@@ -4,8 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import recipe
+
+from fdbook.rl import records
 
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +42,22 @@ def test_it_states_the_differences_that_were_measured(case):
 def test_its_spread_of_an_evaluation_by_drawn_starts():
     assert f"{100 * (0.5 * 0.5 / 50) ** 0.5:.1f}" == "7.1"
     assert PAGE.count("7.1") == 2
+
+
+def test_its_learning_curves_are_those_of_the_records():
+    def mean(method, actions):
+        record = records.read(ROOT / f"figures/data/tried/actions-per-state-{method}-{actions}")
+        wanted = {"budget": 0.1, "actions_per_state": int(str(actions).removesuffix("-fresh")), "dual_ascent": True}
+        assert {name: record.config[name] for name in wanted} == wanted
+        assert (record.status, record.updates, record.seeds, record.agent) == (
+            "finished",
+            12_000,
+            [0, 1, 2],
+            method.split("-")[0],
+        )
+        return f"{np.mean(record.score()):.1f}"
+
+    l2, exact = [mean("deflow", k) for k in (1, 4, 8)], [mean("fidec-exact", k) for k in (1, 2, 4, 8)]
+    assert f"L2 {l2[0]}, {l2[1]} and {l2[2]}% with" in PAGE
+    assert f"exact score {exact[0]}, {exact[1]}, {exact[2]} and {exact[3]}% with" in PAGE
+    assert f"and {mean('fidec-exact', '1-fresh')}% with one action and 8 fresh samples" in PAGE

@@ -43,7 +43,7 @@ def test_gradients_are_the_published_ones(budget, case):
 def test_six_updates_arrive_where_the_published_ones_do(budget, case):
     """Adam, its clip, target networks that lag an update, and ReBRAC's turns."""
     before = agent(case)
-    after, rate = recipe.updated(before), before.settings.learning_rate
+    after, rate = recipe.updated(before), before.config.learning_rate
     for name, wanted in PUBLISHED[case]["six updates"].items():
         got = recipe.digest(recipe.change(after, before, name))
         assert got["norm"] == pytest.approx(wanted["norm"], rel=budget("length_of_published_updates")), name

@@ -22,11 +22,11 @@ def context():
 
 def test_local_fisher_of_a_gaussian_is_its_precision_plus_the_pull_of_the_centre(budget):
     """For N(0, S) weighted by a narrow kernel at c, E[score score^T] = S^-1 E[a a^T] S^-1 with a ~ N(c', S')."""
-    spreads, centre, width = np.array([0.5, 0.2]), np.array([0.3, -0.1]), 0.1
+    spreads, center, width = np.array([0.5, 0.2]), np.array([0.3, -0.1]), 0.1
     actions = jnp.asarray(spreads)[None] * jr.normal(jr.key(0), (400_000, 2))
-    found = geometry.local_fisher(-actions / jnp.asarray(spreads**2)[None], actions, jnp.asarray(centre), width)
+    found = geometry.local_fisher(-actions / jnp.asarray(spreads**2)[None], actions, jnp.asarray(center), width)
     variance = 1 / (1 / spreads**2 + 1 / width**2)
-    mean = variance * centre / width**2
+    mean = variance * center / width**2
     exact = (np.diag(variance) + np.outer(mean, mean)) / np.outer(spreads**2, spreads**2)
     np.testing.assert_allclose(found, exact, rtol=budget("local_fisher"), atol=budget("local_fisher"))
 

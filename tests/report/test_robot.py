@@ -102,7 +102,7 @@ def test_modes_are_counted_along_the_widest_axis_or_any_other():
 def test_a_component_that_hardly_moves_is_not_blown_up():
     rng = np.random.default_rng(4)
     observations = (rng.normal(size=(500, 2)) * [3.0, 1e-4] + [2.0, 1.0]).astype(np.float32)
-    scaled = anisotropy.standardiser(observations)(observations)
+    scaled = anisotropy.standardizer(observations)(observations)
     assert scaled.dtype == np.float32
     assert np.allclose(scaled.mean(axis=0), 0, atol=1e-4)
     assert scaled[:, 0].std() == pytest.approx(1, abs=1e-4)
@@ -158,6 +158,6 @@ def test_the_whole_figure_on_a_made_up_recording(small, tmp_path):
         figure = robot.draw(again)
         assert isinstance(figure, Figure)
         figure.canvas.draw()
-    labelled = [ax for ax in figure.axes if ax.get_xlabel()]
-    assert len(labelled) == len(figure.axes) == 8 + 6
+    labeled = [ax for ax in figure.axes if ax.get_xlabel()]
+    assert len(labeled) == len(figure.axes) == 8 + 6
     style.plt.close(figure)

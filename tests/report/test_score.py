@@ -54,8 +54,8 @@ def test_second_moments_against_quadrature(density, t, budget):
 def test_cases_that_were_measured_elsewhere(mean, variances, truth, exact, released, budget):
     moments = score.second_moments(np.array(mean, float), np.array(variances), 0.9)
     for moment, expected in zip(moments, (truth, exact, released), strict=True):
-        normalised = np.diag(moment) * 2 / np.trace(moment)
-        np.testing.assert_allclose(normalised, expected, atol=budget("figure_e7_table"))
+        normalized = np.diag(moment) * 2 / np.trace(moment)
+        np.testing.assert_allclose(normalized, expected, atol=budget("figure_e7_table"))
 
 
 def test_e7_does_not_charge_one_width_at_all():
@@ -93,11 +93,11 @@ def test_the_blur_and_the_network_are_told_apart(density, budget):
     actions = density.sample(2000, key=jr.key(0))
     wrong = jnp.array([0.02, -0.01])
     found = score.errors(density, Shifted(flow.ExactVelocity(density), wrong), actions, TIMES, key=jr.key(1))
-    centred = np.asarray(actions) - MEAN
-    size = np.sqrt(np.mean((centred / VARIANCES) ** 2))
+    centered = np.asarray(actions) - MEAN
+    size = np.sqrt(np.mean((centered / VARIANCES) ** 2))
     for i, t in enumerate(TIMES):
         noised = t**2 * VARIANCES + (1 - t) ** 2
-        blur = np.sqrt(np.mean((centred / VARIANCES - t**2 * centred / noised) ** 2)) / size
+        blur = np.sqrt(np.mean((centered / VARIANCES - t**2 * centered / noised) ** 2)) / size
         assert found["blur"][i] == pytest.approx(blur, rel=budget("figure_moments"))
         network = t**2 / (1 - t) * np.sqrt(np.mean(np.asarray(wrong) ** 2)) / size
         assert found["network"][i] == pytest.approx(network, rel=budget("figure_moments"))

@@ -1,4 +1,4 @@
-"""The style: what is drawn lies where the mathematics says, and colours can be told apart."""
+"""The style: what is drawn lies where the mathematics says, and colors can be told apart."""
 
 import io
 import itertools
@@ -22,10 +22,10 @@ def ax():
 
 @pytest.mark.parametrize("matrix", [[[4.0, 0.0], [0.0, 1.0]], [[2.0, -1.2], [-1.2, 3.0]], [[1.0, 0.0], [0.0, 1.0]]])
 def test_an_ellipse_is_the_level_set(ax, matrix, budget):
-    centre, level = np.array([0.3, -0.7]), 0.05
-    patch = style.ellipse(ax, centre, matrix, level)
+    center, level = np.array([0.3, -0.7]), 0.05
+    patch = style.ellipse(ax, center, matrix, level)
     path = patch.get_path().transformed(patch.get_patch_transform())
-    offsets = path.interpolated(1).vertices[::3] - centre  # the ends of the Bezier pieces lie on the curve
+    offsets = path.interpolated(1).vertices[::3] - center  # the ends of the Bezier pieces lie on the curve
     values = np.einsum("ni,ij,nj->n", offsets, np.asarray(matrix), offsets)
     np.testing.assert_allclose(values, level, rtol=budget("drawn_ellipse"))
 
@@ -58,14 +58,14 @@ def test_a_density_panel_refuses_values_that_lie_crosswise(ax):
 
 
 def test_every_metric_has_all_of_its_looks():
-    looks = (style.METRIC_COLOURS, style.METRIC_MARKERS, style.METRIC_LINES, style.METRIC_LABELS)
-    assert all(set(each) == set(style.METRIC_COLOURS) for each in looks)
+    looks = (style.METRIC_COLORS, style.METRIC_MARKERS, style.METRIC_LINES, style.METRIC_LABELS)
+    assert all(set(each) == set(style.METRIC_COLORS) for each in looks)
     assert len(set(style.METRIC_MARKERS.values())) == len(style.METRIC_MARKERS)
 
 
-def _linear(colour):
+def _linear(color):
     return np.where(
-        np.asarray(colour) <= 0.04045, np.asarray(colour) / 12.92, ((np.asarray(colour) + 0.055) / 1.055) ** 2.4
+        np.asarray(color) <= 0.04045, np.asarray(color) / 12.92, ((np.asarray(color) + 0.055) / 1.055) ** 2.4
     )
 
 
@@ -86,14 +86,14 @@ SIGHT = {  # full dichromacy, Machado, Oliveira and Fernandes (2009)
 
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_can_be_told_apart(sight, budget):
-    seen = {name: _lab(np.asarray(SIGHT[sight]) @ _linear(to_rgb(c))) for name, c in style.METRIC_COLOURS.items()}
+    seen = {name: _lab(np.asarray(SIGHT[sight]) @ _linear(to_rgb(c))) for name, c in style.METRIC_COLORS.items()}
     near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
     pair = min(near, key=near.get)
     assert near[pair] > budget("distance_of_colours"), pair
 
 
 def test_density_darkens_evenly(budget):
-    lightness = np.array([_lab(_linear(colour[:3]))[0] for colour in style.DENSITY(np.linspace(0, 1, 41))])
+    lightness = np.array([_lab(_linear(color[:3]))[0] for color in style.DENSITY(np.linspace(0, 1, 41))])
     steps = -np.diff(lightness)
     assert lightness[0] == pytest.approx(100, abs=0.1)
     assert steps.max() / steps.min() < budget("evenness_of_density_colours")

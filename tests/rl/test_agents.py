@@ -14,7 +14,7 @@ import pytest
 from fdbook.geometry import flow, information, metrics
 from fdbook.geometry.densities import GaussianMixture
 from fdbook.rl import agents
-from fdbook.rl.agents import decorated
+from fdbook.rl.agents import deflow_fidec
 from fdbook.rl.transitions import Batch
 
 
@@ -36,11 +36,11 @@ def some_batch(seed=0, shape=(N,)):
     return Batch(observations[0], actions[0], observations[1], rewards, masks, actions[1])
 
 
-def make(name, metric=None, seed=0, shape=(N,), **settings):
-    settings = SIZES | ({} if metric is None else {"metric": metrics.make(metric)}) | settings
-    agent = agents.make(name)(shape, D, key=jr.key(seed), **settings)
+def make(name, metric=None, seed=0, shape=(N,), **config):
+    config = SIZES | ({} if metric is None else {"metric": metrics.make(metric)}) | config
+    agent = agents.make(name)(shape, D, key=jr.key(seed), **config)
     # Slow copies that differ from the networks, and a displacement that is not small: else mistakes would not show.
-    other = agents.make(name)(shape, D, key=jr.key(seed + 1), **settings)
+    other = agents.make(name)(shape, D, key=jr.key(seed + 1), **config)
     agent = dataclasses.replace(agent, targets=other.targets)
     if "delta" in agent.networks:
         last = lambda a: a.networks["delta"].head.mlp.layers[-1].weight  # noqa: E731
@@ -62,7 +62,7 @@ def as_numpy(batch):
 
 
 def aggregate(agent, values):
-    return values.mean(axis=0) if agent.settings.aggregation == "mean" else values.min(axis=0)
+    return values.mean(axis=0) if agent.config.q_agg == "mean" else values.min(axis=0)
 
 
 def test_behaviour_cloning_is_flow_matching(budget):
@@ -73,10 +73,10 @@ def test_behaviour_cloning_is_flow_matching(budget):
     assert total == info["flow"] == pytest.approx(wanted, rel=budget("losses_in_single_precision"))
 
 
-@pytest.mark.parametrize("aggregation", ["mean", "min"])
-@pytest.mark.parametrize("normalise", [True, False])
-def test_flow_q_learning(budget, aggregation, normalise):
-    agent = make("fql", alpha=7.0, aggregation=aggregation, normalise_value=normalise)
+@pytest.mark.parametrize("q_agg", ["mean", "min"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_flow_q_learning(budget, q_agg, normalize):
+    agent = make("fql", alpha=7.0, q_agg=q_agg, normalize_q=normalize)
     batch = some_batch()
     total, info, draws = terms(agent, batch, jr.key(2))
     b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
@@ -84,9 +84,9 @@ def test_flow_q_learning(budget, aggregation, normalise):
     taught = plain.flow(own["flow"].head, b.observations, draws.noise, 5)[0]
     actions = mu(b.observations, draws.noise)
     judged = plain.q(own["critic"].head, b.observations, np.clip(actions, -1, 1)).mean(axis=0)
-    scale = 1 / np.abs(judged).mean() if normalise else 1.0
+    scale = 1 / np.abs(judged).mean() if normalize else 1.0
     actor = 7.0 * np.mean((actions - taught) ** 2) - scale * judged.mean()
-    after = np.clip(mu(b.next_observations, draws.following), -1, 1)
+    after = np.clip(mu(b.next_observations, draws.next_noise), -1, 1)
     following = aggregate(agent, plain.q(agent.targets["critic"].head, b.next_observations, after))
     critic = plain.critic(own["critic"].head, b, following, 0.99)
     matched = plain.flow_matching(own["flow"].head, b.observations, b.actions, draws.matching.t, draws.matching.z)
@@ -117,7 +117,7 @@ def test_decorated(budget, name):
         values.append(plain.q(own["critic"].head, s, np.clip(actions + moves, -1, 1)).mean(axis=0))
     penalty, values = np.mean(penalties), np.stack(values)
     actor = 10.0 * penalty - values.mean() / np.abs(values).mean()
-    base = plain.flow(field, b.next_observations, draws.following, 5)[0]
+    base = plain.flow(field, b.next_observations, draws.next_noise, 5)[0]
     after = np.clip(base + plain.displaced(delta, b.next_observations, base), -1, 1)
     following = plain.q(agent.targets["critic"].head, b.next_observations, after).mean(axis=0)
     critic = plain.critic(own["critic"].head, b, following, 0.99)
@@ -130,7 +130,7 @@ def test_decorated(budget, name):
 
 
 def test_a_fixed_multiplier_and_a_raw_value(budget):
-    agent = make("deflow", dual_ascent=False, multiplier=3.0, normalise_value=False)
+    agent = make("deflow", dual_ascent=False, multiplier=3.0, normalize_q=False)
     batch = some_batch()
     total, info, _ = terms(agent, batch, jr.key(2))
     assert info["actor"] == pytest.approx(
@@ -182,7 +182,7 @@ def test_rebrac(budget):
     assert info["critic"] == pytest.approx(critic, rel=tolerance)
     assert info["actor"] == pytest.approx(actor, rel=tolerance)
     assert total == pytest.approx(critic, rel=tolerance)  # the first update is not the actor's
-    once = dataclasses.replace(agent, memory=agent.update(batch, key=jr.key(2))[0].memory)
+    once = dataclasses.replace(agent, opt_state=agent.update(batch, key=jr.key(2))[0].opt_state)
     total, _, _ = terms(once, batch, jr.key(2))
     assert total == pytest.approx(actor + critic, rel=tolerance)
 
@@ -257,7 +257,7 @@ def test_actions_lie_in_the_box_and_depend_on_the_key_alone(name):
 
 
 def test_the_best_of_several_is_the_one_that_the_critics_value_most():
-    agent = make("fidec", candidates=16)
+    agent = make("fidec", num_samples=16)
     observation, key = jr.normal(jr.key(5), (N,), jnp.float32), jr.key(6)
     chosen = np.asarray(agent.act(observation, key=key))
     noises = jr.normal(key, (16, D), jnp.float32)
@@ -270,7 +270,7 @@ def test_the_best_of_several_is_the_one_that_the_critics_value_most():
 
 
 def test_refinements_apply_the_displacement_again():
-    once, twice = make("deflow"), make("deflow", refinements=2)
+    once, twice = make("deflow"), make("deflow", num_refinements=2)
     observation, key = jr.normal(jr.key(5), (N,), jnp.float32), jr.key(6)
     first, second = (np.asarray(agent.act(observation, key=key)) for agent in (once, twice))
     s = np.asarray(observation, np.float64)[None]
@@ -288,25 +288,25 @@ def test_scores_from_the_last_stage_and_fresh_ones_estimate_the_same_matrix(budg
     t = (steps - 1) / steps
     metric = metrics.Fisher(score="exact", t=t)
     noises = jr.normal(jr.key(0), (n, 2))
-    carried = agents.base.carry(field, jnp.zeros((n, 0)), noises, steps)
-    last = metric.readings(field, jnp.zeros((0,)), carried.time, carried.points, carried.velocities)
+    base_actions = agents.base.integrate_flow(field, jnp.zeros((n, 0)), noises, steps)
+    last = metric.readings(field, jnp.zeros((0,)), base_actions.time, base_actions.points, base_actions.velocities)
     fresh = metric.perturbed(field, jnp.zeros((0,)), mixture.sample(n, key=jr.key(1)), key=jr.key(2))
     a, b = (np.asarray(metrics.fisher_matrix(scores)) for scores in (last, fresh))
     np.testing.assert_allclose(a, b, rtol=budget("fisher_matrices_of_20000_samples"))
-    assert carried.time == t
+    assert base_actions.time == t
 
 
 @pytest.mark.parametrize("metric", ["exact", "released", "paper", "fisher-rao"])
 def test_fresh_samples_are_as_many_as_asked(metric):
-    options = {"fisher_samples": "fresh", "fisher_count": 4, "actions_per_state": 2}
+    options = {"fisher_samples": "fresh", "num_fisher_samples": 4, "actions_per_state": 2}
     agent, batch = make("fidec", metric, **options), some_batch()
     draws = agent.draw(batch, key=jr.key(2))
-    base, _ = agent.carried(batch.observations, batch.next_observations, draws)
+    base, _ = agent.base_actions(batch.observations, batch.next_observations, draws)
     pooled = metric in ("exact", "released")
     assert base.actions.shape == (B // 2, 2, D)
     assert base.readings.shape == (B // 2, 4 if pooled else 2, D)
     assert np.isfinite(float(agent.loss(agent.networks, batch, draws)[0]))
-    other, _ = agent.carried(batch.observations, batch.next_observations, draws._replace(key=jr.key(9)))
+    other, _ = agent.base_actions(batch.observations, batch.next_observations, draws._replace(key=jr.key(9)))
     assert np.array_equal(base.actions, other.actions)
     assert not np.allclose(base.readings, other.readings)
 
@@ -316,9 +316,9 @@ def test_every_metric_sees_the_same_states_and_actions():
     batch, seen = some_batch(), {}
     for name in metrics.NAMES:
         agent = make("deflow") if name == "l2" else make("fidec", name)
-        base, after = agent.carried(batch.observations, batch.next_observations, agent.draw(batch, key=jr.key(2)))
+        base, after = agent.base_actions(batch.observations, batch.next_observations, agent.draw(batch, key=jr.key(2)))
         seen[name] = (base.observations, base.actions, after)
-        assert agent.settings.clip_norm == 5.0
+        assert agent.config.max_grad_norm == 5.0
     for name in metrics.NAMES:
         assert all(np.array_equal(a, b) for a, b in zip(seen[name], seen["l2"], strict=True)), name
 
@@ -328,7 +328,9 @@ def test_a_trajectory_is_read_at_the_step_that_was_asked_for(budget):
     last, third = make("fidec", "exact"), make("fidec", "exact", perturbed_time=0.6)
     batch = some_batch()
     draws = last.draw(batch, key=jr.key(2))
-    (at_last, _), (at_third, _) = (a.carried(batch.observations, batch.next_observations, draws) for a in (last, third))
+    (at_last, _), (at_third, _) = (
+        a.base_actions(batch.observations, batch.next_observations, draws) for a in (last, third)
+    )
     np.testing.assert_allclose(at_last.actions, at_third.actions, atol=1e-6)
     s = np.repeat(np.asarray(batch.observations, np.float64)[: B // 4], 4, axis=0)
     x = np.asarray(draws.noise, np.float64).reshape(-1, D)
@@ -369,7 +371,7 @@ def test_a_displacement_starts_at_the_scale_that_was_asked_for():
 
 def test_the_released_choice_among_several(budget):
     """The critics' mean over base actions; the best one displaced, and on its way the action of the highest mean."""
-    agent = make("fidec", candidates=16, refinements=3, selection="base", aggregation="min")
+    agent = make("fidec", num_samples=16, num_refinements=3, selection="base", q_agg="min")
     observation, key = jr.normal(jr.key(5), (N,), jnp.float32), jr.key(6)
     s = np.asarray(observation, np.float64)[None]
     rows = np.repeat(s, 16, axis=0)
@@ -380,7 +382,7 @@ def test_the_released_choice_among_several(budget):
         way.append(np.clip(way[-1] + plain.displaced(delta, s, way[-1][None])[0], -1, 1))
     best = way[np.argmax(plain.q(critics, np.repeat(s, 4, axis=0), np.stack(way)).mean(axis=0))]
     np.testing.assert_allclose(agent.act(observation, key=key), best, atol=1e-5)
-    plainly = dataclasses.replace(agent, settings=dataclasses.replace(agent.settings, refinements=1))
+    plainly = dataclasses.replace(agent, config=dataclasses.replace(agent.config, num_refinements=1))
     np.testing.assert_allclose(plainly.act(observation, key=key), way[1], atol=1e-5)
 
 
@@ -390,7 +392,7 @@ def test_many_actions_take_one_random_probe_for_the_divergence(budget):
     observations = jr.normal(jr.key(1), (states, N), jnp.float32)
     actions = jr.uniform(jr.key(2), (states, k, 9), jnp.float32, -1, 1)
     delta = agent.networks["delta"].head
-    field = decorated.transport.LocalTransport(delta)
+    field = deflow_fidec.transport.LocalTransport(delta)
     probes = jr.rademacher(jr.key(3), (4000, 9), jnp.float32)
     exact = float(field.divergence(observations[0], actions[0, 0]))
     estimates = np.asarray(jax.vmap(lambda p: field.estimated_divergence(observations[0], actions[0, 0], p))(probes))
@@ -411,9 +413,9 @@ def test_agents_see_pictures(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "sentence"),
+    ("name", "config", "sentence"),
     [
-        ("fidec", {"budgett": 1}, r"no setting of Decorated called 'budgett'\. Did you mean 'budget'\?"),
+        ("fidec", {"budgett": 1}, r"no setting of DecoratedFlow called 'budgett'\. Did you mean 'budget'\?"),
         ("fidec", {"budget": 0.0}, r"takes a budget in \(0, inf\]; got 0"),
         ("fidec", {"fisher_samples": "freshh"}, r"Did you mean 'fresh'\?"),
         ("fidec", {"actions_per_state": 5}, r"a batch of 32 is no multiple of actions_per_state = 5"),
@@ -429,13 +431,13 @@ def test_agents_see_pictures(name):
         ("fql", {"alpha": -1.0}, r"takes alpha in \(0, inf\]; got -1"),
         ("bc", {"discount": 1.0}, r"takes a discount in \[0, 1\); got 1"),
         ("iql", {"expectile": 1.0}, r"takes an expectile in \(0, 1\); got 1"),
-        ("bc", {"aggregation": "max"}, r"no aggregation called 'max'"),
+        ("bc", {"q_agg": "max"}, r"no q_agg called 'max'"),
         ("bc", {"width": 0}, r"takes width in \[1, inf\]; got 0"),
     ],
 )
-def test_wrong_settings_are_refused_in_one_sentence(name, settings, sentence):
+def test_wrong_settings_are_refused_in_one_sentence(name, config, sentence):
     with pytest.raises(ValueError, match=sentence):
-        agents.make(name)((N,), D, key=jr.key(0), **(SIZES | settings))
+        agents.make(name)((N,), D, key=jr.key(0), **(SIZES | config))
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -444,16 +446,16 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("config", "sentence"),
     [
         ({"dampin": 1.0}, r"no setting of fidec called 'dampin'"),
         ({"damping": 1.0}, r"no setting of fidec called 'damping'"),
         ({"tau": 0.0}, r"takes tau in \(0, 1\]; got 0"),
     ],
 )
-def test_settings_are_checked_before_anything_is_built(settings, sentence):
+def test_settings_are_checked_before_anything_is_built(config, sentence):
     with pytest.raises(ValueError, match=sentence):
-        agents.check("fidec", **settings)
+        agents.check("fidec", **config)
 
 
 class Curved(metrics.Metric):
@@ -483,7 +485,7 @@ def test_there_is_room_for_a_metric_with_a_matrix_for_each_action(samples):
     """It trains, its matrices are those of finite differences of the velocity, and it has a name."""
     batch = some_batch()
     agent = agents.make("fidec")((N,), D, key=jr.key(0), metric=Curved(), fisher_samples=samples, **SIZES)
-    base, _ = agent.carried(batch.observations, batch.next_observations, agent.draw(batch, key=jr.key(2)))
+    base, _ = agent.base_actions(batch.observations, batch.next_observations, agent.draw(batch, key=jr.key(2)))
     assert base.readings.shape == (B // 4, 4, D, D)
     if samples == "trajectory":
         draws = agent.draw(batch, key=jr.key(2))

@@ -1,4 +1,4 @@
-"""Decorated on a bandit with a known answer: a Gaussian behaviour, a value that is nearly linear, E13 and E14."""
+"""Decorated on a bandit with a known answer: a Gaussian behavior, a value that is nearly linear, E13 and E14."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ STEPS, BUDGET, B = 40, 2e-3, 256
 
 
 class Held(eqx.Module):
-    """A function that no optimiser touches."""
+    """A function that no optimizer touches."""
 
     function: Callable = eqx.field(static=True)
     action_dim: int = eqx.field(static=True, default=2)
@@ -37,19 +37,19 @@ def value(observation, action):
     return jnp.stack([one, one])
 
 
-def bandit(metric, **settings):
+def bandit(metric, **config):
     """A Decorated agent whose flow and critics are known exactly, and which learns its displacement and multiplier alone."""
     spread = jnp.asarray(SPREAD, jnp.float32)
     mixture = GaussianMixture(jnp.ones(1, jnp.float32), jnp.zeros((1, 2), jnp.float32), spread[None])
     velocity = flow.ExactVelocity(mixture)
     sizes = {"width": 32, "depth": 2, "batch_size": B, "flow_steps": STEPS, "learning_rate": 3e-4}
-    options = sizes | {"actions_per_state": 128, "budget": BUDGET, "normalise_value": False} | settings
-    agent = agents.Decorated.init((0,), 2, key=jr.key(0), metric=metric, **options)
+    options = sizes | {"actions_per_state": 128, "budget": BUDGET, "normalize_q": False} | config
+    agent = agents.DecoratedFlow.init((0,), 2, key=jr.key(0), metric=metric, **options)
     known = {"flow": Held(lambda t, s, x: velocity(t, s, x)), "critic": Held(value)}
     held = {name: networks.Encoded(None, head) for name, head in known.items()}
     trained = agent.networks | held
-    memory = agent.settings.optimiser.init(eqx.filter(trained, eqx.is_inexact_array))
-    return dataclasses.replace(agent, networks=trained, targets={"critic": held["critic"]}, memory=memory)
+    opt_state = agent.config.optimizer.init(eqx.filter(trained, eqx.is_inexact_array))
+    return dataclasses.replace(agent, networks=trained, targets={"critic": held["critic"]}, opt_state=opt_state)
 
 
 def learn(agent):
@@ -69,7 +69,7 @@ def update(agent, batch, *, key):
 
 
 def displacement(agent):
-    """The mean displacement of the behaviour's actions."""
+    """The mean displacement of the behavior's actions."""
     actions = jr.multivariate_normal(jr.key(2), jnp.zeros(2), jnp.asarray(SPREAD), (4000,), dtype=jnp.float64)
     head = agent.networks["delta"].head
     return np.asarray(jnp.mean(jax.vmap(lambda a: head(jnp.zeros(0), a))(actions), axis=0))

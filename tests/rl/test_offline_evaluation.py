@@ -58,8 +58,8 @@ class Head(eqx.Module):
         return self.formula(observation[0], action[0])
 
 
-def linear(aggregation="mean", **parts):
-    settings = base.Settings(discount=DISCOUNT, aggregation=aggregation)
+def linear(q_agg="mean", **parts):
+    settings = base.Config(discount=DISCOUNT, q_agg=q_agg)
     return Linear({"gain": jnp.asarray(GAINS)} | parts, {}, None, settings, 1)
 
 
@@ -104,17 +104,15 @@ def test_masks_end_what_is_counted():
     np.testing.assert_allclose(found, -(1 + GAINS**2 / 10) * np.mean(first**2), atol=0.02)
 
 
-@pytest.mark.parametrize("aggregation", ["mean", "min"])
-def test_the_critics_estimate_is_that_of_the_agent_s_own_critics_at_its_own_actions(aggregation):
+@pytest.mark.parametrize("q_agg", ["mean", "min"])
+def test_the_critics_estimate_is_that_of_the_agent_s_own_critics_at_its_own_actions(q_agg):
     critic = networks.Encoded(None, Head(lambda s, a: jnp.stack([s + 2 * a, s * a])))
     data, _ = logged(episodes=20)
-    found = critic_value(linear(aggregation, critic=critic), data, SEEDS, key=jr.key(0))
+    found = critic_value(linear(q_agg, critic=critic), data, SEEDS, key=jr.key(0))
     s = np.asarray(data.observations[:, 0], float)
     for value, gain in zip(found, GAINS, strict=True):
         q = np.stack([s - 2 * gain * s, -gain * s**2])
-        np.testing.assert_allclose(
-            value, np.mean(q.mean(axis=0) if aggregation == "mean" else q.min(axis=0)), rtol=1e-5
-        )
+        np.testing.assert_allclose(value, np.mean(q.mean(axis=0) if q_agg == "mean" else q.min(axis=0)), rtol=1e-5)
 
 
 def test_the_likelihood_is_that_of_a_mixture_inside_the_box_and_the_edge_is_counted(budget):

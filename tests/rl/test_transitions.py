@@ -1,4 +1,4 @@
-"""Transitions against the rows they were made from, sampled, stacked, normalised, and refused."""
+"""Transitions against the rows they were made from, sampled, stacked, normalized, and refused."""
 
 import equinox as eqx
 import jax
@@ -191,22 +191,22 @@ def test_sampling_in_a_loop_compiles_once():
 
 
 @pytest.mark.parametrize("compact", [True, False])
-def test_normalised_observations_and_their_statistics(compact, budget):
+def test_normalized_observations_and_their_statistics(compact, budget):
     observations = np.random.default_rng(0).normal([5, -2, 0], [3, 0.1, 0], (ROWS, 3)).astype(np.float32)
     arrays = rows(observations=observations)
     following = None if compact else np.roll(observations, -1, axis=0)
     raw = Transitions.of(**arrays, next_observations=following)
-    transitions = raw.normalised()
-    tolerance = budget("normalised_observations")
+    transitions = raw.normalized()
+    tolerance = budget("normalized_observations")
     np.testing.assert_allclose(np.mean(transitions.observations, axis=0), 0, atol=tolerance)
     np.testing.assert_allclose(np.std(transitions.observations, axis=0), [1, 1, 0], atol=tolerance)
     before, after = everything(raw), everything(transitions)
     np.testing.assert_allclose(
-        transitions.normaliser(before.next_observations), after.next_observations, atol=tolerance
+        transitions.normalizer(before.next_observations), after.next_observations, atol=tolerance
     )
-    np.testing.assert_allclose(transitions.normaliser(observations[2]), transitions.observations[2], atol=tolerance)
+    np.testing.assert_allclose(transitions.normalizer(observations[2]), transitions.observations[2], atol=tolerance)
     np.testing.assert_array_equal(before.actions, after.actions)
-    other = Transitions.of(**rows()).normalised(transitions.normaliser)
+    other = Transitions.of(**rows()).normalized(transitions.normalizer)
     np.testing.assert_allclose(
         other.observations[:, 0],
         (np.arange(ROWS) - observations[:, 0].mean()) / observations[:, 0].std(),
@@ -216,31 +216,31 @@ def test_normalised_observations_and_their_statistics(compact, budget):
 
 def test_waves_are_sines_and_cosines_of_normalised_coordinates(budget):
     observations = np.random.default_rng(1).normal([5, -2], [3, 0.5], (ROWS, 2)).astype(np.float32)
-    transitions = Transitions.of(**rows(observations=observations)).normalised(wavelengths=(8.0, 2.5))
+    transitions = Transitions.of(**rows(observations=observations)).normalized(wavelengths=(8.0, 2.5))
     normal = (observations - observations.mean(axis=0)) / observations.std(axis=0)
     parts = [normal]
     for wavelength in (8.0, 2.5):
         parts += [np.sin(2 * np.pi * normal / wavelength), np.cos(2 * np.pi * normal / wavelength)]
-    tolerance = budget("normalised_observations")
+    tolerance = budget("normalized_observations")
     np.testing.assert_allclose(transitions.observations, np.concatenate(parts, axis=1), atol=3 * tolerance)
-    assert transitions.observation_shape == (transitions.normaliser.width,) == (10,)
-    np.testing.assert_allclose(transitions.normaliser(observations[3]), transitions.observations[3], atol=3 * tolerance)
-    other = Transitions.of(**rows(observations=observations)).normalised(transitions.normaliser)
+    assert transitions.observation_shape == (transitions.normalizer.width,) == (10,)
+    np.testing.assert_allclose(transitions.normalizer(observations[3]), transitions.observations[3], atol=3 * tolerance)
+    other = Transitions.of(**rows(observations=observations)).normalized(transitions.normalizer)
     np.testing.assert_array_equal(other.observations, transitions.observations)
 
 
 def test_what_cannot_be_normalised():
-    with pytest.raises(ValueError, match=r"^Normaliser takes a wavelength in \(0, inf\]; got 0.$"):
-        Transitions.of(**rows()).normalised(wavelengths=(4.0, 0.0))
+    with pytest.raises(ValueError, match=r"^Normalizer takes a wavelength in \(0, inf\]; got 0.$"):
+        Transitions.of(**rows()).normalized(wavelengths=(4.0, 0.0))
     with pytest.raises(
-        ValueError, match=r"^Transitions.normalised takes observations that are states; these are pictures.$"
+        ValueError, match=r"^Transitions.normalized takes observations that are states; these are pictures.$"
     ):
-        Transitions.of(**pictures()).normalised()
-    with pytest.raises(ValueError, match="takes raw observations; these are normalised already"):
-        Transitions.of(**rows()).normalised().normalised()
-    narrow = Transitions.of(**rows(width=2)).normalised().normaliser
+        Transitions.of(**pictures()).normalized()
+    with pytest.raises(ValueError, match="takes raw observations; these are normalized already"):
+        Transitions.of(**rows()).normalized().normalized()
+    narrow = Transitions.of(**rows(width=2)).normalized().normalizer
     with pytest.raises(ValueError, match=r"takes one point of shape \(3,\); got shape \(2,\)"):
-        Transitions.of(**rows()).normalised(narrow)
+        Transitions.of(**rows()).normalized(narrow)
 
 
 def broken(key, where, value):

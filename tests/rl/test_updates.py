@@ -86,7 +86,7 @@ def test_a_policys_last_layer_starts_at_a_hundredth_of_glorots_variance(budget, 
 
 
 def test_ifql_chooses_by_the_smaller_critic_whatever_the_target_joins_by():
-    agent = make("ifql", candidates=16, aggregation="mean")
+    agent = make("ifql", num_samples=16, q_agg="mean")
     choices = []
     for key in jr.split(jr.key(5), 8):
         observation = jr.normal(key, (N,), jnp.float32)
@@ -120,10 +120,12 @@ def test_a_crop_moves_an_observation_and_its_next_one_alike():
 def test_ten_steps_narrow_the_flow(budget, width):
     """Euler's steps on a Gaussian's exact velocity are one factor each: how much of p_t's variance the last stage keeps."""
     field = flow.ExactVelocity(GaussianMixture(jnp.ones(1), jnp.full((1, 1), 0.2), jnp.full((1, 1, 1), width**2)))
-    carried = base.carry(field, jnp.zeros((2, 0)), jnp.asarray([[0.0], [1.0]]), 10)
+    base_actions = base.integrate_flow(field, jnp.zeros((2, 0)), jnp.asarray([[0.0], [1.0]]), 10)
     factor = 1.0
     for t in np.arange(9) / 10:
         factor *= 1 + 0.1 * (t * width**2 - (1 - t)) / ((t * width) ** 2 + (1 - t) ** 2)
-    assert float(carried.points[1, 0] - carried.points[0, 0]) == pytest.approx(factor, rel=budget("closed_form"))
+    assert float(base_actions.points[1, 0] - base_actions.points[0, 0]) == pytest.approx(
+        factor, rel=budget("closed_form")
+    )
     kept = factor**2 / ((0.9 * width) ** 2 + 0.1**2)
     assert round(kept, 2) == {0.3: 0.77, 0.1: 0.85, 0.03: 0.98}[width]

@@ -104,7 +104,7 @@ class _Studio:
     def __init__(self, out, seed, episodes, recordings, runs, fresh, redraw, bar):
         self.out, self.recordings, self.runs, self.bar = out, recordings, runs, bar
         self.fresh, self.redraw = fresh, redraw
-        self.settings = {"seed": seed, "episodes": episodes, "versions": _versions()}
+        self.config = {"seed": seed, "episodes": episodes, "versions": _versions()}
         self.made: dict[str, dict] = {}
         self.current = ""
 
@@ -135,9 +135,7 @@ class _Studio:
         """Whether the numbers in `.made` came from this code, and those of the figures that they use did."""
         try:
             about = files.read(self._numbers(name))[1]
-            same = about["sources"] == _fingerprint(name) and all(
-                about[key] == self.settings[key] for key in self.settings
-            )
+            same = about["sources"] == _fingerprint(name) and all(about[key] == self.config[key] for key in self.config)
             same = same and about["records"] in ("", self._records())
             return same and all(self._up_to_date(other) for other in about["uses"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -161,12 +159,12 @@ class _Studio:
             self.bar.update(len(self.made) + min(max(share, 0.0), 1.0) - self.bar.n)
 
         progress(0.0, "starting")
-        context = Context(self.settings["seed"], self.recordings, numbers, progress, runs)
-        found = module.compute(context)
+        context = Context(self.config["seed"], self.recordings, numbers, progress, runs)
+        result = module.compute(context)
         about = {"figure": name, "shows": describe(name), "machine": _machine(), "sources": _fingerprint(name)}
-        about |= {"seconds": float(f"{time.perf_counter() - start:.3g}"), "uses": sorted(uses), **self.settings}
+        about |= {"seconds": float(f"{time.perf_counter() - start:.3g}"), "uses": sorted(uses), **self.config}
         about["records"] = read[0] if read else ""
-        whole = files.beside(self._numbers(name), files.stored(found, about))
+        whole = files.beside(self._numbers(name), files.stored(result, about))
         files.write_whole(whole, without={self._numbers(name).with_suffix(".npz")} - whole.keys())
 
     def _publish(self, name, module, numbers):

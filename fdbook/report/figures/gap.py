@@ -25,14 +25,14 @@ __all__ = ["compute", "draw", "local_matrices", "noised_scores", "random_gap_qua
 
 TIME = 0.9
 ROBOT_TIMES = (0.7, 0.8, 0.9, 0.95)
-REACH = 0.15  # standard deviation of the neighbourhood of a local matrix, in action units
+REACH = 0.15  # standard deviation of the neighborhood of a local matrix, in action units
 CENTRES, SAMPLES, READ = 64, 16384, 4096
 QUANTILES = (0.1, 0.5, 0.9)
 CONDITIONS = np.geomspace(1, 1000, 151)
 TIGHT = 10.0
 KINDS = {
     "sharp": (style.INK, "of the density of actions itself"),
-    "noised": (style.METRIC_COLOURS["fisher-exact"], f"of the noised density, as E5 reads it (toys: t = {TIME:g})"),
+    "noised": (style.METRIC_COLORS["fisher-exact"], f"of the noised density, as E5 reads it (toys: t = {TIME:g})"),
 }
 
 
@@ -51,28 +51,28 @@ def noised_scores(
 ) -> Float[Array, "k d"]:
     """The score of p_t (E5) at each point x (k, d), from n samples of the actions: (t E[a | x] - x) / (1 - t)^2."""
 
-    def one(x):
+    def score(x):
         distances = jnp.sum((x[None] - t * samples) ** 2, axis=-1)
         shares = jax.nn.softmax(-0.5 * distances / (1 - t) ** 2)
         return (t * (shares @ samples) - x) / (1 - t) ** 2
 
-    return jax.lax.map(one, points, batch_size=256)
+    return jax.lax.map(score, points, batch_size=256)
 
 
 @jax.jit
 def local_matrices(
-    centres: Float[Array, "c d"],
+    centers: Float[Array, "c d"],
     points: Float[Array, "n d"],
     scores: Float[Array, "n d"],
     reach: Float[Array, ""] | float,
 ) -> Float[Array, "c d d"]:
-    """E[score score^T] around each centre: an average over the points, whose weights are Gaussian with deviation `reach`."""
+    """E[score score^T] around each center: an average over the points, whose weights are Gaussian with deviation `reach`."""
 
-    def one(centre):
-        weights = jax.nn.softmax(-0.5 * jnp.sum((points - centre[None]) ** 2, axis=-1) / reach**2)
+    def matrix(center):
+        weights = jax.nn.softmax(-0.5 * jnp.sum((points - center[None]) ** 2, axis=-1) / reach**2)
         return (weights[:, None] * scores).T @ scores
 
-    return jax.lax.map(one, centres)
+    return jax.lax.map(matrix, centers)
 
 
 def _measured(conditions, missed_by_random):
@@ -87,18 +87,18 @@ def _measured(conditions, missed_by_random):
     }
 
 
-def _anisotropy(points, centres, scores, gradients):
-    """Local and pooled matrices from scores at points; `points` are (condition, gap), one for each centre."""
-    local = local_matrices(centres, points, scores, REACH)
+def _anisotropy(points, centers, scores, gradients):
+    """Local and pooled matrices from scores at points; `points` are (condition, gap), one for each center."""
+    local = local_matrices(centers, points, scores, REACH)
     conditions, gaps = (
         np.asarray(x, float) for x in (metrics.condition_number(local), trust_region.gap(gradients, local))
     )
-    found = _measured(conditions, 1 - random_gap_quantiles(conditions, 0.5))
+    result = _measured(conditions, 1 - random_gap_quantiles(conditions, 0.5))
     pooled = metrics.condition_number(metrics.fisher_matrix(scores))[None]
-    found = {
+    result = {
         name: _measured(k, 1 - random_gap_quantiles(k, 0.5)) for name, k in (("local", conditions), ("pooled", pooled))
     }
-    return found | {"points": np.stack([np.asarray(conditions, float), gaps], axis=-1)}
+    return result | {"points": np.stack([np.asarray(conditions, float), gaps], axis=-1)}
 
 
 def _toy(name, key):
@@ -106,13 +106,13 @@ def _toy(name, key):
     density = densities.make(name)
     sample_key, read_key, noise_key, gradient_key = jr.split(key, 4)
     samples, actions = density.sample(SAMPLES, key=sample_key), density.sample(READ, key=read_key)
-    centres, gradients = actions[:CENTRES], jr.normal(gradient_key, (CENTRES, density.dim), actions.dtype)
+    centers, gradients = actions[:CENTRES], jr.normal(gradient_key, (CENTRES, density.dim), actions.dtype)
     points = paths.interpolate(TIME, jr.normal(noise_key, actions.shape, actions.dtype), actions)
-    own = jax.jit(jax.vmap(density.score))(actions)
+    sharp_scores = jax.jit(jax.vmap(density.score))(actions)
     noised = noised_scores(samples, TIME, points)
     return {
-        "sharp": _anisotropy(actions, centres, own, gradients),
-        "noised": _anisotropy(points, TIME * centres, noised, gradients),
+        "sharp": _anisotropy(actions, centers, sharp_scores, gradients),
+        "noised": _anisotropy(points, TIME * centers, noised, gradients),
     }
 
 
@@ -196,13 +196,13 @@ def draw(numbers: dict) -> Figure:
 
 
 def _legend(fig):
-    grey = {"linestyle": "", "color": style.GREY}
+    gray = {"linestyle": "", "color": style.GRAY}
     handles = [
-        Line2D([], [], marker="o", label="local matrix: the actions around one point", **grey),
-        Line2D([], [], marker="D", label="pooled matrix: all actions of a state", markerfacecolor="white", **grey),
+        Line2D([], [], marker="o", label="local matrix: the actions around one point", **gray),
+        Line2D([], [], marker="D", label="pooled matrix: all actions of a state", markerfacecolor="white", **gray),
     ]
-    handles += [Line2D([], [], color=colour, linewidth=3, label=label) for colour, label in KINDS.values()]
-    bar, tick = {"linestyle": "-", "color": style.GREY}, {"marker": "|", "markersize": 7, **grey}
+    handles += [Line2D([], [], color=color, linewidth=3, label=label) for color, label in KINDS.values()]
+    bar, tick = {"linestyle": "-", "color": style.GRAY}, {"marker": "|", "markersize": 7, **gray}
     handles.append(Line2D([], [], label="10% to 90% of points or states, and median", **bar))
     handles.append(Line2D([], [], label="d: missed for a random gradient (median)", **tick))
     fig.legend(handles=handles, loc="outside lower center", ncols=2)
@@ -213,12 +213,12 @@ def _draw_region(ax, numbers):
     ax.fill_between(k, 0, bound, color=style.PALE, linewidth=0)
     ax.plot(k, bound, color=style.INK, linewidth=1.8)
     low, middle, high = (f"{level:g}" for level in QUANTILES)
-    ax.fill_between(k, random[low], random[high], color=style.METRIC_COLOURS["l2"], alpha=0.16, linewidth=0)
+    ax.fill_between(k, random[low], random[high], color=style.METRIC_COLORS["l2"], alpha=0.16, linewidth=0)
     ax.plot(k, random[middle], **style.look("l2", marker=None, linewidth=1.1))
-    for name, (colour, _) in KINDS.items():
+    for name, (color, _) in KINDS.items():
         toys = np.concatenate([toy[name]["points"] for toy in numbers["toys"].values()])
-        ax.plot(*toys.T, "o", color=colour, markersize=2.2, alpha=0.5, markeredgewidth=0)
-        robot = {"markerfacecolor": "white", "markeredgecolor": colour, "markeredgewidth": 0.6}
+        ax.plot(*toys.T, "o", color=color, markersize=2.2, alpha=0.5, markeredgewidth=0)
+        robot = {"markerfacecolor": "white", "markeredgecolor": color, "markeredgewidth": 0.6}
         ax.plot(*numbers["robot"][name]["points"].T, "D", markersize=2.6, alpha=0.8, **robot)
     ax.plot([TIGHT], [numbers["tight"]["gap"]], **style.look("exact", markersize=12, linestyle=""))
     ax.set(ylim=(0, 1.02), ylabel="gain of the L2 step / gain of the best step")
@@ -237,12 +237,12 @@ def _draw_region(ax, numbers):
 
 
 def _draw_tight(ax, tight):
-    ax.plot(*tight["ellipse"].T, color=style.GREY, linewidth=1)
+    ax.plot(*tight["ellipse"].T, color=style.GRAY, linewidth=1)
     for name, step in tight["steps"].items():
-        colour = style.METRIC_COLOURS[name]
-        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+        color = style.METRIC_COLORS[name]
+        arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", step, (0, 0), arrowprops=arrow)
-        ax.plot(*tight["levels"][name].T, color=colour, linewidth=1.1, linestyle=":")
+        ax.plot(*tight["levels"][name].T, color=color, linewidth=1.1, linestyle=":")
     share = f"{100 * tight['gap']:.0f}%"
     ax.text(0.0, 0.62, f"L2 step, along the gradient:\n{share} of the best gain", ha="center", fontsize=8)
     ax.text(1.2, -0.42, "best step (E13)", ha="right", va="top", fontsize=8)
@@ -267,20 +267,20 @@ def _rows(numbers):
 
 def _draw_rows(ax, rows, quantity):
     """Bars from 10 to 90% with the median over points or states, circles for local matrices and diamonds for pooled ones."""
-    ax.axhline(len(densities.NAMES) - 0.5, color=style.GREY, linewidth=0.6, linestyle=":")
+    ax.axhline(len(densities.NAMES) - 0.5, color=style.GRAY, linewidth=0.6, linestyle=":")
     for i, (_, row) in enumerate(rows):
-        for name, found in row.items():
+        for name, result in row.items():
             for kind, marker in (("local", "o"), ("pooled", "D")):
-                if kind in found:
+                if kind in result:
                     _draw_bar(
-                        ax, i + {"sharp": -0.17, "noised": 0.17}[name], found[kind], quantity, KINDS[name][0], marker
+                        ax, i + {"sharp": -0.17, "noised": 0.17}[name], result[kind], quantity, KINDS[name][0], marker
                     )
 
 
-def _draw_bar(ax, y, found, quantity, colour, marker):
-    face = colour if marker == "o" else "white"
-    low, middle, high = found[quantity]
-    ax.plot([low, high], [y, y], color=colour, linewidth=1.6)
-    ax.plot([middle], [y], marker, color=colour, markerfacecolor=face, markersize=4.2, clip_on=False, zorder=3)
+def _draw_bar(ax, y, result, quantity, color, marker):
+    face = color if marker == "o" else "white"
+    low, middle, high = result[quantity]
+    ax.plot([low, high], [y, y], color=color, linewidth=1.6)
+    ax.plot([middle], [y], marker, color=color, markerfacecolor=face, markersize=4.2, clip_on=False, zorder=3)
     if quantity == "missed_at_most":
-        ax.plot([found["missed_by_random"]], [y], "|", color=colour, markersize=7, clip_on=False)
+        ax.plot([result["missed_by_random"]], [y], "|", color=color, markersize=7, clip_on=False)

@@ -1,4 +1,4 @@
-"""The idea in one look: a bent behaviour, what a displacement costs there, and two maps of equal KL, under L2 and under Fisher.
+"""The idea in one look: a bent behavior, what a displacement costs there, and two maps of equal KL, under L2 and under Fisher.
 
 A flow is trained here on samples of the banana. Panel a shows samples of it on the exact density; panel b the Fisher matrices
 that its score (E5) gives near some actions, as curves of equal cost, beside L2 balls of the same mean cost; panels c and d the
@@ -31,9 +31,9 @@ def value(observation, action):
     return -jnp.sqrt(jnp.sum((action - PEAK.astype(action.dtype)) ** 2) + 0.05)
 
 
-def local_fisher(scores, actions, centre, bandwidth=0.12):
-    """The mean of score score^T over actions near `centre` (2,), with Gaussian weights of the given bandwidth (action units)."""
-    weights = jnp.exp(-0.5 * jnp.sum((actions - centre[None]) ** 2, -1) / bandwidth**2)
+def local_fisher(scores, actions, center, bandwidth=0.12):
+    """The mean of score score^T over actions near `center` (2,), with Gaussian weights of the given bandwidth (action units)."""
+    weights = jnp.exp(-0.5 * jnp.sum((actions - center[None]) ** 2, -1) / bandwidth**2)
     return jnp.einsum("n,ni,nj->ij", weights / jnp.sum(weights), scores, scores)
 
 
@@ -57,9 +57,9 @@ def compute(context, *, samples=20_000, fit_steps=8_000, steps=300, crowd=400_00
     # E5 gives the gradient with respect to x_t, close to t a: times t it is per action unit.
     scores = TIME * metrics.perturbed_scores(field, flow.EMPTY, actions, key=score_key, t=TIME)
     along = jnp.linspace(-1.14, 1.14, 7)
-    centres = jax.vmap(density.warp.forward)(jnp.stack([along, jnp.zeros(7)], 1))
-    matrices = jax.vmap(lambda centre: local_fisher(scores, actions, centre))(centres)
-    numbers = {"behaviour": None, "samples": np.asarray(drawn), "centres": np.asarray(centres)}
+    centers = jax.vmap(density.warp.forward)(jnp.stack([along, jnp.zeros(7)], 1))
+    matrices = jax.vmap(lambda center: local_fisher(scores, actions, center))(centers)
+    numbers = {"behaviour": None, "samples": np.asarray(drawn), "centres": np.asarray(centers)}
     numbers |= {"matrices": np.asarray(matrices), "condition": np.asarray(metrics.condition_number(matrices))}
     numbers |= {"ball": float(jnp.mean(jax.vmap(jnp.trace)(matrices)) / 2), "loss": float(np.mean(losses[-500:]))}
     yardstick = frontier.Yardstick(density, value, GRID, key=yard_key, crowd=crowd)
@@ -72,23 +72,23 @@ def compute(context, *, samples=20_000, fit_steps=8_000, steps=300, crowd=400_00
             context.progress(0.3 + 0.35 * place, f"{name}, {message}")
 
         base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], scores[None])
-        _, [(moved, found)] = frontier.trace(
+        _, [(moved, result)] = frontier.trace(
             yardstick, metrics.make(name), base, key=map_key, targets=(TARGET_KL,), steps=steps, progress=progress
         )
         ends = jax.vmap(lambda a, moved=moved: moved(flow.EMPTY, a))(starts)
-        numbers[name] = {"found": found._asdict(), "ends": np.asarray(ends), "density": yardstick.density_of(moved)}
+        numbers[name] = {"found": result._asdict(), "ends": np.asarray(ends), "density": yardstick.density_of(moved)}
     return numbers
 
 
 def _axes(ax, numbers, density, vmax):
-    xs, ys = GRID.centres
+    xs, ys = GRID.centers
     image = style.density_panel(ax, xs, ys, np.asarray(density).T, vmax)
     ax.set(xticks=[-1, 0, 1, 2], yticks=[0, 1, 2], xlim=GRID.x, ylim=GRID.y)
     return image
 
 
 def _outline(ax, numbers):
-    xs, ys = GRID.centres
+    xs, ys = GRID.centers
     ax.contour(xs, ys, np.asarray(numbers["behaviour"]).T, levels=[0.06], colors=style.INK, linewidths=0.6, alpha=0.7)
 
 
@@ -102,7 +102,7 @@ def draw(numbers):
         *np.asarray(numbers["samples"]).T, ".", color="#d55e00", markersize=2.2, alpha=0.7, label="actions of the flow"
     )
     samples.legend(loc="upper center", markerscale=5)
-    samples.set_title("the behaviour: thin, bent")
+    samples.set_title("the behavior: thin, bent")
     _axes(costs, numbers, numbers["behaviour"], 2.2 * vmax)
     _costs(costs, numbers)
     for ax, name in zip(maps, SHOWN, strict=True):
@@ -111,20 +111,20 @@ def draw(numbers):
     maps[0].text(0.5, 0.93, f"arrows: displacement × {STRETCH}", transform=maps[0].transAxes, ha="center", fontsize=8)
     for ax in axes[:, 0]:
         ax.set_ylabel("action $a_2$ (action units)")
-    style.shared_colourbar(fig, image, axes.ravel(), "density (per squared action unit)")
+    style.shared_colorbar(fig, image, axes.ravel(), "density (per squared action unit)")
     for ax, letter in zip(axes.ravel(), "abcd", strict=True):
         style.panel_label(ax, letter)
     return fig
 
 
 def _costs(ax, numbers):
-    for centre, matrix in zip(numbers["centres"], numbers["matrices"], strict=True):
+    for center, matrix in zip(numbers["centres"], numbers["matrices"], strict=True):
         style.ellipse(
-            ax, centre, np.eye(2) * numbers["ball"], 2 * COST, edgecolor=style.METRIC_COLOURS["l2"], linestyle="--"
+            ax, center, np.eye(2) * numbers["ball"], 2 * COST, edgecolor=style.METRIC_COLORS["l2"], linestyle="--"
         )
-        style.ellipse(ax, centre, matrix, 2 * COST, edgecolor=style.METRIC_COLOURS["fisher-paper"], linewidth=1.6)
+        style.ellipse(ax, center, matrix, 2 * COST, edgecolor=style.METRIC_COLORS["fisher-paper"], linewidth=1.6)
     for name, label in (("fisher-paper", "Fisher: cheap along, dear across"), ("l2", "L2: the same everywhere")):
-        ax.plot([], [], color=style.METRIC_COLOURS[name], linestyle="-" if name != "l2" else "--", label=label)
+        ax.plot([], [], color=style.METRIC_COLORS[name], linestyle="-" if name != "l2" else "--", label=label)
     ax.legend(loc="upper center")
     ax.set_title("displacements of equal cost")
 
@@ -141,13 +141,13 @@ def _map(ax, numbers, name, vmax):
         scale_units="xy",
         scale=1,
         width=0.009,
-        color=style.METRIC_COLOURS[name],
+        color=style.METRIC_COLORS[name],
         edgecolor="white",
         linewidth=0.6,
         zorder=3,
     )
     ax.plot(*PEAK, marker="*", color="#e69f00", markersize=12, markeredgecolor=style.INK, markeredgewidth=0.5)
     ax.annotate("value peaks here", PEAK, (-24, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
-    found = entry["found"]
+    result = entry["found"]
     title = {"l2": "T = id + δ under L2", "fisher-paper": "T = id + δ under Fisher"}[name]
-    ax.set_title(f"{title}: KL {found['kl']:.2f} nats, gain {found['gain']:+.2f}", color=style.INK)
+    ax.set_title(f"{title}: KL {result['kl']:.2f} nats, gain {result['gain']:+.2f}", color=style.INK)

@@ -114,11 +114,13 @@ def divergences(density: Warped, field: Callable, sizes, nodes: Nodes) -> dict[s
 
     NaN where the scaled map folds at a node.
     """
-    found = {form: np.array(values) for form, values in _divergences(density, field, jnp.asarray(sizes), nodes).items()}
-    folds = ~(found.pop("determinant") > 0)
-    for values in found.values():
+    result = {
+        form: np.array(values) for form, values in _divergences(density, field, jnp.asarray(sizes), nodes).items()
+    }
+    folds = ~(result.pop("determinant") > 0)
+    for values in result.values():
         values[folds] = np.nan
-    return found
+    return result
 
 
 @eqx.filter_jit
@@ -195,8 +197,8 @@ def compute(context) -> dict:
             density = densities.make(name)
             fields = displacements(density, GOALS[name], key=jr.fold_in(jr.key(context.seed), i))
             nodes = grid(density)
-            found = {kind: compare(density, field, SIZES, nodes) for kind, field in fields.items()}
-            out["manifolds"][name] = {"kinds": found, "picture": _picture(density, fields, WINDOWS[name])}
+            result = {kind: compare(density, field, SIZES, nodes) for kind, field in fields.items()}
+            out["manifolds"][name] = {"kinds": result, "picture": _picture(density, fields, WINDOWS[name])}
     return out
 
 
@@ -204,11 +206,11 @@ def draw(numbers: dict) -> Figure:
     """One column for each displacement: its pictures, the absolute errors, and the ratios to the exact KL."""
     fig, axes = plt.subplots(4, len(KINDS), figsize=(1.1 * style.WIDTH, 7.2), height_ratios=(0.75, 0.6, 1.75, 1.75))
     for column, kind in enumerate(KINDS):
-        found = [numbers["manifolds"][name]["kinds"][kind] for name in MANIFOLDS]
+        result = [numbers["manifolds"][name]["kinds"][kind] for name in MANIFOLDS]
         for ax, name in zip(axes[:2, column], MANIFOLDS, strict=True):
             _draw_field(ax, numbers["manifolds"][name]["picture"], kind)
-        _draw_errors(axes[2, column], numbers["sizes"], found[0])
-        _draw_ratios(axes[3, column], numbers["sizes"], *found)
+        _draw_errors(axes[2, column], numbers["sizes"], result[0])
+        _draw_ratios(axes[3, column], numbers["sizes"], *result)
         axes[0, column].set_title(kind)
         for ax in axes[2:, column]:
             ax.set(xscale="log", yscale="log", xticks=(1e-4, 1e-2))
@@ -230,7 +232,7 @@ def draw(numbers: dict) -> Figure:
 def _legend(fig):
     handles = [Line2D([], [], **style.look(form, marker=None, label=label)) for form, label in LABELS.items()]
     widths = {"banana": 1.6, "ridge": 0.8}
-    handles += [Line2D([], [], color=style.GREY, linewidth=width, label=name) for name, width in widths.items()]
+    handles += [Line2D([], [], color=style.GRAY, linewidth=width, label=name) for name, width in widths.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
 
 
@@ -246,11 +248,11 @@ def _scale_bar(ax):
     ax.annotate("1 unit", (0.1, 1.22), ha="center", va="top", fontsize=6.5)
 
 
-def _draw_errors(ax, sizes, found):
-    ax.plot(sizes, found["kl"]["exact"], **style.look("exact", marker=None, linewidth=0.8))
+def _draw_errors(ax, sizes, result):
+    ax.plot(sizes, result["kl"]["exact"], **style.look("exact", marker=None, linewidth=0.8))
     for form in FORMS:
-        label = f"{found['slope'][form]:.1f}"
-        ax.plot(sizes, found["error"][form], **style.look(form, marker=None, label=label))
+        label = f"{result['slope'][form]:.1f}"
+        ax.plot(sizes, result["error"][form], **style.look(form, marker=None, label=label))
     handles = ax.get_legend_handles_labels()[0][1:]
     tight = {"borderpad": 0.1, "labelspacing": 0.2, "handlelength": 1.9}
     ax.legend(handles=handles, title="slope", title_fontsize=8, loc="lower right", **tight)
@@ -260,8 +262,8 @@ def _draw_errors(ax, sizes, found):
 def _draw_ratios(ax, sizes, main, other):
     ax.axhline(1, color=style.INK, linewidth=0.8)
     for form in FORMS:
-        for found, width in ((main, 1.6), (other, 0.8)):
-            ax.plot(sizes, found["ratio"][form], **style.look(form, marker=None, linewidth=width))
+        for result, width in ((main, 1.6), (other, 0.8)):
+            ax.plot(sizes, result["ratio"][form], **style.look(form, marker=None, linewidth=width))
         _name_ratios(ax, sizes[0], main["ratio"][form][0], other["ratio"][form][0])
     ax.set(ylim=(0.035, 600))
 

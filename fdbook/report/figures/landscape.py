@@ -65,25 +65,25 @@ def compute(
 
         options = {"ladder": ladder, "targets": TARGETS, "steps": steps, "progress": progress, "key": map_key}
         if name == "fql":
-            found = _one_step(yardstick, density, samples, fit_steps, options, key=score_key)
+            result = _one_step(yardstick, density, samples, fit_steps, options, key=score_key)
         else:
             metric = metrics.make(name)
             readings = jax.tree.map(lambda x: x[None], metric.perturbed(field, flow.EMPTY, actions, key=score_key))
             base = transport.BaseActions(jnp.zeros((1, 0)), actions[None], readings)
-            found = _entry(yardstick, *frontier.trace(yardstick, metric, base, **options))
-        numbers["metrics"][name] = found
+            result = _entry(yardstick, *frontier.trace(yardstick, metric, base, **options))
+        numbers["metrics"][name] = result
     best = [yardstick.best(kl) for kl in (*CURVE, *TARGETS)]
     curve, panels = best[: len(CURVE)], best[len(CURVE) :]
-    numbers["optimum"] = {"kl": [each.kl for each in curve], "gain": [each.gain for each in curve]}
-    numbers["optimum"]["panels"] = [{"kl": each.kl, "gain": each.gain} for each in panels]
-    numbers["optimum"]["densities"] = np.stack([each.density for each in panels])
+    numbers["optimum"] = {"kl": [item.kl for item in curve], "gain": [item.gain for item in curve]}
+    numbers["optimum"]["panels"] = [{"kl": item.kl, "gain": item.gain} for item in panels]
+    numbers["optimum"]["densities"] = np.stack([item.density for item in panels])
     return numbers
 
 
 def _entry(yardstick, rungs, met):
     """A frontier and its panels as numbers."""
     entry = {key: [float(getattr(rung, key)) for rung in rungs] for key in frontier.Measured._fields}
-    entry["panels"] = [found._asdict() for _, found in met]
+    entry["panels"] = [result._asdict() for _, result in met]
     entry["densities"] = np.stack([yardstick.density_of(moved) for moved, _ in met])
     return entry
 
@@ -97,12 +97,12 @@ def _one_step(yardstick, density, samples, fit_steps, options, *, key):
 
 
 def _panel(ax, numbers, density, vmax):
-    """A density over the value's level lines and its peak, with an outline of the behaviour."""
-    xs, ys = GRID.centres
+    """A density over the value's level lines and its peak, with an outline of the behavior."""
+    xs, ys = GRID.centers
     grid = np.stack(np.meshgrid(xs, ys), -1)
     image = style.density_panel(ax, xs, ys, np.asarray(density).T, vmax)
     levels = -np.sqrt(np.sum((grid - PEAK) ** 2, -1) + 0.05)
-    ax.contour(xs, ys, levels, levels=np.arange(-3.2, 0, 0.4), colors=style.GREY, linewidths=0.4, alpha=0.55)
+    ax.contour(xs, ys, levels, levels=np.arange(-3.2, 0, 0.4), colors=style.GRAY, linewidths=0.4, alpha=0.55)
     ax.contour(xs, ys, np.asarray(numbers["behaviour"]).T, levels=[0.1], colors=style.INK, linewidths=0.6, alpha=0.7)
     ax.plot(*PEAK, marker="*", color="#e69f00", markersize=9, markeredgecolor=style.INK, markeredgewidth=0.5)
     ax.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlim=GRID.x, ylim=GRID.y)
@@ -110,7 +110,7 @@ def _panel(ax, numbers, density, vmax):
 
 
 def draw(numbers):
-    """Rows: maps of equal KL; columns: methods and the best possible; below: the behaviour, value and strays against KL."""
+    """Rows: maps of equal KL; columns: methods and the best possible; below: the behavior, value and strays against KL."""
     rows, names = len(numbers["targets"]), [name for name in METHODS if name in numbers["metrics"]]
     fig = plt.figure(figsize=((0.5 + 0.26 * (len(names) + 1)) * style.WIDTH, 1.3 * style.WIDTH))
     top, bottom = fig.subfigures(2, 1, height_ratios=[2.0, 1.2])
@@ -118,16 +118,16 @@ def draw(numbers):
     vmax = 1.25 * float(np.max(np.asarray(numbers["behaviour"])))
     for column, name in enumerate([*names, "optimum"]):
         entry = numbers["optimum"] if name == "optimum" else numbers["metrics"][name]
-        for ax, density, found in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
+        for ax, density, result in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
             image = _panel(ax, numbers, density, vmax)
-            text = f"KL {found['kl']:.2g}{'' if found.get('one_to_one', True) else ' (folds)'}\n"
-            text += f"gain {found['gain']:+.2f}" + (f"\noff {100 * found['off']:.0f}%" if "off" in found else "")
+            text = f"KL {result['kl']:.2g}{'' if result.get('one_to_one', True) else ' (folds)'}\n"
+            text += f"gain {result['gain']:+.2f}" + (f"\noff {100 * result['off']:.0f}%" if "off" in result else "")
             ax.text(0.02, 0.03, text, transform=ax.transAxes, fontsize=8, va="bottom", linespacing=1.15)
         axes[-1, column].set_xlabel("action $a_1$ (action units)")
-        axes[0, column].set_title(style.METRIC_LABELS[name], color=style.METRIC_COLOURS[name], fontweight="bold")
+        axes[0, column].set_title(style.METRIC_LABELS[name], color=style.METRIC_COLORS[name], fontweight="bold")
     for ax, target in zip(axes[:, 0], numbers["targets"], strict=True):
         ax.set_ylabel(f"KL ≈ {target:g} nats\n\naction $a_2$")
-    style.shared_colourbar(top, image, axes.ravel(), "density (per squared action unit)")
+    style.shared_colorbar(top, image, axes.ravel(), "density (per squared action unit)")
     style.panel_label(axes[0, 0], "a")
     _draw_frontiers(bottom.subplots(1, 3, width_ratios=[1.05, 1, 1]), numbers, names, vmax)
     return fig
@@ -135,7 +135,7 @@ def draw(numbers):
 
 def _draw_frontiers(axes, numbers, names, vmax):
     _panel(axes[0], numbers, numbers["behaviour"], vmax)
-    axes[0].set(title="the behaviour, the value's level lines and its peak", xlabel="action $a_1$ (action units)")
+    axes[0].set(title="the behavior, the value's level lines and its peak", xlabel="action $a_1$ (action units)")
     axes[0].set_ylabel("action $a_2$ (action units)")
     for name in names:
         entry = numbers["metrics"][name]
@@ -151,10 +151,10 @@ def _draw_frontiers(axes, numbers, names, vmax):
     for target in numbers["targets"]:
         axes[1].axvline(target, color=style.PALE, linewidth=0.8, zorder=0)
     axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.5), title="open markers: the map folds")
-    axes[1].set(xlabel="KL to the behaviour (nats)", ylabel="value gained (action units)")
-    axes[2].axhline(100 * numbers["behaviour_off"], color=style.GREY, linewidth=0.8, zorder=0)
+    axes[1].set(xlabel="KL to the behavior (nats)", ylabel="value gained (action units)")
+    axes[2].axhline(100 * numbers["behaviour_off"], color=style.GRAY, linewidth=0.8, zorder=0)
     axes[2].text(
-        0.295, 100 * numbers["behaviour_off"] + 0.4, "the behaviour's own", ha="right", color=style.GREY, fontsize=8
+        0.295, 100 * numbers["behaviour_off"] + 0.4, "the behavior's own", ha="right", color=style.GRAY, fontsize=8
     )
     axes[2].set(xlim=(0, 0.3), ylim=(0, 30), title="what the same gain costs")
     axes[2].set(xlabel="value gained (action units)", ylabel="mass off the manifold (%)")

@@ -16,7 +16,7 @@ __all__ = ["compute", "draw", "grouped"]
 
 TITLES = {"cube-single-play": "robot arm, one cube", "pointmaze-medium-navigate": "point maze, medium"}
 LABELS = {
-    "bc": "behaviour (BC)",
+    "bc": "behavior (BC)",
     "fql": "FQL",
     "deflow": "DeFlow (L2)",
     "ifql": "IFQL",
@@ -27,10 +27,10 @@ LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
 DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
 
 
-def grouped(found: list) -> dict[str, dict[str, list]]:
+def grouped(result: list) -> dict[str, dict[str, list]]:
     """The records by task and method. Raises ValueError where two of a method differ in more than their seeds."""
     groups: dict[str, dict[str, list]] = {}
-    for record in found:
+    for record in result:
         groups.setdefault(record.task, {}).setdefault(record.method, []).append(record)
     for task, methods in groups.items():
         for name, several in methods.items():
@@ -42,9 +42,9 @@ def grouped(found: list) -> dict[str, dict[str, list]]:
     return groups
 
 
-def _differences(one, other) -> list[str]:
+def _differences(record, other) -> list[str]:
     """The parts of two specifications that differ, apart from the seeds."""
-    here, there = one.identity(), other.identity()
+    here, there = record.identity(), other.identity()
     return [part for part in here | there if part != "seeds" and here.get(part) != there.get(part)]
 
 
@@ -60,24 +60,24 @@ def compute(context) -> dict:
 
     Raises FileNotFoundError when there is no record.
     """
-    found = [record for record in context.runs() if record.scores]
-    if not found:
+    result = [record for record in context.runs() if record.scores]
+    if not result:
         raise FileNotFoundError(
             "There is no record of an evaluated run; make one with: fdbook train cube-single-play-singletask --out "
             "figures/data/runs/cube-single-fidec"
         )
     tasks = {}
-    for task, methods in grouped(found).items():
+    for task, methods in grouped(result).items():
         tasks[task] = {}
         for name, several in methods.items():
             first = several[0]
-            score = _rows(several, lambda record: [each["score"] for each in record.scores])
+            score = _rows(several, lambda record: [item["score"] for item in record.scores])
             entry = {
                 "agent": first.agent,
                 "metric": first.metric,
                 "seeds": sum(len(record.seeds) for record in several),
             }
-            entry |= {"steps": [each["step"] for each in first.scores[: len(score)]], "score": score}
+            entry |= {"steps": [item["step"] for item in first.scores[: len(score)]], "score": score}
             entry |= {
                 "episodes": first.spec["episodes"],
                 "last three": np.mean(score[-3:], axis=0),
@@ -94,13 +94,13 @@ def compute(context) -> dict:
 
 
 def _look(entry, **changes):
-    """The colours and lines of a method."""
+    """The colors and lines of a method."""
     names = (
         LOOKS.get(entry["agent"]),
         f"fisher-{entry['metric']}",
         entry["metric"] if entry["agent"] == "fidec" else None,
     )
-    name = next((name for name in names if name in style.METRIC_COLOURS), "exact")
+    name = next((name for name in names if name in style.METRIC_COLORS), "exact")
     label = f"FiDec ({entry['metric']})" if entry["agent"] == "fidec" else LABELS[entry["agent"]]
     return style.look(name, label=f"{label}, {entry['seeds']} seeds", **changes)
 
@@ -147,7 +147,7 @@ def _draw_duality(ax, entry):
     penalty = np.asarray(entry["penalty"], float) / entry["budget"]
     multiplier = np.asarray(entry["multiplier"], float)
     look = _look(entry, marker="")
-    ax.axhline(1, color=style.GREY, linewidth=0.8)
+    ax.axhline(1, color=style.GRAY, linewidth=0.8)
     for rows, (line, _) in zip((penalty, multiplier / multiplier[-1]), DUALITY, strict=True):
         ax.plot(steps, rows.mean(axis=1), color=look["color"], linestyle=line)
         ax.fill_between(steps, rows.min(axis=1), rows.max(axis=1), color=look["color"], alpha=0.2, linewidth=0)

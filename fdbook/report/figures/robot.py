@@ -1,4 +1,4 @@
-"""Real robot actions: how anisotropic the behaviour is in each state, what that is worth at most, and what E7 makes of it.
+"""Real robot actions: how anisotropic the behavior is in each state, what that is worth at most, and what E7 makes of it.
 
 A flow is fitted to the recorded actions of cube-single. In each of many held-out states it draws actions, and E5 and E7 read
 their scores off it at several perturbed times (E6). The matrices of these scores (E20, E21) are what the metrics charge.
@@ -51,10 +51,10 @@ def _times(times):
     return jnp.asarray(times, jnp.float32)
 
 
-def _efficiencies(found, rng):
+def _efficiencies(result, rng):
     """The mean over random directions of the gradient: for steps along L2 and E7, at every time and in every state."""
-    directions = rng.normal(size=(*found.stein.shape, GRADIENTS, found.exact.shape[-1]))
-    exact, released = (np.asarray(matrix, float)[:, :, None] for matrix in (found.exact, found.released))
+    directions = rng.normal(size=(*result.stein.shape, GRADIENTS, result.exact.shape[-1]))
+    exact, released = (np.asarray(matrix, float)[:, :, None] for matrix in (result.exact, result.released))
     exact, released = (np.repeat(matrix, GRADIENTS, axis=2) for matrix in (exact, released))
     flat = np.broadcast_to(np.eye(exact.shape[-1]), exact.shape)
     l2, e7 = (anisotropy.efficiency(directions, exact, guess) for guess in (flat, released))
@@ -74,8 +74,8 @@ def _exact_control(means, covariances, key):
     observations = np.concatenate([means, covariances.reshape(len(means), -1)], axis=1)
     actions = _draw_gaussians(means, covariances, sample_key)
     policy, observations = anisotropy.GaussianPolicy(means.shape[1]), jnp.asarray(observations, jnp.float32)
-    found = anisotropy.survey(policy, observations, actions, _times(TIMES), draws=DRAWS, key=read_key)
-    return {"condition": np.linalg.cond(found.exact), "truth": _blurred_conditions(covariances)}
+    result = anisotropy.survey(policy, observations, actions, _times(TIMES), draws=DRAWS, key=read_key)
+    return {"condition": np.linalg.cond(result.exact), "truth": _blurred_conditions(covariances)}
 
 
 def _blurred_conditions(covariances):
@@ -83,7 +83,7 @@ def _blurred_conditions(covariances):
 
 
 @eqx.filter_jit
-def _centres(field, observations):
+def _centers(field, observations):
     """What a field takes for the mean action of each state: its velocity at t = 0 and z = 0 (E1)."""
     start = jnp.zeros(field.action_dim, jnp.float32)
     return jax.vmap(lambda s: field(0.0, s, start))(observations)
@@ -96,17 +96,17 @@ def _learned_control(field, train, held_out, rows, covariances, steps, progress,
     covariance = covariances.mean(axis=0)
     factor = np.linalg.cholesky(covariance).astype(np.float32)
     pairs, means = [], []
-    for (observations, actions), one in zip((train, held_out), jr.split(noise_key), strict=True):
-        means.append(np.asarray(_centres(field, observations)))
-        noises = np.asarray(jr.normal(one, actions.shape, jnp.float32))
+    for (observations, actions), subkey in zip((train, held_out), jr.split(noise_key), strict=True):
+        means.append(np.asarray(_centers(field, observations)))
+        noises = np.asarray(jr.normal(subkey, actions.shape, jnp.float32))
         pairs.append((observations, means[-1] + noises @ factor.T))
     control, curve = anisotropy.fit_held_out(*pairs, key=fit_key, steps=steps, checks=1, progress=progress)
     drawn = _draw_gaussians(means[1][rows], covariance[None], sample_key)
-    found = anisotropy.survey(control, jnp.asarray(held_out[0][rows]), drawn, _times(TIMES), draws=DRAWS, key=read_key)
+    result = anisotropy.survey(control, jnp.asarray(held_out[0][rows]), drawn, _times(TIMES), draws=DRAWS, key=read_key)
     return {
-        "condition": np.linalg.cond(found.exact),
+        "condition": np.linalg.cond(result.exact),
         "truth": _blurred_conditions(covariance),
-        "stein": found.stein,
+        "stein": result.stein,
         "loss": curve["held_out"][-1],
     }
 
@@ -115,13 +115,13 @@ def compute(context: Context) -> dict:
     """The numbers: conditions, spectra, ceilings, agreement of E5 and E7, controls, and a few states to draw."""
     recording = context.recordings(NAME)
     fit_key, sample_key, *control_keys = jr.split(jr.key(context.seed), 4)
-    scale = anisotropy.standardiser(recording.train.observations)
+    scale = anisotropy.standardizer(recording.train.observations)
     train, held_out = ((scale(part.observations), part.actions) for part in (recording.train, recording.validation))
     progress = _share(context, "training the flow", 0.0, 0.4)
     field, curve = anisotropy.fit_held_out(train, held_out, key=fit_key, steps=STEPS, progress=progress)
     rows = np.linspace(0, len(held_out[0]) - 1, STATES).astype(int)
     context.progress(0.4, "drawing actions and reading their scores")
-    numbers, covariances = _behaviour(field, jnp.asarray(held_out[0][rows]), context.seed, sample_key)
+    numbers, covariances = _behavior(field, jnp.asarray(held_out[0][rows]), context.seed, sample_key)
     context.progress(0.75, "checking with known Gaussians")
     progress, steps = _share(context, "checking with a second network", 0.8, 0.98), curve["chosen"]
     return numbers | {
@@ -141,7 +141,7 @@ def _share(context, message, start, stop):
     return lambda share: context.progress(start + (stop - start) * share, message)
 
 
-def _behaviour(field, states, seed, key):
+def _behavior(field, states, seed, key):
     """What the flow's actions and scores in these states say, and the covariances of the actions (states, d, d)."""
     draw_key, read_key = jr.split(key)
     drawn = {
@@ -149,23 +149,23 @@ def _behaviour(field, states, seed, key):
         for name in anisotropy.SAMPLERS
     }
     means, covariances = anisotropy.moments(drawn["accurate"])
-    found = anisotropy.survey(field, states, drawn["accurate"], _times(TIMES), draws=DRAWS, key=read_key)
+    result = anisotropy.survey(field, states, drawn["accurate"], _times(TIMES), draws=DRAWS, key=read_key)
     narrow = anisotropy.survey(field, states, drawn["reference"], _times([TIMES[HEADLINE]]), draws=DRAWS, key=read_key)
     numbers = {
         "times": TIMES,
         "means": means,
-        **_anisotropy(found, means, covariances, np.random.default_rng(seed)),
-        **_bounds(drawn["accurate"], found),
+        **_anisotropy(result, means, covariances, np.random.default_rng(seed)),
+        **_bounds(drawn["accurate"], result),
         "reference": _reference(drawn["reference"], narrow, covariances),
     }
     numbers["modes"] = np.array([anisotropy.modes(cloud) for cloud in np.asarray(drawn["accurate"])])
-    numbers["examples"] = _examples(numbers, found, np.asarray(drawn["accurate"]))
+    numbers["examples"] = _examples(numbers, result, np.asarray(drawn["accurate"]))
     return numbers | {"summary": _summary(numbers)}, covariances
 
 
-def _anisotropy(found, means, covariances, rng):
+def _anisotropy(result, means, covariances, rng):
     """The spectra of E5, E7 and the sampled actions, what they are worth (E15), and how well E7 agrees with E5."""
-    exact, released = np.asarray(found.exact, float), np.asarray(found.released, float)
+    exact, released = np.asarray(result.exact, float), np.asarray(result.released, float)
     condition = {"condition_e5": np.linalg.cond(exact), "condition_e7": np.linalg.cond(released)}
     condition |= {
         "condition_covariance": np.linalg.cond(covariances),
@@ -176,36 +176,36 @@ def _anisotropy(found, means, covariances, rng):
         "spectrum_e7": anisotropy.spectra(released[HEADLINE]),
         "spectrum_precision": anisotropy.spectra(np.linalg.inv(covariances)),
         "spread": np.sqrt(np.linalg.eigvalsh(covariances)),
-        "stein": found.stein,
+        "stein": result.stein,
         "alignment": metrics.alignment(exact, released),
         "towards_mean": {"e5": anisotropy.towards(exact, means), "e7": anisotropy.towards(released, means)},
         "reversed": anisotropy.charges_reversed(exact, released),
-        "efficiency": _efficiencies(found, rng),
+        "efficiency": _efficiencies(result, rng),
     }
 
 
-def _bounds(actions, found):
+def _bounds(actions, result):
     """For each state and action axis: the share of drawn actions near the bounds or beyond, and E5's relative stiffness."""
-    diagonal = np.diagonal(np.asarray(found.exact[HEADLINE], float), axis1=-2, axis2=-1)
+    diagonal = np.diagonal(np.asarray(result.exact[HEADLINE], float), axis1=-2, axis2=-1)
     return {
         "near_bounds": np.mean(np.abs(actions) > NEAR, axis=1),
         "stiffness": diagonal / diagonal.mean(axis=-1, keepdims=True),
     }
 
 
-def _reference(actions, found, covariances):
+def _reference(actions, result, covariances):
     """The same with the sampler of the reference setting (E3, 10 Euler steps): how much narrower its actions are."""
-    own = anisotropy.moments(actions)[1]
-    widths = [np.linalg.eigvalsh(matrix)[:, 0] for matrix in (own, covariances)]
+    per_state = anisotropy.moments(actions)[1]
+    widths = [np.linalg.eigvalsh(matrix)[:, 0] for matrix in (per_state, covariances)]
     return {
-        "condition_covariance": np.linalg.cond(own),
-        "condition_e5": np.linalg.cond(found.exact[0]),
-        "stein": found.stein[0],
+        "condition_covariance": np.linalg.cond(per_state),
+        "condition_e5": np.linalg.cond(result.exact[0]),
+        "stein": result.stein[0],
         "thinnest_variance_ratio": widths[0] / widths[1],
     }
 
 
-def _examples(numbers, found, actions):
+def _examples(numbers, result, actions):
     """States at the quantiles of E5's condition number, and one in which E7's step is worth least: what is drawn of them."""
     condition = numbers["condition_e5"][HEADLINE]
     chosen = [int(np.argmin(np.abs(condition - np.quantile(condition, level)))) for level in STATE_LEVELS]
@@ -215,8 +215,8 @@ def _examples(numbers, found, actions):
     return {
         "state": chosen,
         "actions": actions[chosen],
-        "e5": found.exact[HEADLINE, chosen],
-        "e7": found.released[HEADLINE, chosen],
+        "e5": result.exact[HEADLINE, chosen],
+        "e7": result.released[HEADLINE, chosen],
         "condition": condition[chosen],
     }
 
@@ -276,18 +276,18 @@ def draw(numbers: dict) -> Figure:
 def draw_state(ax: Axes, actions: Float[Array, "k d"], matrices: dict, plane: tuple[int, int]) -> None:
     """One state's actions in the plane of two action axes, and the displacements that cost the same under each metric.
 
-    `matrices` maps names of metrics to their matrices (d, d), each of which is normalised (E24) and cut with the plane
-    through the mean action. The window is WINDOW wide; grey ground lies outside the action box.
+    `matrices` maps names of metrics to their matrices (d, d), each of which is normalized (E24) and cut with the plane
+    through the mean action. The window is WINDOW wide; gray ground lies outside the action box.
     """
     points = np.asarray(actions, float)[:, plane]
-    centre = points.mean(axis=0)
-    ax.plot(*points.T, ".", color=style.METRIC_COLOURS["behaviour"], markersize=2, alpha=0.45, markeredgewidth=0)
+    center = points.mean(axis=0)
+    ax.plot(*points.T, ".", color=style.METRIC_COLORS["behaviour"], markersize=2, alpha=0.45, markeredgewidth=0)
     for name, matrix in matrices.items():
         part = np.asarray(matrix, float)[np.ix_(plane, plane)] * len(matrix) / np.trace(matrix)
-        look = {"edgecolor": style.METRIC_COLOURS[name], "linestyle": style.METRIC_LINES[name]}
-        style.ellipse(ax, centre, part, COST, linewidth=1.8 if name == "fisher-exact" else 1.3, **look)
-    ax.add_patch(Rectangle((-1, -1), 2, 2, facecolor="white", edgecolor=style.GREY, linewidth=0.8, zorder=-1))
-    low, high = centre - WINDOW / 2, centre + WINDOW / 2
+        look = {"edgecolor": style.METRIC_COLORS[name], "linestyle": style.METRIC_LINES[name]}
+        style.ellipse(ax, center, part, COST, linewidth=1.8 if name == "fisher-exact" else 1.3, **look)
+    ax.add_patch(Rectangle((-1, -1), 2, 2, facecolor="white", edgecolor=style.GRAY, linewidth=0.8, zorder=-1))
+    low, high = center - WINDOW / 2, center + WINDOW / 2
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", facecolor=style.PALE)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MultipleLocator(0.5))
@@ -297,14 +297,14 @@ def draw_state(ax: Axes, actions: Float[Array, "k d"], matrices: dict, plane: tu
 
 def metric_handles() -> list[Line2D]:
     """What a legend says about the panels of `draw_state`."""
-    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLOURS["behaviour"], label="actions drawn")
+    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLORS["behaviour"], label="actions drawn")
     return [dots, *(Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items())]
 
 
 def band(ax: Axes, x, values: Float[Array, "n s"], name: str, label: str) -> None:
     """The median over states and the band from 10% to 90%; values are (x, states)."""
     low, middle, high = _quantiles(values)
-    ax.fill_between(x, low, high, color=style.METRIC_COLOURS[name], alpha=0.22, linewidth=0)
+    ax.fill_between(x, low, high, color=style.METRIC_COLORS[name], alpha=0.22, linewidth=0)
     ax.plot(x, middle, **style.look(name, label=label, markersize=4.5))
 
 
@@ -319,7 +319,7 @@ def _draw_conditions(ax, numbers):
     gaussian_like = _quantiles(numbers["condition_blurred"])[1]
     ax.plot(TIMES, gaussian_like, color=style.INK, linewidth=1, label="Gaussian as wide")
     low, middle, high = _quantiles(numbers["condition_covariance"])
-    bar = {"color": style.METRIC_COLOURS["behaviour"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
+    bar = {"color": style.METRIC_COLORS["behaviour"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
     ax.errorbar([1.0], [middle], [[middle - low], [high - middle]], **bar)
     ax.text(1.03, np.sqrt(low * high), "covariance of actions", rotation=90, va="center", fontsize=8)
     ax.set(yscale="log", xlabel="perturbed time t", title="condition number", xlim=(0.47, 1.12), ylim=(0.95, 250))
@@ -328,10 +328,10 @@ def _draw_conditions(ax, numbers):
 
 
 def _draw_ceilings(ax, numbers):
-    shares, own = np.linspace(0, 100, numbers["condition_e5"].shape[1]), style.look("fisher-exact", marker=None)
+    shares, look = np.linspace(0, 100, numbers["condition_e5"].shape[1]), style.look("fisher-exact", marker=None)
     for i, width in ((TIMES.index(0.8), 1.0), (HEADLINE, 2.0)):
         values = 100 * np.sort(anisotropy.ceiling(numbers["condition_e5"][i]))
-        ax.plot(values, shares, **own | {"linestyle": "-", "linewidth": width, "label": f"E5, t = {TIMES[i]}"})
+        ax.plot(values, shares, **look | {"linestyle": "-", "linewidth": width, "label": f"E5, t = {TIMES[i]}"})
     values = 100 * np.sort(anisotropy.ceiling(numbers["condition_covariance"]))
     ax.plot(values, shares, **style.look("behaviour", marker=None, label="covariance"))
     ax.set(xlim=(0, 60), ylim=(0, 102), xlabel="most that L2 can lose (% of gain)", ylabel="states below (%)")
@@ -366,14 +366,14 @@ def _draw_spectra(ax, numbers):
 
 
 def _draw_bounds(ax, numbers):
-    look = {"markersize": 4, "alpha": 0.5, "markeredgewidth": 0, "color": style.METRIC_COLOURS["fisher-exact"]}
+    look = {"markersize": 4, "alpha": 0.5, "markeredgewidth": 0, "color": style.METRIC_COLORS["fisher-exact"]}
     share, stiffness = 100 * numbers["near_bounds"].ravel(), numbers["stiffness"].ravel()
     ax.plot(share, stiffness, ".", **look)
     edges = np.array([0, 1, 10, 30, 60, 100.001])
     groups = [(share >= low) & (share < high) for low, high in itertools.pairwise(edges)]
     middles = [(share[group].mean(), np.median(stiffness[group])) for group in groups if group.any()]
     ax.plot(*np.array(middles).T, color=style.INK, marker="o", label="median")
-    ax.axhline(1, color=style.GREY, linewidth=0.7, zorder=0)
+    ax.axhline(1, color=style.GRAY, linewidth=0.7, zorder=0)
     ax.set(xlabel=f"actions beyond ±{NEAR} (%)", ylabel="relative stiffness of the axis", title="E5 and the bounds")
     ax.legend(loc="lower right")
 
@@ -386,9 +386,9 @@ def _draw_checks(ax, numbers):
     band(ax, TIMES, learned["condition"] / truth, "fisher-rao", "condition, learned flow")
     band(ax, TIMES, numbers["stein"], "fisher-exact", "Stein, robot")
     low, middle, high = _quantiles(numbers["reference"]["stein"])
-    look = {"color": style.METRIC_COLOURS["l2"], "marker": "s", "markersize": 4}
+    look = {"color": style.METRIC_COLORS["l2"], "marker": "s", "markersize": 4}
     ax.errorbar([TIMES[HEADLINE]], [middle], [[middle - low], [high - middle]], **look)
     ax.annotate("Stein,\n10 Euler steps", (TIMES[HEADLINE] - 0.012, middle), ha="right", va="center", fontsize=8)
-    ax.axhline(1, color=style.GREY, linewidth=0.7, zorder=0)
+    ax.axhline(1, color=style.GRAY, linewidth=0.7, zorder=0)
     ax.set(xlabel="perturbed time t", ylabel="found / expected", title="checks: 1 is right", ylim=(0.6, 1.75))
     ax.legend(loc="upper left")

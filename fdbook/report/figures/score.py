@@ -1,7 +1,7 @@
 """How good is the score that is read from a velocity: E5, learned and exact, by perturbed time, and E7 beside it.
 
 On two mixtures, whose velocity and score are known: the error of the score at the actions, split into the blur of t (the
-error with the exact velocity) and the network's own; its direction; and the error of the trace-normalised Fisher matrix
+error with the exact velocity) and the network's own; its direction; and the error of the trace-normalized Fisher matrix
 (E24) that a metric builds from noised actions. Then, in closed form, what E7 makes of Gaussians N(mu, Sigma).
 """
 
@@ -54,12 +54,12 @@ def _at_actions(density, field, t, actions):
 
 @eqx.filter_jit
 def _matrices(field, t, actions, key):
-    """The trace-normalised Fisher matrices of E5 and E7 at noised actions, DRAWS noises for each."""
+    """The trace-normalized Fisher matrices of E5 and E7 at noised actions, DRAWS noises for each."""
     actions = jnp.tile(actions, (DRAWS, 1))
     points = paths.interpolate(t, jr.normal(key, actions.shape, actions.dtype), actions)
     velocities = jax.vmap(lambda x: field(t, flow.EMPTY, x))(points)
     scores = paths.score_from_velocity(t, points, velocities), paths.released_score(t, velocities)
-    return tuple(metrics.normalise_trace(metrics.fisher_matrix(score)) for score in scores)
+    return tuple(metrics.normalize_trace(metrics.fisher_matrix(score)) for score in scores)
 
 
 def errors(density: GaussianMixture, field, actions: Float[Array, "n d"], times, *, key) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def errors(density: GaussianMixture, field, actions: Float[Array, "n d"], times,
     `matrix_*` relative Frobenius errors, with the field, with the exact velocity, and of E7 with the exact velocity.
     """
     truth = jax.jit(jax.vmap(density.score))(actions)
-    own = metrics.normalise_trace(metrics.fisher_matrix(truth))
+    exact_matrix = metrics.normalize_trace(metrics.fisher_matrix(truth))
     size, exact = jnp.sqrt(jnp.mean(truth**2)), flow.ExactVelocity(density)
     rows = []
     for t in times:
@@ -81,9 +81,12 @@ def errors(density: GaussianMixture, field, actions: Float[Array, "n d"], times,
         row = {name: jnp.sqrt(jnp.mean(value**2)) / size for name, value in differences.items()}
         scores = {"learned": learned, "exact": ideal, "released": released}
         row |= {f"cosine_{name}": _directions(score, truth) for name, score in scores.items()}
-        found = {"learned": _matrices(field, t, actions, key)[0]}
-        found["exact"], found["released"] = _matrices(exact, t, actions, key)
-        row |= {f"matrix_{name}": jnp.linalg.norm(m - own) / jnp.linalg.norm(own) for name, m in found.items()}
+        result = {"learned": _matrices(field, t, actions, key)[0]}
+        result["exact"], result["released"] = _matrices(exact, t, actions, key)
+        row |= {
+            f"matrix_{name}": jnp.linalg.norm(m - exact_matrix) / jnp.linalg.norm(exact_matrix)
+            for name, m in result.items()
+        }
         rows.append(row)
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
@@ -144,24 +147,24 @@ def _learn(density, key):
 
 def compute(context) -> dict:
     """The numbers, by manifold, and the closed forms of E7."""
-    found = {}
+    result = {}
     for i, name in enumerate(MANIFOLDS):
         context.progress(i / len(MANIFOLDS), f"training on {name}")
         density, key = densities.make(name), jr.fold_in(jr.key(context.seed), i)
         field, actions = _learn(density, key)
         context.progress((i + 0.7) / len(MANIFOLDS), f"reading scores on {name}")
-        found[name] = errors(density, field, actions, TIMES, key=key)
-        best = int(np.argmin(found[name]["total"]))
-        found[name] |= {"best_time": float(TIMES[best]), "best_error": float(found[name]["total"][best])}
+        result[name] = errors(density, field, actions, TIMES, key=key)
+        best = int(np.argmin(result[name]["total"]))
+        result[name] |= {"best_time": float(TIMES[best]), "best_error": float(result[name]["total"][best])}
     charges = {"widths": WIDTHS, **released_charges(WIDTHS, TIME), "turn": np.sqrt((1 - TIME) / TIME)}
-    return {"times": TIMES, "manifolds": found, "sweep": _sweep(), "charges": charges}
+    return {"times": TIMES, "manifolds": result, "sweep": _sweep(), "charges": charges}
 
 
 LINES = {
     "exact": {"color": style.INK, "linestyle": "--", "linewidth": 1.1, "label": "E5, exact velocity: blur alone"},
-    "learned": {"color": style.METRIC_COLOURS["fisher-exact"], "linewidth": 2, "label": "E5, learned velocity"},
+    "learned": {"color": style.METRIC_COLORS["fisher-exact"], "linewidth": 2, "label": "E5, learned velocity"},
     "network": {
-        "color": style.METRIC_COLOURS["fisher-exact"],
+        "color": style.METRIC_COLORS["fisher-exact"],
         "linestyle": ":",
         "label": "the network's part of its error",
     },
@@ -203,14 +206,14 @@ def draw(numbers: dict) -> Figure:
     return fig
 
 
-def _draw_times(ax, times, found, lines):
+def _draw_times(ax, times, result, lines):
     ax.axvspan(*PAPER, color=PAPER_SHADE, linewidth=0)
     ax.axvspan(*RELEASED, color=RELEASED_SHADE, linewidth=0)
     for line, quantity in lines.items():
-        ax.plot(times, found[quantity], **LINES[line])
+        ax.plot(times, result[quantity], **LINES[line])
     if "total" in lines.values():
-        ax.plot([found["best_time"]], [found["best_error"]], "o", color=LINES["learned"]["color"], markersize=5)
-        text = f"smallest at t = {found['best_time']:.2f}"
+        ax.plot([result["best_time"]], [result["best_error"]], "o", color=LINES["learned"]["color"], markersize=5)
+        text = f"smallest at t = {result['best_time']:.2f}"
         ax.annotate(text, (0.98, 0.03), xycoords="axes fraction", fontsize=7.5, ha="right")
     ax.set_xscale("function", functions=(lambda t: -np.log(1 - np.minimum(t, 0.999)), lambda u: 1 - np.exp(-u)))
     ticks = (0.5, 0.7, 0.9, 0.95, 0.99)
@@ -240,7 +243,7 @@ def _draw_phases(ax, numbers):
     grid, line = (sweep["lengths"], sweep["angles"], sweep["ratio"]), {"linewidths": 1.1, "linestyles": "-"}
     ax.contourf(*grid, levels=(0, 1, truth, 1e4), colors=("#e8b9d1", "#f6f6f6", "#dedede"))
     ax.contour(*grid, levels=(1, truth), colors=style.INK, **line)
-    ax.contour(*grid, levels=(sweep["ratio_exact"],), colors=style.METRIC_COLOURS["fisher-exact"], **line)
+    ax.contour(*grid, levels=(sweep["ratio_exact"],), colors=style.METRIC_COLORS["fisher-exact"], **line)
     ax.set(xlabel=f"|mean| / soft width of {SOFT}", ylabel="angle to the stiff axis (°)")
     ax.set(title=f"E7: stiff / soft charge (truth {truth:.0f})", xlim=(0, 4), yticks=(0, 30, 60, 90))
     words = {
@@ -255,9 +258,9 @@ def _draw_phases(ax, numbers):
 
 
 def _draw_alignment(ax, numbers):
-    sweep, colour = numbers["sweep"], style.METRIC_COLOURS["fisher-released"]
+    sweep, color = numbers["sweep"], style.METRIC_COLORS["fisher-released"]
     for angle, row, dashes in zip(SHOWN_ANGLES, sweep["alignment"], ("-", "--", "-.", ":"), strict=True):
-        ax.plot(sweep["lengths"], row, color=colour, linestyle=dashes, label=f"{angle}°")
+        ax.plot(sweep["lengths"], row, color=color, linestyle=dashes, label=f"{angle}°")
     ax.set(xlabel=f"|mean| / soft width of {SOFT}", ylabel="|cos| with the true one", ylim=(-0.03, 1.05))
     ax.set_title("E7's stiffest axis")
     ax.legend(title="mean's angle", title_fontsize=8)

@@ -8,9 +8,9 @@ from jaxtyping import PRNGKeyArray
 
 from fdbook.checks import unknown
 from fdbook.geometry import metrics
-from fdbook.rl.agents.base import Agent, Settings
+from fdbook.rl.agents.base import Agent, Config
 from fdbook.rl.agents.bc import FlowBC
-from fdbook.rl.agents.decorated import Decorated
+from fdbook.rl.agents.deflow_fidec import DecoratedFlow
 from fdbook.rl.agents.fql import FQL
 from fdbook.rl.agents.ifql import IFQL
 from fdbook.rl.agents.iql import IQL
@@ -23,10 +23,10 @@ __all__ = [
     "IQL",
     "NAMES",
     "Agent",
-    "Decorated",
+    "Config",
+    "DecoratedFlow",
     "FlowBC",
     "ReBRAC",
-    "Settings",
     "check",
     "family",
     "make",
@@ -36,10 +36,10 @@ NAMES: dict[str, tuple[type[Agent], str]] = {
     "bc": (FlowBC, "a flow that imitates the data (E2)"),
     "ifql": (IFQL, "the best of 32 samples of that flow, judged by implicit Q-learning"),
     "fql": (FQL, "Flow Q-Learning: a one-step policy held to the flow by L2 (E17)"),
-    "deflow": (Decorated, "the flow and a displacement under L2 (E18)"),
-    "fidec": (Decorated, "the flow and a displacement under a Fisher metric (E19 to E22; choose it with --metric)"),
+    "deflow": (DecoratedFlow, "the flow and a displacement under L2 (E18)"),
+    "fidec": (DecoratedFlow, "the flow and a displacement under a Fisher metric (E19 to E22; choose it with --metric)"),
     "iql": (IQL, "implicit Q-learning with a Gaussian policy, without a flow"),
-    "rebrac": (ReBRAC, "TD3 with behaviour cloning, a deterministic policy, without a flow"),
+    "rebrac": (ReBRAC, "TD3 with behavior cloning, a deterministic policy, without a flow"),
 }
 
 
@@ -58,29 +58,29 @@ def make(name: str) -> Callable[..., Agent]:
     """
     kind = family(name)
 
-    def init(observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **settings: Any) -> Agent:
-        return kind.init(observation_shape, action_dim, key=key, **_with_metric(name, settings))
+    def init(observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **config: Any) -> Agent:
+        return kind.init(observation_shape, action_dim, key=key, **_with_metric(name, config))
 
-    return init if kind is Decorated else kind.init
+    return init if kind is DecoratedFlow else kind.init
 
 
-def _with_metric(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _with_metric(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a decorated flow, with the metric that its name stands for."""
     if name == "fidec":
-        return {"metric": metrics.Fisher()} | settings
-    if settings.get("metric", metrics.L2()) != metrics.L2():
-        raise ValueError(f"The agent 'deflow' has the metric L2; got {settings['metric']}: that is the agent 'fidec'.")
-    return settings
+        return {"metric": metrics.Fisher()} | config
+    if config.get("metric", metrics.L2()) != metrics.L2():
+        raise ValueError(f"The agent 'deflow' has the metric L2; got {config['metric']}: that is the agent 'fidec'.")
+    return config
 
 
-def check(name: str, **settings: Any) -> None:
+def check(name: str, **config: Any) -> None:
     """Refuses settings that a named agent does not have, and values out of range, without building it."""
     kind = family(name)
-    known = [field.name for field in dataclasses.fields(kind.Settings)]
-    for each in settings:
-        if each.startswith("metric.") and kind is Decorated:
-            option = each.removeprefix("metric.")
+    known = [field.name for field in dataclasses.fields(kind.Config)]
+    for item in config:
+        if item.startswith("metric.") and kind is DecoratedFlow:
+            option = item.removeprefix("metric.")
             raise ValueError(f"{option!r} is an option of a metric: say metric=metrics.make(name, {option}=...).")
-        if each not in known:
-            raise ValueError(unknown(f"setting of {name}", each, known))
-    kind.configure(**(_with_metric(name, settings) if kind is Decorated else settings))
+        if item not in known:
+            raise ValueError(unknown(f"setting of {name}", item, known))
+    kind.configure(**(_with_metric(name, config) if kind is DecoratedFlow else config))

@@ -1,4 +1,4 @@
-"""What every agent is: networks, their slow copies, one optimiser, and three functions, `init`, `update` and `act`.
+"""What every agent is: networks, target networks, one optimizer, and three functions, `init`, `update` and `act`.
 
 An agent is an Equinox module, so that a training is `agent = agent.update(batch, key=key)[0]` over and over. All losses of one
 update are added and descended together by one Adam, as in the papers' code: a term reaches only those networks that it names as
@@ -24,11 +24,11 @@ from fdbook.rl import networks
 from fdbook.rl.transitions import Batch
 
 
-__all__ = ["Agent", "Carried", "Settings", "carry", "critic_loss", "flow_loss", "values"]
+__all__ = ["Agent", "Config", "FlowSamples", "critic_loss", "flow_loss", "integrate_flow", "values"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Config:
     """What all agents can be told; the defaults are the papers'."""
 
     width: int = 512
@@ -37,39 +37,40 @@ class Settings:
     """Hidden layers of each network."""
     batch_size: int = 256
     learning_rate: float = 3e-4
-    clip_norm: float | None = None
+    max_grad_norm: float | None = None
     """Gradients longer than this are shortened to it, all networks taken together; None: never."""
     discount: float = 0.99
-    aggregation: str = "mean"
+    q_agg: str = "mean"
     """How the target of E16 joins the critics: "mean" or "min"."""
-    critics: int = 2
+    num_critics: int = 2
+    """Critics in the ensemble of E16."""
     tau: float = 0.005
-    """What part of the critics goes into their slow copies at each update."""
+    """What part of the critics goes into their target networks at each update."""
     flow_steps: int = 10
     """Euler steps from noise to action (E3)."""
 
     def __post_init__(self):
-        where = type(self).__name__.removesuffix("Settings") or "An agent"
+        where = type(self).__name__.removesuffix("Config") or "An agent"
         for field in dataclasses.fields(self):
-            _check_kind(field.name, getattr(self, field.name), field.default, where)
-        for name in ("width", "depth", "batch_size", "critics", "flow_steps"):
+            _check_type(field.name, getattr(self, field.name), field.default, where)
+        for name in ("width", "depth", "batch_size", "num_critics", "flow_steps"):
             check_range(getattr(self, name), name, where, low=1.0)
         check_range(self.learning_rate, "a learning rate", where, open_low=True)
         check_range(self.discount, "a discount", where, high=1.0, open_high=True)
         check_range(self.tau, "tau", where, high=1.0, open_low=True)
-        if self.clip_norm is not None:
-            check_range(self.clip_norm, "clip_norm", where, open_low=True)
-        if self.aggregation not in ("mean", "min"):
-            raise ValueError(unknown("aggregation", self.aggregation, ("mean", "min")))
+        if self.max_grad_norm is not None:
+            check_range(self.max_grad_norm, "max_grad_norm", where, open_low=True)
+        if self.q_agg not in ("mean", "min"):
+            raise ValueError(unknown("q_agg", self.q_agg, ("mean", "min")))
 
     @property
-    def optimiser(self) -> optax.GradientTransformation:
+    def optimizer(self) -> optax.GradientTransformation:
         """Adam, behind the clipping of gradients if there is one."""
         adam = optax.adam(self.learning_rate)
-        return adam if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), adam)
+        return adam if self.max_grad_norm is None else optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
 
 
-def _check_kind(name: str, value: Any, default: Any, where: str) -> None:
+def _check_type(name: str, value: Any, default: Any, where: str) -> None:
     """Refuses a setting of another kind than its default: text for a number, a fraction for a whole one."""
     kinds = {
         bool: (bool, "true or false"),
@@ -88,44 +89,43 @@ def _check_kind(name: str, value: Any, default: Any, where: str) -> None:
 class Agent(eqx.Module):
     """A policy that learns from batches. Make one with `init`.
 
-    `networks` are the trained ones, by name; `targets` the slow copies of some of them; `memory` is the optimiser's.
+    `networks` are the trained ones, by name; `targets` the target networks, slow copies of some; `opt_state` is the optimizer's.
     """
 
     networks: dict[str, PyTree]
     targets: dict[str, PyTree]
-    memory: optax.OptState
-    settings: Settings = eqx.field(static=True)
+    opt_state: optax.OptState
+    config: Config = eqx.field(static=True)
     action_dim: int = eqx.field(static=True)
 
-    Settings: ClassVar[type[Settings]] = Settings
-    slow: ClassVar[tuple[str, ...]] = ("critic",)
+    Config: ClassVar[type[Config]] = Config
+    target_names: ClassVar[tuple[str, ...]] = ("critic",)
+    """The networks that have target networks."""
 
     @classmethod
-    def init(
-        cls, observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **settings: Any
-    ) -> "Agent":
-        """A new agent for observations of a shape and `action_dim` actions in [-1, 1]; `settings` as in `cls.Settings`.
+    def init(cls, observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **config: Any) -> "Agent":
+        """A new agent for observations of a shape and `action_dim` actions in [-1, 1]; `config` as in `cls.Config`.
 
         Raises ValueError, with the nearest name, for a setting that there is not, and for values out of range.
         """
-        chosen = cls.configure(**settings)
-        made = cls.build(observation_shape, action_dim, chosen, key=key)
-        memory = chosen.optimiser.init(eqx.filter(made, eqx.is_inexact_array))
-        targets = {name: jax.tree.map(lambda x: x, made[name]) for name in cls.slow}
-        return cls(made, targets, memory, chosen, action_dim)
+        chosen = cls.configure(**config)
+        built = cls.build(observation_shape, action_dim, chosen, key=key)
+        opt_state = chosen.optimizer.init(eqx.filter(built, eqx.is_inexact_array))
+        targets = {name: jax.tree.map(lambda x: x, built[name]) for name in cls.target_names}
+        return cls(built, targets, opt_state, chosen, action_dim)
 
     @classmethod
-    def configure(cls, **settings: Any) -> Settings:
+    def configure(cls, **config: Any) -> Config:
         """The settings by name, checked."""
-        known = [field.name for field in dataclasses.fields(cls.Settings)]
-        for name in settings:
+        known = [field.name for field in dataclasses.fields(cls.Config)]
+        for name in config:
             if name not in known:
                 raise ValueError(unknown(f"setting of {cls.__name__}", name, known))
-        return cls.Settings(**settings)
+        return cls.Config(**config)
 
     @classmethod
     @abc.abstractmethod
-    def build(cls, observation_shape, action_dim: int, settings, *, key: PRNGKeyArray) -> dict[str, PyTree]:
+    def build(cls, observation_shape, action_dim: int, config, *, key: PRNGKeyArray) -> dict[str, PyTree]:
         """The networks, by name."""
 
     @abc.abstractmethod
@@ -144,24 +144,20 @@ class Agent(eqx.Module):
         """The agent after one step on a batch, and scalars to log."""
         draws = self.draw(batch, key=key)
         (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(self.networks, batch, draws)
-        trained, memory = loop.descend(self.settings.optimiser, gradient, self.memory, self.networks)
-        return dataclasses.replace(self, networks=trained, targets=self.followed(), memory=memory), info
+        trained, opt_state = loop.descend(self.config.optimizer, gradient, self.opt_state, self.networks)
+        return dataclasses.replace(self, networks=trained, targets=self.updated_targets(), opt_state=opt_state), info
 
-    def followed(self) -> dict[str, PyTree]:
+    def updated_targets(self) -> dict[str, PyTree]:
         """E16: the target networks, a little nearer to the networks as they are before the update, as in the published code."""
-        tau = self.settings.tau
-
-        def nearer(slow, fast):
-            return (1 - tau) * slow + tau * fast if eqx.is_inexact_array(slow) else slow
-
-        return {name: jax.tree.map(nearer, slow, self.networks[name]) for name, slow in self.targets.items()}
+        tau = self.config.tau
+        return {name: loop.average(target, self.networks[name], tau) for name, target in self.targets.items()}
 
     def aggregate(self, q: Float[Array, "critics *batch"]) -> Float[Array, " *batch"]:
         """E16: the mean or the minimum over the critics."""
-        return jnp.mean(q, axis=0) if self.settings.aggregation == "mean" else jnp.min(q, axis=0)
+        return jnp.mean(q, axis=0) if self.config.q_agg == "mean" else jnp.min(q, axis=0)
 
 
-class Carried(NamedTuple):
+class FlowSamples(NamedTuple):
     """Where the flow carried some noises: the actions, clipped to the box, and one Euler stage on the way there."""
 
     actions: Float[Array, "batch d"]
@@ -170,9 +166,9 @@ class Carried(NamedTuple):
     time: float
 
 
-def carry(
+def integrate_flow(
     field, features: Float[Array, "batch n"], noises: Float[Array, "batch d"], steps: int, *, stage: int | None = None
-) -> Carried:
+) -> FlowSamples:
     """E3 with `steps` Euler steps, those from number `stage` on (None: the last) in the open: there metrics read off the flow."""
     stage = steps - 1 if stage is None else stage
     points, velocity = noises, jax.vmap(field, in_axes=(None, 0, 0))
@@ -182,7 +178,7 @@ def carry(
     actions = points + velocities / steps
     for later in range(stage + 1, steps):
         actions = actions + velocity(jnp.asarray(later / steps, noises.dtype), features, actions) / steps
-    return Carried(jnp.clip(actions, -1, 1), points, velocities, stage / steps)
+    return FlowSamples(jnp.clip(actions, -1, 1), points, velocities, stage / steps)
 
 
 def values(critic: networks.Encoded, features: Float[Array, "batch n"], actions: Float[Array, "batch d"]) -> Array:
@@ -193,15 +189,15 @@ def values(critic: networks.Encoded, features: Float[Array, "batch n"], actions:
 def critic_loss(
     critic: networks.Encoded,
     batch: Batch,
-    following: Float[Array, " batch"],
+    next_q: Float[Array, " batch"],
     discount: float,
     *,
-    join: Callable = jnp.mean,
+    reduce: Callable = jnp.mean,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """E16 against the value `following` of the next states, which is held constant; `join` makes one number of the critics'."""
+    """E16 against the value `next_q` of the next states, which is held constant; `reduce` makes one number of the critics'."""
     q = values(critic, critic.features(batch.observations), batch.actions)
-    bound = jax.lax.stop_gradient(batch.rewards + discount * batch.masks * following)
-    loss = join(jnp.mean((q - bound[None]) ** 2, axis=1))
+    target = jax.lax.stop_gradient(batch.rewards + discount * batch.masks * next_q)
+    loss = reduce(jnp.mean((q - target[None]) ** 2, axis=1))
     return loss, {"critic": loss, "q": jnp.mean(q), "q_largest": jnp.max(jnp.abs(q))}
 
 
@@ -218,19 +214,19 @@ def normals(batch: Batch, *, key: PRNGKeyArray) -> Float[Array, "batch d"]:
     return jr.normal(key, batch.actions.shape, batch.actions.dtype)
 
 
-def propose(agent: Agent, observation: Array, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
+def sample_actions(agent: Agent, observation: Array, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
     """n samples (n, d) of an agent's flow for one observation."""
     field = agent.networks["flow"]
     features = jnp.repeat(field.features(observation[None]), n, axis=0)
     noises = jr.normal(key, (n, agent.action_dim), jnp.float32)
-    return carry(field.head, features, noises, agent.settings.flow_steps).actions
+    return integrate_flow(field.head, features, noises, agent.config.flow_steps).actions
 
 
-def best(
-    agent: Agent, observation: Array, actions: Float[Array, "n d"], *, join: Callable | None = None
+def best_action(
+    agent: Agent, observation: Array, actions: Float[Array, "n d"], *, reduce: Callable | None = None
 ) -> Float[Array, " d"]:
-    """The one of n actions that the agent's critics (critics, n) value most, joined by `join`, or as in their target."""
-    join = agent.aggregate if join is None else join
+    """The one of n actions that the agent's critics (critics, n) value most, joined by `reduce`, or as in their target."""
+    reduce = agent.aggregate if reduce is None else reduce
     critic = agent.networks["critic"]
     features = jnp.repeat(critic.features(observation[None]), len(actions), axis=0)
-    return actions[jnp.argmax(join(values(critic, features, actions)))]
+    return actions[jnp.argmax(reduce(values(critic, features, actions)))]

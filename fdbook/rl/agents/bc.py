@@ -1,4 +1,4 @@
-"""Behaviour cloning with a flow: the base policy of every other agent here, and what they have to beat."""
+"""Behavior cloning with a flow: the base policy of every other agent here, and what they have to beat."""
 
 from typing import NamedTuple
 
@@ -27,11 +27,11 @@ def matching(batch, *, key: PRNGKeyArray) -> MatchingDraws:
     return MatchingDraws(t, base.normals(batch, key=noise_key))
 
 
-def flow_network(observation_shape, action_dim: int, settings, *, key: PRNGKeyArray) -> networks.Encoded:
+def flow_network(observation_shape, action_dim: int, config, *, key: PRNGKeyArray) -> networks.Encoded:
     """A velocity field, behind an encoder if observations are pictures."""
 
     def head(width, *, key):
-        return networks.velocity_field(width, action_dim, settings.width, settings.depth, key=key)
+        return networks.velocity_field(width, action_dim, config.width, config.depth, key=key)
 
     return networks.Encoded.of(observation_shape, head, key=key)
 
@@ -39,11 +39,11 @@ def flow_network(observation_shape, action_dim: int, settings, *, key: PRNGKeyAr
 class FlowBC(base.Agent):
     """Flow matching alone (E2). It acts with samples of the flow."""
 
-    slow = ()
+    target_names = ()
 
     @classmethod
-    def build(cls, observation_shape, action_dim, settings, *, key):
-        return {"flow": flow_network(observation_shape, action_dim, settings, key=key)}
+    def build(cls, observation_shape, action_dim, config, *, key):
+        return {"flow": flow_network(observation_shape, action_dim, config, key=key)}
 
     def draw(self, batch, *, key):
         return matching(batch, key=key)
@@ -55,4 +55,4 @@ class FlowBC(base.Agent):
 
     def act(self, observation, *, key):
         """A sample of the flow (E3), clipped to the box."""
-        return base.propose(self, observation, 1, key=key)[0]
+        return base.sample_actions(self, observation, 1, key=key)[0]

@@ -18,12 +18,12 @@ __all__ = ["FQL"]
 
 
 @dataclasses.dataclass(frozen=True)
-class FQLSettings(base.Settings):
+class FQLConfig(base.Config):
     """Flow Q-Learning's own settings."""
 
     alpha: float = 10.0
     """The weight of the distance to the flow (E17)."""
-    normalise_value: bool = False
+    normalize_q: bool = False
     """Whether the value in the actor's loss is divided by its mean absolute value."""
 
     def __post_init__(self):
@@ -36,57 +36,57 @@ class FQLDraws(NamedTuple):
 
     matching: bc.MatchingDraws
     noise: Float[Array, "batch d"]
-    following: Float[Array, "batch d"]
+    next_noise: Float[Array, "batch d"]
 
 
 class FQL(base.Agent):
     """A flow (E2), a one-step policy mu(s, z) that imitates it and climbs the critics (E17), and the critics (E16)."""
 
-    Settings = FQLSettings
+    Config = FQLConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, settings, *, key):
+    def build(cls, observation_shape, action_dim, config, *, key):
         flow_key, actor_key, critic_key = jr.split(key, 3)
 
         def head(width, *, key):
-            return networks.MLP(width + action_dim, action_dim, settings.width, settings.depth, key=key)
+            return networks.MLP(width + action_dim, action_dim, config.width, config.depth, key=key)
 
         return {
-            "flow": bc.flow_network(observation_shape, action_dim, settings, key=flow_key),
+            "flow": bc.flow_network(observation_shape, action_dim, config, key=flow_key),
             "actor": networks.Encoded.of(observation_shape, head, key=actor_key),
-            "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
+            "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
         }
 
     def draw(self, batch, *, key):
-        matching_key, noise_key, following_key = jr.split(key, 3)
-        noises = (base.normals(batch, key=one) for one in (noise_key, following_key))
+        matching_key, noise_key, next_key = jr.split(key, 3)
+        noises = (base.normals(batch, key=subkey) for subkey in (noise_key, next_key))
         return FQLDraws(bc.matching(batch, key=matching_key), *noises)
 
     def loss(self, trained, batch, draws):
-        own, slow = self.networks, self.targets["critic"]
+        target = self.targets["critic"]
         field = trained["flow"]
-        matched = base.flow_loss(
+        flow_loss = base.flow_loss(
             field.head, field.features(batch.observations), batch.actions, draws.matching.t, draws.matching.z
         )
-        field = own["flow"]
-        taught = base.carry(
-            field.head, field.features(batch.observations), draws.noise, self.settings.flow_steps
+        field = self.networks["flow"]
+        flow_actions = base.integrate_flow(
+            field.head, field.features(batch.observations), draws.noise, self.config.flow_steps
         ).actions
         actions = _one_step(trained["actor"], batch.observations, draws.noise)
-        judge = own["critic"]
-        judged = base.values(judge, judge.features(batch.observations), jnp.clip(actions, -1, 1))
-        actor, terms = distillation.actor_loss(
+        critic = self.networks["critic"]
+        q = base.values(critic, critic.features(batch.observations), jnp.clip(actions, -1, 1))
+        actor_loss, terms = distillation.actor_loss(
             actions,
-            taught,
-            jnp.mean(judged, axis=0),
-            self.settings.alpha,
-            normalise_value=self.settings.normalise_value,
+            flow_actions,
+            jnp.mean(q, axis=0),
+            self.config.alpha,
+            normalize_q=self.config.normalize_q,
         )
-        after = jnp.clip(_one_step(own["actor"], batch.next_observations, draws.following), -1, 1)
-        following = self.aggregate(base.values(slow, slow.features(batch.next_observations), after))
-        critic, info = base.critic_loss(trained["critic"], batch, following, self.settings.discount)
-        info |= {"flow": matched, "actor": actor, "distance": terms["distance"], "actor_q": terms["value"]}
-        return matched + actor + critic, info
+        next_actions = jnp.clip(_one_step(self.networks["actor"], batch.next_observations, draws.next_noise), -1, 1)
+        next_q = self.aggregate(base.values(target, target.features(batch.next_observations), next_actions))
+        critic_loss, info = base.critic_loss(trained["critic"], batch, next_q, self.config.discount)
+        info |= {"flow": flow_loss, "actor": actor_loss, "distance": terms["distance"], "actor_q": terms["value"]}
+        return flow_loss + actor_loss + critic_loss, info
 
     def act(self, observation, *, key):
         """The one-step policy's action for a fresh noise, clipped to the box."""

@@ -1,4 +1,4 @@
-"""Implicit flow Q-learning: samples of the behaviour's flow, of which the critics choose the best (rejection sampling)."""
+"""Implicit flow Q-learning: samples of the behavior's flow, of which the critics choose the best (rejection sampling)."""
 
 import dataclasses
 import functools
@@ -15,32 +15,32 @@ __all__ = ["IFQL"]
 
 
 @dataclasses.dataclass(frozen=True)
-class IFQLSettings(base.Settings):
+class IFQLConfig(base.Config):
     """Implicit flow Q-learning's own settings."""
 
     expectile: float = 0.9
     """The expectile of Q that V learns, in (0, 1)."""
-    candidates: int = 32
+    num_samples: int = 32
     """Samples of the flow among which it chooses."""
 
     def __post_init__(self):
         super().__post_init__()
         check_range(self.expectile, "an expectile", "IFQL", high=1.0, open_low=True, open_high=True)
-        check_range(self.candidates, "candidates", "IFQL", low=1.0)
+        check_range(self.num_samples, "num_samples", "IFQL", low=1.0)
 
 
 class IFQL(base.Agent):
     """A flow (E2) and, apart from it, the critics of implicit Q-learning. It acts with the best of several samples."""
 
-    Settings = IFQLSettings
+    Config = IFQLConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, settings, *, key):
+    def build(cls, observation_shape, action_dim, config, *, key):
         flow_key, critic_key, value_key = jr.split(key, 3)
         return {
-            "flow": bc.flow_network(observation_shape, action_dim, settings, key=flow_key),
-            "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
-            "value": iql.mean_network(observation_shape, 1, settings, layer_norm=True, key=value_key),
+            "flow": bc.flow_network(observation_shape, action_dim, config, key=flow_key),
+            "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
+            "value": iql.mean_network(observation_shape, 1, config, layer_norm=True, key=value_key),
         }
 
     def draw(self, batch, *, key):
@@ -54,5 +54,7 @@ class IFQL(base.Agent):
 
     def act(self, observation, *, key):
         """The best of the flow's samples, by the minimum over the critics."""
-        actions = base.propose(self, observation, self.settings.candidates, key=key)
-        return base.best(self, observation, jax.lax.stop_gradient(actions), join=functools.partial(jnp.min, axis=0))
+        actions = base.sample_actions(self, observation, self.config.num_samples, key=key)
+        return base.best_action(
+            self, observation, jax.lax.stop_gradient(actions), reduce=functools.partial(jnp.min, axis=0)
+        )

@@ -28,20 +28,20 @@ class NoDraws(NamedTuple):
     """No randomness."""
 
 
-def critic_network(observation_shape, action_dim, settings, *, key) -> networks.Encoded:
+def critic_network(observation_shape, action_dim, config, *, key) -> networks.Encoded:
     """The critics, behind an encoder if observations are pictures."""
 
     def head(width, *, key):
-        return networks.Critics(width, action_dim, settings.width, settings.depth, settings.critics, key=key)
+        return networks.Critics(width, action_dim, config.width, config.depth, config.num_critics, key=key)
 
     return networks.Encoded.of(observation_shape, head, key=key)
 
 
-def mean_network(observation_shape, outputs, settings, *, layer_norm=False, last=1.0, key) -> networks.Encoded:
+def mean_network(observation_shape, outputs, config, *, layer_norm=False, last=1.0, key) -> networks.Encoded:
     """A network of observations alone, behind an encoder if they are pictures; its output's first weights are times `last`."""
 
     def head(width, *, key):
-        sizes = (width, outputs, settings.width, settings.depth)
+        sizes = (width, outputs, config.width, config.depth)
         return networks.MLP(*sizes, layer_norm=layer_norm, last=last, key=key)
 
     return networks.Encoded.of(observation_shape, head, key=key)
@@ -61,14 +61,14 @@ def expectile_terms(agent: base.Agent, trained, batch) -> tuple[Array, dict[str,
     """The losses of Q (E16 with V of the next state, added over critics) and V (an expectile of the target critics' minimum)."""
     v = state_values(trained["value"], batch.observations)
     above = smaller_values(agent.targets["critic"], batch) - v
-    value = jnp.mean(jnp.where(above > 0, agent.settings.expectile, 1 - agent.settings.expectile) * above**2)
-    following = state_values(agent.networks["value"], batch.next_observations)
-    critic, info = base.critic_loss(trained["critic"], batch, following, agent.settings.discount, join=jnp.sum)
-    return critic + value, info | {"value": value, "v": jnp.mean(v)}
+    value_loss = jnp.mean(jnp.where(above > 0, agent.config.expectile, 1 - agent.config.expectile) * above**2)
+    next_q = state_values(agent.networks["value"], batch.next_observations)
+    critic_loss, info = base.critic_loss(trained["critic"], batch, next_q, agent.config.discount, reduce=jnp.sum)
+    return critic_loss + value_loss, info | {"value": value_loss, "v": jnp.mean(v)}
 
 
 @dataclasses.dataclass(frozen=True)
-class IQLSettings(base.Settings):
+class IQLConfig(base.Config):
     """Implicit Q-learning's own settings."""
 
     expectile: float = 0.9
@@ -85,15 +85,15 @@ class IQLSettings(base.Settings):
 class IQL(base.Agent):
     """Implicit Q-learning with advantage-weighted regression of a Gaussian of standard deviation 1."""
 
-    Settings = IQLSettings
+    Config = IQLConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, settings, *, key):
+    def build(cls, observation_shape, action_dim, config, *, key):
         critic_key, value_key, actor_key = jax.random.split(key, 3)
         return {
-            "critic": critic_network(observation_shape, action_dim, settings, key=critic_key),
-            "value": mean_network(observation_shape, 1, settings, layer_norm=True, key=value_key),
-            "actor": mean_network(observation_shape, action_dim, settings, last=ACTOR_LAST, key=actor_key),
+            "critic": critic_network(observation_shape, action_dim, config, key=critic_key),
+            "value": mean_network(observation_shape, 1, config, layer_norm=True, key=value_key),
+            "actor": mean_network(observation_shape, action_dim, config, last=ACTOR_LAST, key=actor_key),
         }
 
     def draw(self, batch, *, key):
@@ -103,7 +103,7 @@ class IQL(base.Agent):
         loss, info = expectile_terms(self, trained, batch)
         advantages = smaller_values(self.networks["critic"], batch)
         advantages = advantages - state_values(self.networks["value"], batch.observations)
-        weights = jnp.minimum(jnp.exp(self.settings.alpha * advantages), LARGEST_WEIGHT)
+        weights = jnp.minimum(jnp.exp(self.config.alpha * advantages), LARGEST_WEIGHT)
         actor = trained["actor"]
         means = jax.vmap(actor.head)(actor.features(batch.observations))
         regression = jnp.mean(weights * 0.5 * jnp.sum((means - batch.actions) ** 2, axis=-1))

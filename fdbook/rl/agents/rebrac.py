@@ -1,6 +1,6 @@
 """ReBRAC: a deterministic policy held to the logged actions by L2, in the actor's loss and in the critic's target.
 
-It is TD3 with behaviour cloning, layer normalisation in the critics and two separate weights of the distance to the data. One
+It is TD3 with behavior cloning, layer normalization in the critics and two separate weights of the distance to the data. One
 Adam moves all networks, as in the published code: between its turns the actor has no gradient, and goes on by its momentum.
 """
 
@@ -22,10 +22,10 @@ __all__ = ["ReBRAC"]
 
 
 @dataclasses.dataclass(frozen=True)
-class ReBRACSettings(base.Settings):
+class ReBRACConfig(base.Config):
     """ReBRAC's own settings."""
 
-    aggregation: str = "min"
+    q_agg: str = "min"
     alpha_actor: float = 0.01
     """The weight of the distance to logged actions in the actor's loss."""
     alpha_critic: float = 0.01
@@ -50,29 +50,29 @@ class ReBRACDraws(NamedTuple):
 
 
 class ReBRAC(base.Agent):
-    """A deterministic policy (tanh), two critics, and slow copies of both."""
+    """A deterministic policy (tanh), two critics, and target networks of both."""
 
-    Settings = ReBRACSettings
-    slow = ("critic", "actor")
+    Config = ReBRACConfig
+    target_names = ("critic", "actor")
 
     @classmethod
-    def build(cls, observation_shape, action_dim, settings, *, key):
+    def build(cls, observation_shape, action_dim, config, *, key):
         critic_key, actor_key = jr.split(key)
         return {
-            "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
-            "actor": iql.mean_network(observation_shape, action_dim, settings, last=iql.ACTOR_LAST, key=actor_key),
+            "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
+            "actor": iql.mean_network(observation_shape, action_dim, config, last=iql.ACTOR_LAST, key=actor_key),
         }
 
     @property
-    def turn(self) -> Bool[Array, ""]:
+    def actor_turn(self) -> Bool[Array, ""]:
         """Whether the update that comes next is one of the actor's: number 2, 4, ... of all updates by default."""
-        return (optax.tree.get(self.memory, "count") + 1) % self.settings.actor_every == 0
+        return (optax.tree.get(self.opt_state, "count") + 1) % self.config.actor_every == 0
 
-    def followed(self):
+    def updated_targets(self):
         """E16, at the actor's turns; in between the target networks stay."""
         return jax.tree.map(
-            lambda new, old: jnp.where(self.turn, new, old) if eqx.is_array(old) else old,
-            super().followed(),
+            lambda new, old: jnp.where(self.actor_turn, new, old) if eqx.is_array(old) else old,
+            super().updated_targets(),
             self.targets,
         )
 
@@ -80,22 +80,22 @@ class ReBRAC(base.Agent):
         return ReBRACDraws(base.normals(batch, key=key))
 
     def loss(self, trained, batch, draws):
-        options, slow = self.settings, self.targets["critic"]
-        noise = jnp.clip(options.noise * draws.noise, -options.noise_bound, options.noise_bound)
-        after = jnp.clip(_policy(self.targets["actor"], batch.next_observations) + noise, -1, 1)
-        strayed = jnp.sum((after - batch.next_actions) ** 2, axis=-1)
-        following = self.aggregate(base.values(slow, slow.features(batch.next_observations), after))
-        critic, info = base.critic_loss(
-            trained["critic"], batch, following - options.alpha_critic * strayed, options.discount
+        config, target = self.config, self.targets["critic"]
+        noise = jnp.clip(config.noise * draws.noise, -config.noise_bound, config.noise_bound)
+        next_actions = jnp.clip(_policy(self.targets["actor"], batch.next_observations) + noise, -1, 1)
+        distance_next = jnp.sum((next_actions - batch.next_actions) ** 2, axis=-1)
+        next_q = self.aggregate(base.values(target, target.features(batch.next_observations), next_actions))
+        critic_loss, info = base.critic_loss(
+            trained["critic"], batch, next_q - config.alpha_critic * distance_next, config.discount
         )
         actions = _policy(trained["actor"], batch.observations)
-        judge = self.networks["critic"]
-        q = self.aggregate(base.values(judge, judge.features(batch.observations), actions))
+        critic = self.networks["critic"]
+        q = self.aggregate(base.values(critic, critic.features(batch.observations), actions))
         scale = jax.lax.stop_gradient(1 / jnp.maximum(jnp.mean(jnp.abs(q)), 1e-8))
         distance = jnp.mean(jnp.sum((actions - batch.actions) ** 2, axis=-1))
-        actor = options.alpha_actor * distance - scale * jnp.mean(q)
-        loss = critic + jnp.where(self.turn, actor, jnp.zeros_like(actor))
-        return loss, info | {"actor": actor, "distance": distance, "actor_q": jnp.mean(q)}
+        actor_loss = config.alpha_actor * distance - scale * jnp.mean(q)
+        loss = critic_loss + jnp.where(self.actor_turn, actor_loss, jnp.zeros_like(actor_loss))
+        return loss, info | {"actor": actor_loss, "distance": distance, "actor_q": jnp.mean(q)}
 
     def act(self, observation, *, key):
         """The policy's one action."""

@@ -26,7 +26,7 @@ from fdbook.rl import networks
 from fdbook.rl.agents import base, bc, iql
 
 
-__all__ = ["Decorated", "DecoratedDraws", "DecoratedSettings"]
+__all__ = ["DecoratedFlow", "DecoratedFlowConfig", "DecoratedFlowDraws"]
 
 EXACT_DIVERGENCE = 8
 """Up to so many actions the divergence of E22 is exact; beyond, one random probe estimates it."""
@@ -38,12 +38,12 @@ CHOICES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoratedSettings(base.Settings):
+class DecoratedFlowConfig(base.Config):
     """The settings of a decorated flow."""
 
     metric: metrics.Metric = dataclasses.field(default_factory=metrics.L2)
     """What a displacement costs."""
-    clip_norm: float | None = 5.0
+    max_grad_norm: float | None = 5.0
     budget: float = 0.001
     """What dual ascent holds the penalty at: for L2, E |delta|^2 / d."""
     multiplier: float = 10.0
@@ -54,7 +54,7 @@ class DecoratedSettings(base.Settings):
     plain steps of `dual_rate` that stop at 0, as the paper writes it."""
     dual_rate: float = 1.0
     """eta of the paper's dual ascent."""
-    normalise_value: bool = True
+    normalize_q: bool = True
     """Whether the value in the actor's loss is divided by its mean absolute value."""
     actions_per_state: int = 4
     """Base actions of each state of the actor's batch, which then has batch_size / actions_per_state states. More of them make
@@ -63,34 +63,34 @@ class DecoratedSettings(base.Settings):
     and 0.40 of its size."""
     fisher_samples: str = "trajectory"
     """Where readings come from: "trajectory" (the flow's own steps) or "fresh" (new samples, noised to the metric's times)."""
-    fisher_count: int = 8
+    num_fisher_samples: int = 8
     """K: fresh samples of each state for a pooled metric."""
     perturbed_time: float | None = None
     """The time of the flow's step at which a trajectory is read, k / flow_steps (E6); None: that of the last step."""
     delta_scale: float = 0.01
     """The size of the displacement's last layer at first, as a factor on the papers' first weights; 1 in the released code."""
-    candidates: int = 1
+    num_samples: int = 1
     """At evaluation: samples of which the critics choose the best."""
     selection: str = "displaced"
     """What the critics choose among: all samples "displaced", or, as the released code does, the "base" ones, of which only the
     best is displaced; repeated displacements then keep the action of highest value on the way."""
-    refinements: int = 1
+    num_refinements: int = 1
     """At evaluation: how many times the displacement is applied."""
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("budget", "multiplier", "dual_rate", "delta_scale"):
-            check_range(getattr(self, name), f"a {name}", "Decorated", open_low=True)
-        for name in ("actions_per_state", "fisher_count", "candidates", "refinements"):
-            check_range(getattr(self, name), name, "Decorated", low=1.0)
+            check_range(getattr(self, name), f"a {name}", "DecoratedFlow", open_low=True)
+        for name in ("actions_per_state", "num_fisher_samples", "num_samples", "num_refinements"):
+            check_range(getattr(self, name), name, "DecoratedFlow", low=1.0)
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(unknown(f"value of {name}", getattr(self, name), known))
         if self.flow_steps < 2:
-            raise ValueError(f"Decorated takes a flow of at least 2 steps; got {self.flow_steps}.")
+            raise ValueError(f"DecoratedFlow takes a flow of at least 2 steps; got {self.flow_steps}.")
         if self.batch_size % self.actions_per_state:
             batch = f"a batch of {self.batch_size} is no multiple of actions_per_state = {self.actions_per_state}"
-            raise ValueError(f"Decorated gives every state of its actor's batch as many actions, but {batch}.")
+            raise ValueError(f"DecoratedFlow gives every state of its actor's batch as many actions, but {batch}.")
         self._check_time()
 
     def _check_time(self):
@@ -102,7 +102,7 @@ class DecoratedSettings(base.Settings):
             )
         if not 0 < self.stage < self.flow_steps or abs(self.stage / self.flow_steps - self.perturbed_time) > 1e-9:
             raise ValueError(
-                f"Decorated reads a trajectory at a step of its flow, k / {self.flow_steps} with k from 1 to "
+                f"DecoratedFlow reads a trajectory at a step of its flow, k / {self.flow_steps} with k from 1 to "
                 f"{self.flow_steps - 1}; got perturbed_time = {self.perturbed_time:g}."
             )
 
@@ -112,76 +112,76 @@ class DecoratedSettings(base.Settings):
         return self.flow_steps - 1 if self.perturbed_time is None else round(self.perturbed_time * self.flow_steps)
 
 
-class DecoratedDraws(NamedTuple):
+class DecoratedFlowDraws(NamedTuple):
     """Flow matching's draws; the noises of the base actions, K for each state; those of the next states; a key for the metric."""
 
     matching: bc.MatchingDraws
     noise: Float[Array, "states K d"]
-    following: Float[Array, "batch d"]
+    next_noise: Float[Array, "batch d"]
     key: PRNGKeyArray
 
 
-class Decorated(base.Agent):
+class DecoratedFlow(base.Agent):
     """A flow (E2), a displacement of its actions under a metric (E18 to E22) with its multiplier (E23), and critics (E16)."""
 
-    Settings = DecoratedSettings
+    Config = DecoratedFlowConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, settings, *, key):
+    def build(cls, observation_shape, action_dim, config, *, key):
         flow_key, delta_key, critic_key = jr.split(key, 3)
 
         def head(width, *, key):
-            options = {"last": settings.delta_scale, "key": key}
-            return networks.displacement(width, action_dim, settings.width, settings.depth, **options)
+            options = {"last": config.delta_scale, "key": key}
+            return networks.displacement(width, action_dim, config.width, config.depth, **options)
 
         made = {
-            "flow": bc.flow_network(observation_shape, action_dim, settings, key=flow_key),
+            "flow": bc.flow_network(observation_shape, action_dim, config, key=flow_key),
             "delta": networks.Encoded.of(observation_shape, head, key=delta_key),
-            "critic": iql.critic_network(observation_shape, action_dim, settings, key=critic_key),
+            "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
         }
-        multiplier = jnp.asarray(settings.multiplier, jnp.float32)
-        return made | (
-            {"log_multiplier": jnp.log(multiplier)} if settings.dual == "log" else {"multiplier": multiplier}
-        )
+        multiplier = jnp.asarray(config.multiplier, jnp.float32)
+        return made | ({"log_multiplier": jnp.log(multiplier)} if config.dual == "log" else {"multiplier": multiplier})
 
     @property
     def metric(self) -> metrics.Metric:
         """What a displacement costs."""
-        return self.settings.metric
+        return self.config.metric
 
     @property
     def multiplier(self) -> Float[Array, ""]:
         """What the penalty is multiplied by."""
-        if self.settings.dual == "log":
+        if self.config.dual == "log":
             return jnp.exp(self.networks["log_multiplier"])
         return self.networks["multiplier"]
 
     def draw(self, batch, *, key):
-        matching_key, noise_key, following_key, metric_key = jr.split(key, 4)
-        (size, d), k = batch.actions.shape, self.settings.actions_per_state
+        matching_key, noise_key, next_key, metric_key = jr.split(key, 4)
+        (size, d), k = batch.actions.shape, self.config.actions_per_state
         noise = jr.normal(noise_key, (size // k, k, d), batch.actions.dtype)
-        following = base.normals(batch, key=following_key)
-        return DecoratedDraws(bc.matching(batch, key=matching_key), noise, following, metric_key)
+        next_noise = base.normals(batch, key=next_key)
+        return DecoratedFlowDraws(bc.matching(batch, key=matching_key), noise, next_noise, metric_key)
 
     def update(self, batch, *, key):
         """As `Agent.update`; E23 as the paper writes it moves the multiplier by itself."""
         agent, info = super().update(batch, key=key)
-        settings = self.settings
-        if settings.dual_ascent and settings.dual == "relu":
-            moved = jnp.maximum(self.multiplier + settings.dual_rate * (info["penalty"] - settings.budget), 0)
+        config = self.config
+        if config.dual_ascent and config.dual == "relu":
+            moved = jnp.maximum(self.multiplier + config.dual_rate * (info["penalty"] - config.budget), 0)
             agent = dataclasses.replace(agent, networks=agent.networks | {"multiplier": moved})
         return agent, info
 
-    def carried(self, observations, next_observations, draws) -> tuple[transport.BaseActions, Float[Array, "batch d"]]:
+    def base_actions(
+        self, observations, next_observations, draws
+    ) -> tuple[transport.BaseActions, Float[Array, "batch d"]]:
         """The actor's base actions with what the metric reads there, and the flow's actions at the next states."""
-        field, settings = self.networks["flow"], self.settings
+        field, config = self.networks["flow"], self.config
         states, k, d = draws.noise.shape
         here = field.features(observations[:states])
         rows = jnp.concatenate([jnp.repeat(here, k, axis=0), field.features(next_observations)])
-        noises = jnp.concatenate([draws.noise.reshape(-1, d), draws.following])
-        both = base.carry(field.head, rows, noises, settings.flow_steps, stage=settings.stage)
+        noises = jnp.concatenate([draws.noise.reshape(-1, d), draws.next_noise])
+        both = base.integrate_flow(field.head, rows, noises, config.flow_steps, stage=config.stage)
         actions, points, velocities = (x[: states * k].reshape(states, k, d) for x in both[:3])
-        if settings.fisher_samples == "fresh":
+        if config.fisher_samples == "fresh":
             readings = self._fresh_readings(field.head, here, actions, key=draws.key)
         else:
             time = jnp.asarray(both.time, actions.dtype)
@@ -196,75 +196,78 @@ class Decorated(base.Agent):
         noise_key, read_key = jr.split(key)
         states, _, d = actions.shape
         if self.metric.pooled:
-            k = self.settings.fisher_count
+            k = self.config.num_fisher_samples
             noises = jr.normal(noise_key, (states * k, d), actions.dtype)
-            drawn = base.carry(field, jnp.repeat(features, k, axis=0), noises, self.settings.flow_steps).actions
+            drawn = base.integrate_flow(field, jnp.repeat(features, k, axis=0), noises, self.config.flow_steps).actions
             actions = drawn.reshape(states, k, d)
-        read = jax.vmap(lambda s, a, one: self.metric.perturbed(field, s, a, key=one))
+        read = jax.vmap(lambda s, a, subkey: self.metric.perturbed(field, s, a, key=subkey))
         return read(features, actions, jr.split(read_key, states))
 
     def loss(self, trained, batch, draws):
-        own, slow, settings = self.networks, self.targets["critic"], self.settings
+        target, config = self.targets["critic"], self.config
         field = trained["flow"]
-        matched = base.flow_loss(
+        flow_loss = base.flow_loss(
             field.head, field.features(batch.observations), batch.actions, draws.matching.t, draws.matching.z
         )
-        carried, after = jax.lax.stop_gradient(self.carried(batch.observations, batch.next_observations, draws))
-        actor, terms = self.actor_loss(trained["delta"], self.multiplier, batch, carried, key=draws.key)
-        dual = jnp.zeros((), actor.dtype)
-        if settings.dual_ascent and settings.dual == "log":
-            dual = transport.dual_loss(trained["log_multiplier"], terms["penalty"], settings.budget)
-        delta = own["delta"]
-        moved = jnp.clip(after + jax.vmap(delta.head)(delta.features(batch.next_observations), after), -1, 1)
-        following = self.aggregate(base.values(slow, slow.features(batch.next_observations), moved))
-        critic, info = base.critic_loss(trained["critic"], batch, following, settings.discount)
-        info |= {"flow": matched, "actor": actor, "penalty": terms["penalty"], "actor_q": terms["value"]}
-        return matched + actor + critic + dual, info | {"multiplier": self.multiplier}
+        base_actions, next_base = jax.lax.stop_gradient(
+            self.base_actions(batch.observations, batch.next_observations, draws)
+        )
+        actor_loss, terms = self.actor_loss(trained["delta"], self.multiplier, batch, base_actions, key=draws.key)
+        dual_loss = jnp.zeros((), actor_loss.dtype)
+        if config.dual_ascent and config.dual == "log":
+            dual_loss = transport.dual_loss(trained["log_multiplier"], terms["penalty"], config.budget)
+        delta = self.networks["delta"]
+        next_features = delta.features(batch.next_observations)
+        next_actions = jnp.clip(next_base + jax.vmap(delta.head)(next_features, next_base), -1, 1)
+        next_q = self.aggregate(base.values(target, target.features(batch.next_observations), next_actions))
+        critic_loss, info = base.critic_loss(trained["critic"], batch, next_q, config.discount)
+        info |= {"flow": flow_loss, "actor": actor_loss, "penalty": terms["penalty"], "actor_q": terms["value"]}
+        return flow_loss + actor_loss + critic_loss + dual_loss, info | {"multiplier": self.multiplier}
 
-    def actor_loss(self, delta, multiplier, batch, carried, *, key) -> tuple[Array, dict[str, Array]]:
+    def actor_loss(self, delta, multiplier, batch, base_actions, *, key) -> tuple[Array, dict[str, Array]]:
         """E18 to E22 for a displacement network: multiplier * penalty - value, the clipped actions judged by the agent."""
-        judge, d = self.networks["critic"], self.action_dim
-        states, k, _ = carried.actions.shape
+        critic, d = self.networks["critic"], self.action_dim
+        states, k, _ = base_actions.actions.shape
         seen = {
             "delta": delta.features(batch.observations[:states]),
-            "critic": judge.features(batch.observations[:states]),
+            "critic": critic.features(batch.observations[:states]),
         }
 
         def value(features, action):
-            return jnp.mean(judge.head(features["critic"], jnp.clip(action, -1, 1)))
+            return jnp.mean(critic.head(features["critic"], jnp.clip(action, -1, 1)))
 
         def move(features, action):
             return delta.head(features["delta"], action)
 
-        base_actions = carried._replace(observations=seen)
+        base_actions = base_actions._replace(observations=seen)
         probes = None
         if self.metric.needs_divergence and d > EXACT_DIVERGENCE:
-            probes = jr.rademacher(jr.fold_in(key, 1), (states, k, d), carried.actions.dtype)
+            probes = jr.rademacher(jr.fold_in(key, 1), (states, k, d), base_actions.actions.dtype)
         return transport.actor_loss(
             transport.LocalTransport(move),
             value,
             self.metric,
             base_actions,
             multiplier,
-            normalise_value=self.settings.normalise_value,
+            normalize_q=self.config.normalize_q,
             probes=probes,
         )
 
     def act(self, observation, *, key):
-        """A sample of the flow, displaced; the best of several if `candidates` says so."""
-        settings = self.settings
-        actions = base.propose(self, observation, settings.candidates, key=key)
-        if settings.selection == "base":
+        """A sample of the flow, displaced; the best of several if `num_samples` says so."""
+        config = self.config
+        actions = base.sample_actions(self, observation, config.num_samples, key=key)
+        if config.selection == "base":
             return self._refined_best(observation, actions)
         for moved in self._refinements(observation, actions):
             actions = moved
-        return actions[0] if len(actions) == 1 else base.best(self, observation, actions)
+        return actions[0] if len(actions) == 1 else base.best_action(self, observation, actions)
 
     def _refinements(self, observation, actions):
         """The actions (n, d) displaced once, twice, ..."""
         delta = self.networks["delta"]
         features = jnp.repeat(delta.features(observation[None]), len(actions), axis=0)
-        for _ in range(self.settings.refinements):
+        for _ in range(self.config.num_refinements):
             actions = jnp.clip(actions + jax.vmap(delta.head)(features, actions), -1, 1)
             yield actions
 
@@ -274,6 +277,6 @@ class Decorated(base.Agent):
         def mean(q):
             return jnp.mean(q, axis=0)
 
-        best = actions[0] if len(actions) == 1 else base.best(self, observation, actions, join=mean)
+        best = actions[0] if len(actions) == 1 else base.best_action(self, observation, actions, reduce=mean)
         way = [moved[0] for moved in self._refinements(observation, best[None])]
-        return way[0] if len(way) == 1 else base.best(self, observation, jnp.stack([best, *way]), join=mean)
+        return way[0] if len(way) == 1 else base.best_action(self, observation, jnp.stack([best, *way]), reduce=mean)
