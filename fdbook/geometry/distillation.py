@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_finite, check_range, check_shape
@@ -21,6 +20,10 @@ from fdbook.geometry.densities import Density, Nodes
 
 
 __all__ = ["OneStep", "actor_loss", "fit", "kl_exact", "taught_by_flow"]
+
+
+FINAL_RATE = 0.05
+"""What is left of the learning rate at the end."""
 
 
 class OneStep(eqx.Module):
@@ -91,38 +94,20 @@ def _nothing(observation, action):
     return jnp.zeros((), action.dtype)
 
 
-class _Training(eqx.Module):
-    policy: OneStep
-    opt_state: optax.OptState
-
-
-class _Update(eqx.Module):
-    """One step of Adam on E17 over a batch of the noises of one state."""
+class _Loss(eqx.Module):
+    """E17 on a batch of the noises of one state, for `loop.fit`."""
 
     value: Callable
     alpha: Float[Array, ""]
     observation: Float[Array, " n"]
-    learning_rate: float = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
 
-    @property
-    def optimizer(self):
-        """Adam with a rate that falls to a twentieth, as that of transport maps does."""
-        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05))
-
-    def __call__(self, state, data, *, key):
+    def __call__(self, policy, data, *, key):
         index = jr.randint(key, (self.batch_size,), 0, data[0].shape[0])
         noises, taught = (array[index] for array in data)
-
-        def loss(policy):
-            actions = jax.vmap(lambda z: policy(self.observation, z))(noises)
-            values = jax.vmap(lambda a: self.value(self.observation, a))(actions)
-            return actor_loss(actions, taught, values, self.alpha)
-
-        (_, info), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(state.policy)
-        policy, opt_state = loop.descend(self.optimizer, gradient, state.opt_state, state.policy)
-        return _Training(policy, opt_state), info
+        actions = jax.vmap(lambda z: policy(self.observation, z))(noises)
+        values = jax.vmap(lambda a: self.value(self.observation, a))(actions)
+        return actor_loss(actions, taught, values, self.alpha)
 
 
 def fit(
@@ -153,10 +138,6 @@ def fit(
     check_finite(taught, "taught actions", "distillation.fit")
     dtype = taught.dtype
     value = _nothing if value is None else value
-    seen = jnp.asarray(observation, dtype)
-    update = _Update(value, jnp.asarray(alpha, dtype), seen, learning_rate, steps, batch_size)
-    state = _Training(policy, update.optimizer.init(eqx.filter(policy, eqx.is_inexact_array)))
-    state, history = loop.run(
-        update, state, (noises, taught), key=key, steps=steps, chunk=chunk, progress=progress, label="one-step policy"
-    )
-    return state.policy, history
+    loss = _Loss(value, jnp.asarray(alpha, dtype), jnp.asarray(observation, dtype), batch_size)
+    options = {"steps": steps, "chunk": chunk, "progress": progress, "label": "one-step policy", "key": key}
+    return loop.fit(loss, policy, (noises, taught), loop.Adam(learning_rate, steps, FINAL_RATE), **options)

@@ -4,7 +4,7 @@ A field maps (t, observation, x) to the velocity at x. A toy density is a policy
 same functions serve the notebooks and the robot. Everything but `fit` is written for one point: use `jax.vmap` for many.
 """
 
-import functools
+from collections.abc import Callable
 
 import diffrax
 import equinox as eqx
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_finite, check_point, check_shape, check_time
@@ -101,42 +100,24 @@ def flow_matching_loss(
     return jnp.mean((velocity - paths.target_velocity(z, actions)) ** 2)
 
 
-class _Training(eqx.Module):
-    field: eqx.Module
-    average: eqx.Module
-    opt_state: optax.OptState
+class _MatchingLoss(eqx.Module):
+    """E2 on a batch of the data, for `loop.fit`."""
 
-
-class _Update(eqx.Module):
-    """One step of Adam on E2 and of the running average of the weights."""
-
-    optimizer: optax.GradientTransformation = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
-    decay: float = eqx.field(static=True)
 
-    def __call__(self, state, data, *, key):
+    def __call__(self, field, data, *, key):
         observations, actions = data
         index_key, loss_key = jr.split(key)
         index = jr.randint(index_key, (self.batch_size,), 0, actions.shape[0])
-        loss, gradient = eqx.filter_value_and_grad(flow_matching_loss)(
-            state.field, observations[index], actions[index], key=loss_key
-        )
-        field, opt_state = loop.descend(self.optimizer, gradient, state.opt_state, state.field)
-        average = loop.average(state.average, field, 1 - self.decay)
-        return _Training(field, average, opt_state), {"loss": loss}
+        loss = flow_matching_loss(field, observations[index], actions[index], key=loss_key)
+        return loss, {"loss": loss}
 
 
-@functools.cache
-def _adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """One object per setting, so that a second training of the same kind compiles nothing."""
-    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-
-
-def training(field, *, steps: int, batch_size: int, learning_rate: float, decay: float) -> tuple[_Update, _Training]:
-    """The update and the first state that `fit` hands to the loop."""
-    optimizer = _adam(learning_rate, steps)
-    state = _Training(field, field, optimizer.init(eqx.filter(field, eqx.is_inexact_array)))
-    return _Update(optimizer, batch_size, decay), state
+def training(
+    field, *, steps: int, batch_size: int, learning_rate: float, decay: float
+) -> tuple[Callable, loop.Training]:
+    """The update and the first state with which `fit` trains (`loop.training`)."""
+    return loop.training(_MatchingLoss(batch_size), field, loop.Adam(learning_rate, steps), decay=decay)
 
 
 def fit(
@@ -171,11 +152,10 @@ def fit(
         jnp.asarray(check_finite(array, what, "flow.fit"), jnp.float32)
         for array, what in ((observations, "observations"), (actions, "actions"))
     )
-    update, state = training(field, steps=steps, batch_size=batch_size, learning_rate=learning_rate, decay=decay)
-    state, history = loop.run(
-        update, state, data, key=key, steps=steps, chunk=chunk, progress=progress, label="flow matching"
-    )
-    return state.average, history["loss"]
+    options = {"steps": steps, "chunk": chunk, "progress": progress, "label": "flow matching", "key": key}
+    optimizer = loop.Adam(learning_rate, steps)
+    field, history = loop.fit(_MatchingLoss(batch_size), field, data, optimizer, decay=decay, **options)
+    return field, history["loss"]
 
 
 def _vector_field(t, x, args):

@@ -1,6 +1,7 @@
 """The training loop that flows and transport maps share: many updates per dispatch, one compilation, a progress bar."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 
-__all__ = ["advance", "average", "copy", "descend", "run"]
+__all__ = ["Adam", "Training", "advance", "average", "copy", "descend", "fit", "run", "training"]
 
 
 def descend(
@@ -95,6 +96,62 @@ def run(
             bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in history[-1].items()}, refresh=False)
             bar.update(count)
     return state, {name: np.concatenate([part[name] for part in history]) for name in history[0]}
+
+
+class Adam(eqx.Module):
+    """Adam with a learning rate that falls along a cosine to `final` of its first value: an optimizer as `fit` takes it."""
+
+    learning_rate: float = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    final: float = eqx.field(static=True, default=0.0)
+
+    def __call__(self) -> optax.GradientTransformation:
+        """The optax optimizer."""
+        return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps, self.final))
+
+
+class Training(eqx.Module):
+    """A model in training: itself, the moving average of its weights (itself where none is kept), the optimizer's state."""
+
+    model: PyTree
+    average: PyTree
+    opt_state: optax.OptState
+
+
+class _Step(eqx.Module):
+    """One step of an optimizer on a loss, and of the moving average."""
+
+    loss: Callable
+    optimizer: Callable
+    decay: float | None = eqx.field(static=True)
+
+    def __call__(self, state, data, *, key):
+        (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(state.model, data, key=key)
+        model, opt_state = descend(self.optimizer(), gradient, state.opt_state, state.model)
+        averaged = model if self.decay is None else average(state.average, model, 1 - self.decay)
+        return Training(model, averaged, opt_state), info
+
+
+def training(
+    loss: Callable, model: PyTree, optimizer: Callable, *, decay: float | None = None
+) -> tuple[Callable, Training]:
+    """The update and the first state with which `fit` trains: what `run` takes."""
+    opt_state = optimizer().init(eqx.filter(model, eqx.is_inexact_array))
+    return _Step(loss, optimizer, decay), Training(model, model, opt_state)
+
+
+def fit(
+    loss: Callable, model: PyTree, data: PyTree, optimizer: Callable, *, decay: float | None = None, **options: Any
+) -> tuple[PyTree, dict[str, np.ndarray]]:
+    """Trains a model: `loss(model, data, key=key)` gives a scalar and a dict of scalars, whose history is returned too.
+
+    `optimizer()` is an optax optimizer (`Adam` is one), made inside the compiled code, so that its numbers may be arrays. With a
+    `decay` in [0, 1) the model returned is the exponential moving average of the trained weights. Loss and optimizer are
+    Equinox modules, so that a second training of the same kind compiles nothing. Other `options` are those of `run`.
+    """
+    update, state = training(loss, model, optimizer, decay=decay)
+    state, history = run(update, state, data, **options)
+    return state.average, history
 
 
 def _refuse_divergence(metrics, first, label):

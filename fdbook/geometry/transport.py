@@ -287,32 +287,21 @@ def dual_loss(
     return -log_multiplier * (jax.lax.stop_gradient(penalty) - budget)
 
 
-class _Training(eqx.Module):
+class _Dual(NamedTuple):
+    """What is trained: the map, and the logarithm of the penalty's multiplier."""
+
     transport: LocalTransport
     log_multiplier: Float[Array, ""]
-    actor_opt_state: optax.OptState
-    dual_opt_state: optax.OptState
 
 
-class _Update(eqx.Module):
-    """One step of Adam on the actor loss and, with a budget, one on the dual loss."""
+class _Loss(eqx.Module):
+    """The actor loss on a batch and, with a budget, the dual loss (E23), for `loop.fit`."""
 
     value: Callable
     metric: Metric
     budget: Float[Array, ""] | None
-    learning_rate: float = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)
     normalize_q: bool = eqx.field(static=True)
-
-    @property
-    def optimizers(self):
-        """Adam for the map and for the dual, whose rates fall together: a dual that stays fast would outrun a slow map.
-
-        Within a tenth of the budget the dual's steps shrink with the violation; plain Adam blows small ones up and wanders off.
-        """
-        actor, dual = (optax.cosine_decay_schedule(rate, self.steps, 0.05) for rate in (self.learning_rate, 1e-2))
-        return optax.adam(actor), optax.adam(dual, b2=0.99, eps=1e-8 if self.budget is None else 0.1 * self.budget)
 
     def _batch(self, base, key):
         if self.batch_size >= base.actions.shape[1]:
@@ -320,27 +309,31 @@ class _Update(eqx.Module):
         index = jr.randint(key, (self.batch_size,), 0, base.actions.shape[1])
         return BaseActions(base.observations, *jax.tree.map(lambda x: x[:, index], (base.actions, base.readings)))
 
-    def __call__(self, state, base, *, key):
-        actor, dual = self.optimizers
-        multiplier = jnp.exp(state.log_multiplier)
-
-        def loss(transport):
-            return actor_loss(
-                transport,
-                self.value,
-                self.metric,
-                self._batch(base, key),
-                multiplier,
-                normalize_q=self.normalize_q,
-            )
-
-        (_, info), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(state.transport)
-        transport, actor_opt_state = loop.descend(actor, gradient, state.actor_opt_state, state.transport)
-        log_multiplier, dual_opt_state = state.log_multiplier, state.dual_opt_state
+    def __call__(self, model, base, *, key):
+        multiplier = jnp.exp(jax.lax.stop_gradient(model.log_multiplier))
+        batch, options = self._batch(base, key), {"normalize_q": self.normalize_q}
+        loss, info = actor_loss(model.transport, self.value, self.metric, batch, multiplier, **options)
         if self.budget is not None:
-            slope = jax.grad(dual_loss)(log_multiplier, info["penalty"], self.budget)
-            log_multiplier, dual_opt_state = loop.descend(dual, slope, dual_opt_state, log_multiplier)
-        return _Training(transport, log_multiplier, actor_opt_state, dual_opt_state), {**info, "multiplier": multiplier}
+            loss = loss + dual_loss(model.log_multiplier, info["penalty"], self.budget)
+        return loss, info | {"multiplier": multiplier}
+
+
+class _Optimizer(eqx.Module):
+    """Adam for the map and for the dual, whose rates fall together: a dual that stays fast would outrun a slow map.
+
+    Within a tenth of the budget the dual's steps shrink with the violation; plain Adam blows small ones up and wanders off.
+    """
+
+    budget: Float[Array, ""] | None
+    learning_rate: float = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    def __call__(self):
+        actor, dual = (optax.cosine_decay_schedule(rate, self.steps, 0.05) for rate in (self.learning_rate, 1e-2))
+        eps = 1e-8 if self.budget is None else 0.1 * self.budget
+        return optax.partition(
+            {"map": optax.adam(actor), "dual": optax.adam(dual, b2=0.99, eps=eps)}, _Dual("map", "dual")
+        )
 
 
 def fit(
@@ -381,12 +374,8 @@ def fit(
         check_finite(reading, "readings", "transport.fit")
     dtype = base.actions.dtype
     held = None if budget is None else jnp.asarray(budget, dtype)
-    update = _Update(value, metric, held, learning_rate, steps, batch_size, normalize_q)
-    actor, dual = update.optimizers
-    log_multiplier = jnp.log(jnp.asarray(multiplier, dtype))
-    actor_opt_state = actor.init(eqx.filter(transport, eqx.is_inexact_array))
-    state = _Training(transport, log_multiplier, actor_opt_state, dual.init(log_multiplier))
-    state, history = loop.run(
-        update, state, base, key=key, steps=steps, chunk=chunk, progress=progress, label="transport map"
-    )
-    return state.transport, history
+    model = _Dual(transport, jnp.log(jnp.asarray(multiplier, dtype)))
+    loss, optimizer = _Loss(value, metric, held, batch_size, normalize_q), _Optimizer(held, learning_rate, steps)
+    options = {"steps": steps, "chunk": chunk, "progress": progress, "label": "transport map", "key": key}
+    model, history = loop.fit(loss, model, base, optimizer, **options)
+    return model.transport, history

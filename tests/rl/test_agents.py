@@ -500,7 +500,8 @@ def test_there_is_room_for_a_metric_with_a_matrix_for_each_action(samples):
         wanted = (np.eye(D) - 0.8 * (jacobian + np.swapaxes(jacobian, -1, -2)) / 2) / 0.2
         assert np.linalg.eigvalsh(wanted).min() > 0
         np.testing.assert_allclose(base.readings[0], wanted, rtol=2e-3, atol=2e-3)
+    update = eqx.filter_jit(lambda a, k: a.update(batch, key=k))
     for step in range(5):
-        agent, info = eqx.filter_jit(lambda a, k: a.update(batch, key=k))(agent, jr.key(step))
+        agent, info = update(agent, jr.key(step))
     assert float(info["penalty"]) > 0
     assert metrics.short_name(Curved()) == "curved"
