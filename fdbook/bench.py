@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fdbook.checks import unknown
 from fdbook.report import numbers
@@ -95,7 +96,8 @@ def _update_flops(update, state, data) -> float:
     import equinox as eqx
     import jax.random as jr
 
-    compiled = eqx.filter_jit(update).lower(state, data, key=jr.key(0)).compile().compiled
+    jitted: Any = eqx.filter_jit(update)
+    compiled = jitted.lower(state, data, key=jr.key(0)).compile().compiled
     cost = compiled.cost_analysis()
     return float((cost[0] if isinstance(cost, list) else cost)["flops"])
 
@@ -210,7 +212,7 @@ def _work(update, state, data, count: int, chunk: int | None = None) -> Callable
     chunk, key = chunk or count, jr.key(1)
 
     def work():
-        current = loop.copy(state)
+        current, metrics = loop.copy(state), {}
         for first in range(0, count, chunk):
             current, metrics = loop.advance(update, current, data, key=key, first=first, count=chunk, chunk=chunk)
         return metrics
@@ -280,8 +282,10 @@ def measure_agents() -> list[Row]:
     """Updates at the papers' size, FiDec against FQL, both against the rate of matrix products (best, in turns)."""
     data, (width, depth) = _rows(20_020), PAPER
     names = {"fql": "an FQL update", "fidec": "a FiDec update, 4 actions a state"}
-    works = {name: _work(*_agents(name, width=width, depth=depth), data, AGENT_UPDATES) for name in names}
-    flops = {name: AGENT_UPDATES * update_products(name, width, depth) for name in names}
+    works: dict[Any, Callable] = {
+        name: _work(*_agents(name, width=width, depth=depth), data, AGENT_UPDATES) for name in names
+    }
+    flops: dict[Any, float] = {name: AGENT_UPDATES * update_products(name, width, depth) for name in names}
     for shape in PRODUCTS:
         works[shape], flops[shape] = _products(shape, flops["fidec"])
     best = _best(works, ROUNDS)
@@ -339,6 +343,7 @@ def measure_evaluation() -> list[Row]:
         evaluate(agents, environments, [0], episodes=len(environments))  # once to compile
         start = time.perf_counter()
         result = evaluate(agents, environments, [0], episodes=EVALUATED)
+        assert result is not None
         whole = time.perf_counter() - start
         steps, rng = int(result.lengths.sum()), np.random.default_rng(0)
         actions = rng.uniform(-1, 1, (steps, ACTION_DIM)).astype(np.float32)

@@ -116,7 +116,7 @@ class _Names(argparse.Action):
         for name, summary in metrics.summaries().items():
             print(f"metric  {name:<11} {summary}")
         for name, make in PRESETS.items():
-            print(f"preset  {name:<11} {make.__doc__.splitlines()[0]}")
+            print(f"preset  {name:<11} {str(make.__doc__).splitlines()[0]}")
         parser.exit()
 
 

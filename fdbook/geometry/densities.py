@@ -59,7 +59,7 @@ class Density(eqx.Module):
         """The dimension d of a point."""
 
     @abc.abstractmethod
-    def _log_prob(self, x):
+    def _log_prob(self, x) -> Array:
         """The log-density at one point of the right shape."""
 
     @abc.abstractmethod

@@ -35,7 +35,8 @@ class Grid(NamedTuple):
     @property
     def centers(self) -> tuple[np.ndarray, np.ndarray]:
         """The cells' centers along each axis, shapes (bins[0],) and (bins[1],)."""
-        return tuple(np.linspace(*ends, 2 * n + 1)[1::2] for ends, n in zip((self.x, self.y), self.bins, strict=True))
+        x, y = (np.linspace(*ends, 2 * n + 1)[1::2] for ends, n in zip((self.x, self.y), self.bins, strict=True))
+        return x, y
 
     @property
     def area(self) -> float:

@@ -235,12 +235,14 @@ def ellipse(ax: Axes, center, matrix, level: float, **keywords) -> Ellipse:
     if not {"facecolor", "fc", "color"} & set(keywords):
         keywords["fill"] = False
     keywords = {"linewidth": 1.3, "path_effects": [_HALO]} | keywords
-    return ax.add_patch(Ellipse(center, long, short, angle=angle, **keywords))
+    patch = Ellipse(center, long, short, angle=angle, **keywords)
+    ax.add_patch(patch)
+    return patch
 
 
 def shared_colorbar(fig: Figure | SubFigure, image, axes: Iterable[Axes], label: str):
     """One slim color bar, with a label and its units, for all panels that share the image's scale."""
-    bar = fig.colorbar(image, ax=list(np.ravel(list(axes))), shrink=0.8, aspect=28, pad=0.015)
+    bar = fig.colorbar(image, ax=list(np.ravel(np.array(list(axes), dtype=object))), shrink=0.8, aspect=28, pad=0.015)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=2)
     bar.locator = MaxNLocator(5)

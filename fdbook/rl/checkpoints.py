@@ -109,7 +109,7 @@ class Checkpoints:
                 complaints.append(f"The checkpoint of step {step} in {self.folder} is damaged.")
                 continue
             parts = args.Composite(arrays=args.StandardRestore(wanted), progress=args.JsonRestore())
-            result = self._manager.restore(step, args=parts)
+            result: Any = self._manager.restore(step, args=parts)
             structure = jax.tree.structure(eqx.filter(like, eqx.is_array))
             arrays = structure.unflatten([jnp.asarray(result.arrays[name]) for name in sorted(wanted)])
             return eqx.combine(arrays, like), result.progress, complaints

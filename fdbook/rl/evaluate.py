@@ -62,8 +62,9 @@ class _Slot:
     """One environment, and the episode that it is in."""
 
     def __init__(self, environment):
-        self.environment, self.episode, self.time, self.total = environment, None, 0, 0.0
-        self.observation = None
+        self.environment, self.time, self.total = environment, 0, 0.0
+        self.episode: int | None = None
+        self.observation: Any = None
 
     def begin(self, episode: int | None):
         self.episode, self.time, self.total = episode, 0, 0.0
@@ -92,7 +93,7 @@ def evaluate(
     The environments are shared out evenly, and reset with one seed for each episode, the same for all agents. Returns None as
     soon as `stopped()` is true. Raises ValueError for fewer environments than agents, or no episode.
     """
-    seeds = np.asarray(seeds)
+    seed_numbers = np.asarray(seeds, np.int32)
     share = min(len(environments) // max(1, len(seeds)), episodes)
     if share < 1 or episodes < 1:
         raise ValueError(
@@ -114,7 +115,7 @@ def evaluate(
             observations = np.stack([[slot.observation for slot in row] for row in slots])
             numbers = np.array([[slot.episode or 0 for slot in row] for row in slots], np.int32)
             times = np.array([[slot.time for slot in row] for row in slots], np.int32)
-            actions = np.asarray(act(agents, normalizer, observations, seeds.astype(np.int32), numbers, times))
+            actions = np.asarray(act(agents, normalizer, observations, seed_numbers, numbers, times))
             for i, row in enumerate(slots):
                 for j, slot in enumerate(row):
                     if slot.episode is None:

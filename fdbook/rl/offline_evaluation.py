@@ -215,7 +215,7 @@ def fitted_q_value(
     states of `at` (None: of `data`).
     """
     fitted = FittedQ() if fitted is None else fitted
-    seeds, (start_key, fit_key, act_key) = jnp.asarray(seeds), jr.split(key, 3)
+    numbers, (start_key, fit_key, act_key) = jnp.asarray(seeds), jr.split(key, 3)
 
     def start(seed):
         head = functools.partial(_head, data.action_dim, fitted)
@@ -224,10 +224,12 @@ def fitted_q_value(
         return _State(critic, jax.tree.map(lambda leaf: leaf, critic), opt_state)
 
     options = {"steps": fitted.updates, "progress": progress, "label": "fitted Q"}
-    state, _ = loop.run(_Update(seeds, fitted), eqx.filter_vmap(start)(seeds), (agents, data), key=fit_key, **options)
+    state, _ = loop.run(
+        _Update(numbers, fitted), eqx.filter_vmap(start)(numbers), (agents, data), key=fit_key, **options
+    )
     at = data if at is None else at
     observations = at.at(first_states(at)).observations
-    return np.asarray(_fitted_values(state.critic, agents, observations, seeds, act_key), float)
+    return np.asarray(_fitted_values(state.critic, agents, observations, numbers, act_key), float)
 
 
 def _head(action_dim, fitted, width, *, key):

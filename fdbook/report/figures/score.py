@@ -129,7 +129,7 @@ def _sweep():
     }
 
 
-def released_charges(widths: Float[Array, " n"], t: float) -> dict[str, np.ndarray]:
+def released_charges(widths: Float[Array, " n"], t: float) -> dict[str, Array]:
     """What an axis of each standard deviation is charged at zero mean, per squared action unit: truly, by E5 and by E7."""
     truth, exact, released = second_moments(np.zeros((len(widths), 1)), np.asarray(widths)[:, None] ** 2, t)
     return {"truth": truth[:, 0, 0], "exact": exact[:, 0, 0], "released": released[:, 0, 0]}
@@ -147,7 +147,7 @@ def _learn(density, key):
 
 def compute(context) -> dict:
     """The numbers, by manifold, and the closed forms of E7."""
-    result = {}
+    result: dict[str, dict] = {}
     for i, name in enumerate(MANIFOLDS):
         context.progress(i / len(MANIFOLDS), f"training on {name}")
         density, key = densities.make(name), jr.fold_in(jr.key(context.seed), i)

@@ -13,8 +13,9 @@ state cost nothing. The released code's way, a state for each row and K fresh sa
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -124,7 +125,9 @@ class DecoratedFlowDraws(NamedTuple):
 class DecoratedFlow(base.Agent):
     """A flow (E2), a displacement of its actions under a metric (E18 to E22) with its multiplier (E23), and critics (E16)."""
 
-    Config = DecoratedFlowConfig
+    config: DecoratedFlowConfig = eqx.field(static=True)
+
+    Config: ClassVar[type[DecoratedFlowConfig]] = DecoratedFlowConfig
 
     @classmethod
     def build(cls, observation_shape, action_dim, config, *, key):

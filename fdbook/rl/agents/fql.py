@@ -1,8 +1,9 @@
 """Flow Q-Learning (E17): a one-step policy, distilled from the flow and drawn to high values, held to the flow by L2."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -42,7 +43,9 @@ class FQLDraws(NamedTuple):
 class FQL(base.Agent):
     """A flow (E2), a one-step policy mu(s, z) that imitates it and climbs the critics (E17), and the critics (E16)."""
 
-    Config = FQLConfig
+    config: FQLConfig = eqx.field(static=True)
+
+    Config: ClassVar[type[FQLConfig]] = FQLConfig
 
     @classmethod
     def build(cls, observation_shape, action_dim, config, *, key):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -32,7 +34,9 @@ class IFQLConfig(base.Config):
 class IFQL(base.Agent):
     """A flow (E2) and, apart from it, the critics of implicit Q-learning. It acts with the best of several samples."""
 
-    Config = IFQLConfig
+    config: IFQLConfig = eqx.field(static=True)
+
+    Config: ClassVar[type[IFQLConfig]] = IFQLConfig
 
     @classmethod
     def build(cls, observation_shape, action_dim, config, *, key):

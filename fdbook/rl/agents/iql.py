@@ -6,8 +6,9 @@ itself is learned from the target critics.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
@@ -57,8 +58,9 @@ def smaller_values(critic: networks.Encoded, batch) -> Float[Array, " batch"]:
     return jnp.min(base.values(critic, critic.features(batch.observations), batch.actions), axis=0)
 
 
-def expectile_terms(agent: base.Agent, trained, batch) -> tuple[Array, dict[str, Array]]:
-    """The losses of Q (E16 with V of the next state, added over critics) and V (an expectile of the target critics' minimum)."""
+def expectile_terms(agent: Any, trained, batch) -> tuple[Array, dict[str, Array]]:
+    """The losses of Q (E16 with V of the next state, added over critics) and V (an expectile of the target critics' minimum),
+    of an agent with an expectile in its config."""
     v = state_values(trained["value"], batch.observations)
     above = smaller_values(agent.targets["critic"], batch) - v
     value_loss = jnp.mean(jnp.where(above > 0, agent.config.expectile, 1 - agent.config.expectile) * above**2)
@@ -85,7 +87,9 @@ class IQLConfig(base.Config):
 class IQL(base.Agent):
     """Implicit Q-learning with advantage-weighted regression of a Gaussian of standard deviation 1."""
 
-    Config = IQLConfig
+    config: IQLConfig = eqx.field(static=True)
+
+    Config: ClassVar[type[IQLConfig]] = IQLConfig
 
     @classmethod
     def build(cls, observation_shape, action_dim, config, *, key):

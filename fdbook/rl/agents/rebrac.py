@@ -5,7 +5,7 @@ Adam moves all networks, as in the published code: between its turns the actor h
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -52,7 +52,9 @@ class ReBRACDraws(NamedTuple):
 class ReBRAC(base.Agent):
     """A deterministic policy (tanh), two critics, and target networks of both."""
 
-    Config = ReBRACConfig
+    config: ReBRACConfig = eqx.field(static=True)
+
+    Config: ClassVar[type[ReBRACConfig]] = ReBRACConfig
     target_names = ("critic", "actor")
 
     @classmethod
