@@ -11,120 +11,153 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 from fdbook.data.definitions import DataSet, Task
 
 
 __all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recordable", "task_from_dict"]
 
-PIXELS = (64, 64, 3)
+NEAREST = 5  # names in a sentence about an unknown one
+PIXELS = (64, 64, 3)  # shape of a picture
+# updates of a run, and the updates after which it is evaluated
 THIRDS = {1_000_000: (800_000, 900_000, 1_000_000), 500_000: (300_000, 400_000, 500_000)}
 
 
-class World(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class World:
     """A world of OGBench, as its data sets and tasks share it."""
 
-    observation: int
-    """Width of an observation of states."""
-    action: int
-    simulator: tuple[int, int, int]
-    """Widths of qpos, qvel and the states of buttons."""
-    rows: int
-    """Rows of a recorded episode."""
-    episodes: int
-    """Training episodes of the published sets."""
-    horizon: int
-    """Steps of an evaluation."""
-    parts: int
-    """Parts of a goal, each of which the reward counts."""
-    default: int
-    """The task that is meant without a number."""
-    controller: str | None
-    what: str
+    observation: int  # width of an observation of states
+    action: int  # width of an action
+    qpos: int  # width of the simulator's positions
+    qvel: int  # width of its velocities
+    buttons: int = 0  # width of its states of buttons
+    rows: int = 1001  # rows of a recorded episode, of which the last is no transition
+    episodes: int = 1000  # training episodes of the published sets
+    horizon: int = 1000  # steps of an evaluation
+    parts: int = 1  # parts of a goal, each of which the reward counts
+    default: int = 2  # the task, 1 to 5, that is meant without a number
+    controller: str | None = None  # what records it anew, a key of `fdbook.data.record.CONTROLLERS`
+    what: str  # the beginning of its description
 
 
-ANT, HUMANOID, WALKER = (15, 14, 0), (28, 27, 0), "a four-legged walker"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a family of tasks is trained with, by the names that `Task` has for it."""
+
+    discount: float  # per step
+    q_agg: Literal["mean", "min"]  # how the target joins the critics
+    fql_alpha: float  # FQL's weight alpha
+    budget: float  # on E |delta|^2 / d, of d actions in [-1, 1] each
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Maze:
+    """A maze of D4RL."""
+
+    environment: str  # gymnasium id
+    horizon: int  # steps of an evaluation
+    fql_alpha: float | None = None  # FQL's weight alpha, or None where `SETTINGS` has it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hand:
+    """A task of D4RL's robot hand."""
+
+    observation: int  # width of an observation
+    action: int  # width of an action
+    random: float  # return of a random policy, which a normalized return puts at 0
+    expert: float  # return of an expert policy, which it puts at 100
+    horizon: int = 200  # steps of an evaluation: those that the two returns belong to
+
+
+def _arm(*, cubes: int = 0, buttons: int = 0, sliders: int = 0, **columns: Any) -> World:
+    """A world of the robot arm, with widths of its own (19, 14, 14) and of all that it moves; drawer and window are sliders."""
+    return World(
+        observation=19 + 9 * cubes + 4 * buttons + 2 * sliders,
+        action=5,
+        qpos=14 + 7 * cubes + buttons + sliders,
+        qvel=14 + 6 * cubes + buttons + sliders,
+        buttons=buttons,
+        parts=cubes + buttons + sliders,
+        controller="scene" if sliders else "cube" if cubes else "puzzle",
+        **columns,
+    )
+
+
+WALKER, ARM = "a four-legged walker", "a robot arm"
+_maze = functools.partial(World, default=1)  # these hold what worlds of one kind share
+_ant = functools.partial(_maze, observation=29, action=8, qpos=15, qvel=14)
+_humanoid = functools.partial(_maze, observation=69, action=21, qpos=28, qvel=27, rows=2001, horizon=2000)
+_point = functools.partial(_maze, observation=2, action=2, qpos=2, qvel=2, controller="maze")
 OGBENCH = {
-    "antmaze-large": World(29, 8, ANT, 1001, 1000, 1000, 1, 1, None, f"{WALKER} in a large maze"),
-    "antmaze-giant": World(29, 8, ANT, 2001, 500, 1000, 1, 1, None, f"{WALKER} in a giant maze"),
-    "humanoidmaze-medium": World(69, 21, HUMANOID, 2001, 1000, 2000, 1, 1, None, "a humanoid in a medium maze"),
-    "humanoidmaze-large": World(69, 21, HUMANOID, 2001, 1000, 2000, 1, 1, None, "a humanoid in a large maze"),
-    "antsoccer-arena": World(42, 8, (22, 20, 0), 1001, 1000, 1000, 1, 4, None, f"{WALKER} that dribbles a ball"),
-    "cube-single": World(28, 5, (21, 20, 0), 1001, 1000, 200, 1, 2, "cube", "a robot arm that carries one cube about"),
-    "cube-double": World(
-        37, 5, (28, 26, 0), 1001, 1000, 500, 2, 2, "cube", "a robot arm that carries and stacks two cubes"
-    ),
-    "cube-triple": World(
-        46, 5, (35, 32, 0), 1001, 3000, 1000, 3, 2, "cube", "a robot arm that carries and stacks three cubes"
-    ),
-    "cube-quadruple": World(
-        55, 5, (42, 38, 0), 1001, 5000, 1000, 4, 2, "cube", "a robot arm that carries and stacks four cubes"
-    ),
-    "scene": World(
-        40, 5, (25, 24, 2), 1001, 1000, 750, 5, 2, "scene", "a robot arm with a cube, buttons, drawer and window"
-    ),
-    "puzzle-3x3": World(
-        55, 5, (23, 23, 9), 1001, 1000, 500, 9, 4, "puzzle", "a robot arm that presses 9 lights-out buttons"
-    ),
-    "puzzle-4x4": World(
-        83, 5, (30, 30, 16), 1001, 1000, 500, 16, 4, "puzzle", "a robot arm that presses 16 such buttons"
-    ),
-    "puzzle-4x5": World(
-        99, 5, (34, 34, 20), 1001, 3000, 1000, 20, 2, "puzzle", "a robot arm that presses 20 such buttons"
-    ),
-    "puzzle-4x6": World(
-        115, 5, (38, 38, 24), 1001, 5000, 1000, 24, 2, "puzzle", "a robot arm that presses 24 such buttons"
-    ),
-    "pointmaze-medium": World(2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a medium maze"),
-    "pointmaze-large": World(2, 2, (2, 2, 0), 1001, 1000, 1000, 1, 1, "maze", "a point that walks a large maze"),
-    "pointmaze-giant": World(2, 2, (2, 2, 0), 2001, 500, 1000, 1, 1, "maze", "a point that walks a giant maze"),
+    "antmaze-large": _ant(what=f"{WALKER} in a large maze"),
+    "antmaze-giant": _ant(rows=2001, episodes=500, what=f"{WALKER} in a giant maze"),
+    "humanoidmaze-medium": _humanoid(what="a humanoid in a medium maze"),
+    "humanoidmaze-large": _humanoid(what="a humanoid in a large maze"),
+    "antsoccer-arena": _ant(observation=42, qpos=22, qvel=20, default=4, what=f"{WALKER} that dribbles a ball"),
+    "cube-single": _arm(cubes=1, horizon=200, what=f"{ARM} that carries one cube about"),
+    "cube-double": _arm(cubes=2, horizon=500, what=f"{ARM} that carries and stacks two cubes"),
+    "cube-triple": _arm(cubes=3, episodes=3000, what=f"{ARM} that carries and stacks three cubes"),
+    "cube-quadruple": _arm(cubes=4, episodes=5000, what=f"{ARM} that carries and stacks four cubes"),
+    "scene": _arm(cubes=1, buttons=2, sliders=2, horizon=750, what=f"{ARM} with a cube, buttons, drawer and window"),
+    "puzzle-3x3": _arm(buttons=9, horizon=500, default=4, what=f"{ARM} that presses 9 lights-out buttons"),
+    "puzzle-4x4": _arm(buttons=16, horizon=500, default=4, what=f"{ARM} that presses 16 such buttons"),
+    "puzzle-4x5": _arm(buttons=20, episodes=3000, what=f"{ARM} that presses 20 such buttons"),
+    "puzzle-4x6": _arm(buttons=24, episodes=5000, what=f"{ARM} that presses 24 such buttons"),
+    "pointmaze-medium": _point(what="a point that walks a medium maze"),
+    "pointmaze-large": _point(what="a point that walks a large maze"),
+    "pointmaze-giant": _point(rows=2001, episodes=500, what="a point that walks a giant maze"),
 }
 ARMS = tuple(name for name, world in OGBENCH.items() if world.controller in ("cube", "scene", "puzzle"))
 """Worlds of the robot arm: each has a play and a noisy set, with states and with pictures."""
 UNPUBLISHED = ("cube-triple", "cube-quadruple", "puzzle-4x5", "puzzle-4x6", "pointmaze")
 """Worlds that the papers do not have; nor have they the noisy sets. Those have the settings of their family."""
 
-# the papers' discount, aggregation, FQL alpha and budget; an arm's unpublished sets and worlds have those of their family, and
-# with pictures, larger cubes those of two cubes: our choice
+# by the beginning of a world's name, the longest that fits; an arm's unpublished sets and worlds have the papers' settings of
+# their family, and with pictures, larger cubes those of two cubes: our choice
 SETTINGS = {
-    "antmaze-large": (0.99, "min", 10.0, 0.01),
-    "antmaze-giant": (0.995, "min", 10.0, 0.01),
-    "humanoidmaze": (0.995, "mean", 30.0, 0.001),
-    "antsoccer": (0.995, "mean", 10.0, 0.01),
-    "cube": (0.99, "mean", 300.0, 0.001),
-    "scene": (0.99, "mean", 300.0, 0.001),
-    "puzzle": (0.99, "mean", 1000.0, 0.005),
-    "visual-cube-single": (0.99, "mean", 300.0, 0.001),
-    "visual-cube-double": (0.99, "mean", 100.0, 0.001),
-    "visual-cube-triple": (0.99, "mean", 100.0, 0.001),
-    "visual-cube-quadruple": (0.99, "mean", 100.0, 0.001),
-    "visual-scene": (0.99, "mean", 100.0, 0.001),
-    "visual-puzzle": (0.99, "mean", 300.0, 0.005),
+    "antmaze-large": Settings(discount=0.99, q_agg="min", fql_alpha=10.0, budget=0.01),
+    "antmaze-giant": Settings(discount=0.995, q_agg="min", fql_alpha=10.0, budget=0.01),
+    "humanoidmaze": Settings(discount=0.995, q_agg="mean", fql_alpha=30.0, budget=0.001),
+    "antsoccer": Settings(discount=0.995, q_agg="mean", fql_alpha=10.0, budget=0.01),
+    "cube": Settings(discount=0.99, q_agg="mean", fql_alpha=300.0, budget=0.001),
+    "scene": Settings(discount=0.99, q_agg="mean", fql_alpha=300.0, budget=0.001),
+    "puzzle": Settings(discount=0.99, q_agg="mean", fql_alpha=1000.0, budget=0.005),
+    "visual-cube-single": Settings(discount=0.99, q_agg="mean", fql_alpha=300.0, budget=0.001),
+    "visual-cube": Settings(discount=0.99, q_agg="mean", fql_alpha=100.0, budget=0.001),
+    "visual-scene": Settings(discount=0.99, q_agg="mean", fql_alpha=100.0, budget=0.001),
+    "visual-puzzle": Settings(discount=0.99, q_agg="mean", fql_alpha=300.0, budget=0.005),
     # ours: goals are 150 steps away; a million rows go everywhere in every direction, so that the box may bind before the budget
-    "pointmaze": (0.995, "min", 1.0, 4.0),
+    "pointmaze": Settings(discount=0.995, q_agg="min", fql_alpha=1.0, budget=4.0),
 }
 
-# maze: environment, horizon, discount, FQL alpha
 ANTMAZE = {
-    "umaze-v1": ("AntMaze_UMaze-v4", 700, 10.0),
-    "umaze-diverse-v1": ("AntMaze_UMaze-v4", 700, 10.0),
-    "medium-play-v1": ("AntMaze_Medium-v4", 1000, 10.0),
-    "medium-diverse-v1": ("AntMaze_Medium_Diverse_GR-v4", 1000, 10.0),
-    "large-play-v1": ("AntMaze_Large-v4", 1000, 3.0),
-    "large-diverse-v1": ("AntMaze_Large_Diverse_GR-v4", 1000, 3.0),
+    "umaze-v1": Maze(environment="AntMaze_UMaze-v4", horizon=700, fql_alpha=10.0),
+    "umaze-diverse-v1": Maze(environment="AntMaze_UMaze-v4", horizon=700, fql_alpha=10.0),
+    "medium-play-v1": Maze(environment="AntMaze_Medium-v4", horizon=1000, fql_alpha=10.0),
+    "medium-diverse-v1": Maze(environment="AntMaze_Medium_Diverse_GR-v4", horizon=1000, fql_alpha=10.0),
+    "large-play-v1": Maze(environment="AntMaze_Large-v4", horizon=1000, fql_alpha=3.0),
+    "large-diverse-v1": Maze(environment="AntMaze_Large_Diverse_GR-v4", horizon=1000, fql_alpha=3.0),
 }
-POINTMAZE = {"umaze": ("UMaze", 300), "medium": ("Medium", 600), "large": ("Large", 800)}
+POINTMAZE = {
+    "umaze": Maze(environment="PointMaze_UMaze-v3", horizon=300),
+    "medium": Maze(environment="PointMaze_Medium-v3", horizon=600),
+    "large": Maze(environment="PointMaze_Large-v3", horizon=800),
+}
 
-# hand: observations, actions, reference returns, FQL alphas for human, cloned and expert data
 ADROIT = {
-    "pen": (45, 24, (96.262799, 3076.8331), (10_000.0, 10_000.0, 3000.0)),
-    "door": (39, 28, (-56.512833, 2880.569309), (30_000.0, 30_000.0, 30_000.0)),
-    "hammer": (46, 26, (-274.856578, 12_794.134825), (30_000.0, 10_000.0, 30_000.0)),
-    "relocate": (39, 30, (-6.425911, 4233.877798), (10_000.0, 30_000.0, 30_000.0)),
+    "pen": Hand(observation=45, action=24, random=96.262799, expert=3076.8331, horizon=100),
+    "door": Hand(observation=39, action=28, random=-56.512833, expert=2880.569309),
+    "hammer": Hand(observation=46, action=26, random=-274.856578, expert=12_794.134825),
+    "relocate": Hand(observation=39, action=30, random=-6.425911, expert=4233.877798),
 }
-ADROIT_STEPS = {"pen": 100}
-"""Steps of an evaluation where it is not the 200 of the environment: those that the reference returns belong to."""
+ADROIT_ALPHA = {  # FQL's weight alpha, by who made the data
+    "human": {"pen": 10_000.0, "door": 30_000.0, "hammer": 30_000.0, "relocate": 10_000.0},
+    "cloned": {"pen": 10_000.0, "door": 30_000.0, "hammer": 10_000.0, "relocate": 30_000.0},
+    "expert": {"pen": 3000.0, "door": 30_000.0, "hammer": 30_000.0, "relocate": 30_000.0},
+}
 
 # what Flow Q-Learning's authors trained other agents with, where it is not an agent's default; and FQL's alphas online
 HYPERPARAMETERS = {
@@ -163,7 +196,6 @@ def _ogbench_sets() -> Iterator[DataSet]:
 def _ogbench_set(name: str, prefix: str, kind: str) -> DataSet:
     """A data set of a world: with states or, by the prefix, pictures, and of a kind."""
     world = OGBENCH[name]
-    qpos, qvel, buttons = world.simulator
     seen = f"{world.observation} observations" if not prefix else "64 x 64 pictures"
     more = "; closed-loop control with noise, some actions at random" if kind == "noisy" else ""
     return DataSet(
@@ -174,44 +206,40 @@ def _ogbench_set(name: str, prefix: str, kind: str) -> DataSet:
         steps=world.rows,
         episodes=world.episodes,
         controller="noisy-arm" if kind == "noisy" else world.controller,
-        simulator={"qpos": qpos, "qvel": qvel} | ({"button_states": buttons} if buttons else {}),
+        simulator={"qpos": world.qpos, "qvel": world.qvel}
+        | ({"button_states": world.buttons} if world.buttons else {}),
         description=f"{world.what}{more} ({seen}, {world.action} actions)",
     )
 
 
 def _d4rl_sets() -> Iterator[DataSet]:
     """D4RL's data sets as Minari has them."""
-    for kind, (environment, horizon, _) in ANTMAZE.items():
+    for kind, maze in ANTMAZE.items():
         what = f"a four-legged walker in D4RL's {kind.split('-')[0]} maze (29 observations, 8 actions)"
-        yield DataSet(f"D4RL/antmaze/{kind}", environment, (29,), 8, horizon, what)
-    for hand, (width, action, *_) in ADROIT.items():
-        for source in ("human", "cloned", "expert"):
-            what = f"a robot hand, {hand}, {source} data ({width} observations, {action} actions)"
-            environment = f"AdroitHand{hand.capitalize()}-v1"
-            yield DataSet(f"D4RL/{hand}/{source}-v2", environment, (width,), action, 200, what)
-    for maze, (name, _) in POINTMAZE.items():
-        what = f"a point with inertia in D4RL's {maze} maze (6 observations, 2 actions)"
-        options = {"episodes": 1000, "controller": "waypoints", "goal": True}
-        yield DataSet(f"D4RL/pointmaze/{maze}-v2", f"PointMaze_{name}-v3", (6,), 2, 1000, what, **options)
+        widths = {"observation": (29,), "action": 8, "steps": maze.horizon}
+        yield DataSet(name=f"D4RL/antmaze/{kind}", environment=maze.environment, description=what, **widths)
+    for name, hand in ADROIT.items():
+        options = {"environment": f"AdroitHand{name.capitalize()}-v1", "observation": (hand.observation,)}
+        for source in ADROIT_ALPHA:
+            what = f"a robot hand, {name}, {source} data ({hand.observation} observations, {hand.action} actions)"
+            yield DataSet(name=f"D4RL/{name}/{source}-v2", description=what, action=hand.action, steps=200, **options)
+    for name, maze in POINTMAZE.items():
+        what = f"a point with inertia in D4RL's {name} maze (6 observations, 2 actions)"
+        options = {"steps": 1000, "episodes": 1000, "controller": "waypoints", "goal": True}
+        options |= {"environment": maze.environment, "observation": (6,), "action": 2}
+        yield DataSet(name=f"D4RL/pointmaze/{name}-v2", description=what, **options)
 
 
 DATASETS = {dataset.name: dataset for sets in (_ogbench_sets(), _d4rl_sets()) for dataset in sets}
 
 
-def _settings(world: str) -> dict:
-    """Discount, aggregation, alpha and budget of an OGBench world."""
-    (key,) = (key for key in SETTINGS if world.startswith(key))
-    return dict(zip(("discount", "q_agg", "fql_alpha", "budget"), SETTINGS[key], strict=True))
-
-
 def _ogbench_tasks() -> Iterator[Task]:
     """Five tasks of each data set with states; the first of those with pictures."""
-    for dataset in DATASETS.values():
-        if dataset.benchmark != "ogbench":
-            continue
+    for dataset in (each for each in DATASETS.values() if each.benchmark == "ogbench"):
         name = dataset.environment.removesuffix("-v0")
         world, updates = OGBENCH[name.removeprefix("visual-")], 500_000 if dataset.pixels else 1_000_000
         kind = "pixels" if dataset.pixels else "pointmaze" if name.startswith("pointmaze") else "state"
+        settings = SETTINGS[max(filter(name.startswith, SETTINGS), key=len)]
         ours = dataset.controller == "noisy-arm" or name.removeprefix("visual-").startswith(UNPUBLISHED)
         for number in (1,) if dataset.pixels else (1, 2, 3, 4, 5):
             full = f"{dataset.name.removeprefix('ogbench/')}-singletask-task{number}-v0"
@@ -229,50 +257,33 @@ def _ogbench_tasks() -> Iterator[Task]:
                 default=number == world.default,
                 frame_stack=3 if dataset.pixels else 1,
                 published=None if ours else full,
-                **_settings(name),
+                **dataclasses.asdict(settings),
             )
 
 
 def _d4rl_tasks() -> Iterator[Task]:
     """One task for each data set."""
     shared = {"updates": 500_000, "evaluations": (500_000,), "default": True}
-    for dataset in DATASETS.values():
-        if dataset.benchmark != "d4rl":
-            continue
-        hand, kind = dataset.name.removeprefix("D4RL/").split("/")
+    for dataset in (each for each in DATASETS.values() if each.benchmark == "d4rl"):
+        name, kind = dataset.name.removeprefix("D4RL/").split("/")
         options = shared | {"name": dataset.name, "dataset": dataset, "environment": dataset.environment}
-        if hand == "antmaze":
-            _, horizon, alpha = ANTMAZE[kind]
-            options |= {"horizon": horizon, "parts": 1, "success_ends": True, "discount": 0.99, "q_agg": "mean"}
-            options |= {"fql_alpha": alpha, "budget": 0.001, "reward_shift": -1.0, "references": (0.0, 1.0)}
-            published = f"antmaze-{kind.removesuffix('-v1')}-v2"
-            yield Task(
-                group="d4rl-antmaze", score="normalized return", published=published, caveat=OLD_D4RL + ANT, **options
-            )
-        elif hand == "pointmaze":
-            _, horizon = POINTMAZE[kind.removesuffix("-v2")]
-            options |= {"horizon": horizon, "parts": 1, "success_ends": True, "reward_shift": -1.0}
-            yield Task(group="d4rl-pointmaze", score="success", **(_settings("pointmaze") | {"budget": 0.1}), **options)
+        if name == "antmaze":
+            maze = ANTMAZE[kind]
+            options |= {"horizon": maze.horizon, "parts": 1, "success_ends": True, "discount": 0.99, "q_agg": "mean"}
+            options |= {"fql_alpha": maze.fql_alpha, "budget": 0.001, "reward_shift": -1.0, "references": (0.0, 1.0)}
+            options |= {"published": f"antmaze-{kind.removesuffix('-v1')}-v2", "caveat": OLD_D4RL + ANT}
+            yield Task(group="d4rl-antmaze", score="normalized return", **options)
+        elif name == "pointmaze":
+            options |= {"horizon": POINTMAZE[kind.removesuffix("-v2")].horizon, "parts": 1, "success_ends": True}
+            options |= dataclasses.asdict(SETTINGS["pointmaze"]) | {"budget": 0.1}
+            yield Task(group="d4rl-pointmaze", score="success", reward_shift=-1.0, **options)
         else:
-            *_, references, alphas = ADROIT[hand]
-            source = kind.removesuffix("-v2")
-            options |= {
-                "horizon": ADROIT_STEPS.get(hand, 200),
-                "parts": 0,
-                "success_ends": False,
-                "discount": 0.99,
-                "q_agg": "min",
-            }
-            options |= {"fql_alpha": alphas[("human", "cloned", "expert").index(source)], "budget": 0.001}
-            caveat = OLD_D4RL + (PEN if hand == "pen" else DENSE)
-            yield Task(
-                group="d4rl-adroit",
-                score="normalized return",
-                references=references,
-                published=f"{hand}-{source}-v1",
-                caveat=caveat,
-                **options,
-            )
+            hand, source = ADROIT[name], kind.removesuffix("-v2")
+            options |= {"horizon": hand.horizon, "parts": 0, "success_ends": False, "discount": 0.99, "q_agg": "min"}
+            options |= {"fql_alpha": ADROIT_ALPHA[source][name], "budget": 0.001}
+            options |= {"published": f"{name}-{source}-v1", "caveat": OLD_D4RL + (PEN if name == "pen" else DENSE)}
+            references = (hand.random, hand.expert)
+            yield Task(group="d4rl-adroit", score="normalized return", references=references, **options)
 
 
 def _with_hyperparameters(task: Task) -> Task:
@@ -307,9 +318,6 @@ def find_task(name: str) -> Task:
     there is none.
     """
     return TASKS[name] if name in TASKS else _look_up(name, "task", _task_names())
-
-
-NEAREST = 5
 
 
 def _plain(name: str) -> str:
