@@ -302,12 +302,12 @@ def measure_agents() -> list[Row]:
 def measure_loop() -> list[Row]:
     """What the scanned loop saves for a heavy update (FiDec) and a light one (BC); what stacked seeds save (best, in turns)."""
     data, width, depth = _rows(20_020), *SMALL
-    one, four, light = (
+    single, four, light = (
         _agents(name, n, width=width, depth=depth) for name, n in (("fidec", 1), ("fidec", 4), ("bc", 1))
     )
     works = {
-        "scanned": _work(*one, data, LOOP_UPDATES),
-        "dispatched": _work(*one, data, LOOP_UPDATES, chunk=1),
+        "scanned": _work(*single, data, LOOP_UPDATES),
+        "dispatched": _work(*single, data, LOOP_UPDATES, chunk=1),
         "light scanned": _work(*light, data, LOOP_UPDATES),
         "light dispatched": _work(*light, data, LOOP_UPDATES, chunk=1),
         "four": _work(*four, data, LOOP_UPDATES),

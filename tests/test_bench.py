@@ -67,7 +67,7 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
             x = x + v / steps
         return agents.base.Carried(jnp.clip(x, -1, 1), last, v, (steps - 1) / steps)
 
-    monkeypatch.setattr(agents.base, "carry", unrolled)
+    monkeypatch.setattr(agents.base, "integrate_flow", unrolled)
     agent = agents.make(name)((28,), 5, key=jr.key(0), width=64, depth=3)
     rows = [jnp.ones((256, width), jnp.float32) for width in (28, 5, 28)]
     batch = Batch(*rows, jnp.ones(256, jnp.float32), jnp.ones(256, jnp.float32), rows[1])
