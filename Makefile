@@ -36,9 +36,10 @@ test: $(VENV)/.installed-test ## run the unit tests, then every notebook
 lab: $(VENV)/.installed ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/
 
-lint: $(VENV)/.installed-test ## check code and notebooks with ruff
+lint: $(VENV)/.installed-test ## check code and notebooks with ruff, and types with pyrefly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python --summary=none
 
 format: $(VENV)/.installed-test ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

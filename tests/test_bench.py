@@ -65,7 +65,7 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
         for k in range(steps):
             last, v = x, move(jnp.float32(k / steps), features, x)
             x = x + v / steps
-        return agents.base.Carried(jnp.clip(x, -1, 1), last, v, (steps - 1) / steps)
+        return agents.base.FlowSamples(jnp.clip(x, -1, 1), last, v, (steps - 1) / steps)
 
     monkeypatch.setattr(agents.base, "integrate_flow", unrolled)
     agent = agents.make(name)((28,), 5, key=jr.key(0), width=64, depth=3)
