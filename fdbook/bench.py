@@ -334,11 +334,12 @@ def measure_evaluation() -> list[Row]:
 
     from fdbook import experiment
     from fdbook.data.tasks import find_task
+    from fdbook.rl.environments import cores
     from fdbook.rl.evaluate import evaluate
 
     task = find_task("cube-single-play-singletask")
     agents = _agents("fidec", width=256, depth=3)[1]
-    with experiment.environments(task, 1, EVALUATED) as get:
+    with experiment.environments(task, 1, EVALUATED, workers=0) as get:
         environments = get()
         evaluate(agents, environments, [0], episodes=len(environments))  # once to compile
         start = time.perf_counter()
@@ -350,13 +351,23 @@ def measure_evaluation() -> list[Row]:
         start, over = time.perf_counter(), True
         for action in actions:
             if over:
-                environments[0].reset()
-            over = any(environments[0].step(action)[2:4])
+                environments.reset({0: 0})
+            over = environments.step({0: action})[0].over
         bare = time.perf_counter() - start
+    workers = max(2, cores() - 2)
+    with experiment.environments(task, 1, EVALUATED, workers=workers) as get:
+        evaluate(agents, get(), [0], episodes=len(environments))
+        start = time.perf_counter()
+        again = evaluate(agents, get(), [0], episodes=EVALUATED)
+        shared = time.perf_counter() - start
+    assert again is not None
+    assert np.array_equal(again.returns, result.returns)
     return [
         Row(f"evaluating {EVALUATED} episodes of cube-single, {steps:,} steps", whole, "s"),
         Row("as many bare steps of one environment", bare, "s"),
         Row("evaluating over bare steps", whole / bare, "", "at most 1.5"),
+        Row(f"the same evaluation by {workers} processes", shared, "s"),
+        Row("that over the one in line", shared / whole, ""),
     ]
 
 

@@ -1,7 +1,10 @@
 """Evaluations of a task: the environments they need, and the numbers that a run record keeps of them."""
 
 import contextlib
+import functools
 import io
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import jax.random as jr
@@ -10,6 +13,7 @@ import numpy as np
 from fdbook.data import load
 from fdbook.data.tasks import Task
 from fdbook.rl.agents import Agent
+from fdbook.rl.environments import Environments, InLine, Workers, cores
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
@@ -20,24 +24,49 @@ __all__ = ["environments", "gif", "make_evaluator", "scores"]
 
 FEW, MANY = 5, 25
 """Environments for each seed: few where one of them is heavy."""
+MOST = 16
+"""Processes that step environments, at most."""
 
 
 @contextlib.contextmanager
-def environments(task: Task, seeds: int, episodes: int) -> Iterator[Callable[[], list]]:
-    """A function that makes the environments of an evaluation when they are first needed; they are closed at the end."""
-    share = min(episodes, FEW if task.dataset.family in ("cube", "scene", "puzzle") else MANY)
-    made: list = []
+def environments(
+    task: Task, seeds: int, episodes: int, *, workers: int | None = None
+) -> Iterator[Callable[[], Environments]]:
+    """A function that makes the environments of an evaluation when they are first needed; they are closed at the end.
 
-    def get() -> list:
+    They are stepped by `workers` processes (None: by one for each core but two, at most MOST; 0: by this process, as are those of
+    tasks that another process cannot make). The numbers are the same.
+    """
+    share = min(episodes, FEW if task.dataset.family in ("cube", "scene", "puzzle") else MANY)
+    made: list[Environments] = []
+
+    def get() -> Environments:
         if not made:
-            made.extend(load.environment(task) for _ in range(seeds * share))
-        return made
+            made.append(_environments(task, seeds * share, _workers(workers)))
+        return made[0]
 
     try:
         yield get
     finally:
-        for item in made:
-            item.close()
+        for each in made:
+            each.close()
+
+
+def _workers(asked: int | None) -> int:
+    """How many processes step environments."""
+    if asked is not None:
+        return asked
+    return max(0, min(MOST, cores() - 2)) if os.name == "posix" else 0
+
+
+def _environments(task, count, workers) -> Environments:
+    make = functools.partial(load.environment, task)
+    if workers > 0 and Workers.can_make(make):
+        try:
+            return Workers(make, count, workers)
+        except OSError as error:  # an environment that only this process knows, for one
+            warnings.warn(f"Environments of {task.name} are stepped in line. {error}", stacklevel=2)
+    return InLine([make() for _ in range(count)])
 
 
 def scores(task: Task, result: Evaluation) -> dict[str, list[float]]:
@@ -67,7 +96,7 @@ def scores(task: Task, result: Evaluation) -> dict[str, list[float]]:
 
 def make_evaluator(
     task: Task,
-    get: Callable[[], list],
+    get: Callable[[], Environments],
     seeds: Sequence[int],
     *,
     episodes: int,

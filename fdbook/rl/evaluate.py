@@ -6,7 +6,6 @@ environment and for the policy's noise, so that two evaluations of one agent agr
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from fdbook.rl.agents import Agent
+from fdbook.rl.environments import Environments, InLine, in_line
 from fdbook.rl.fourier_features import Normalizer
 
 
@@ -52,35 +52,9 @@ def act(agents: Agent, normalizer: Normalizer | None, observations, seeds, episo
     return eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0, 0, 0))(agents, observations, seeds, episodes, times)
 
 
-def _succeeded(info: dict[str, Any]) -> bool | None:
-    """What an environment says of success, as gymnasium-robotics calls it or as others do; None for nothing."""
-    said = info.get("success", info.get("is_success"))
-    return None if said is None else bool(np.any(said))
-
-
-class _Slot:
-    """One environment, and the episode that it is in."""
-
-    def __init__(self, environment):
-        self.environment, self.time, self.total = environment, 0, 0.0
-        self.episode: int | None = None
-        self.observation: Any = None
-
-    def begin(self, episode: int | None):
-        self.episode, self.time, self.total = episode, 0, 0.0
-        if episode is not None:
-            self.observation, _ = self.environment.reset(seed=FIRST_SEED + episode)
-
-    def step(self, action) -> tuple[bool, bool | None]:
-        """Whether the episode is over, and whether it succeeded, None if nothing says so."""
-        self.observation, reward, terminated, truncated, info = self.environment.step(action)
-        self.time, self.total = self.time + 1, self.total + float(reward)
-        return bool(terminated or truncated), _succeeded(info)
-
-
 def evaluate(
     agents: Agent,
-    environments: Sequence,
+    environments: Environments | Sequence,
     seeds: Sequence[int],
     *,
     episodes: int = 50,
@@ -90,45 +64,76 @@ def evaluate(
 ) -> Evaluation | None:
     """`episodes` episodes of each of several agents, stacked along the first axis of their arrays, one for each of `seeds`.
 
-    The environments are shared out evenly, and reset with one seed for each episode, the same for all agents. Returns None as
-    soon as `stopped()` is true. Raises ValueError for fewer environments than agents, or no episode.
+    The environments, a sequence of Gymnasium's or some of `fdbook.rl.environments`, are shared out evenly, and reset with one
+    seed for each episode, the same for all agents. Returns None as soon as `stopped()` is true. Raises ValueError for fewer
+    environments than agents, or no episode.
     """
-    seed_numbers = np.asarray(seeds, np.int32)
     share = min(len(environments) // max(1, len(seeds)), episodes)
     if share < 1 or episodes < 1:
         raise ValueError(
             f"evaluate takes an environment for each agent and at least one episode; got {len(environments)} environments "
             f"for {len(seeds)} agents, and {episodes} episodes."
         )
-    slots = [[_Slot(environments[i * share + j]) for j in range(share)] for i in range(len(seeds))]
-    shape = (len(seeds), episodes)
-    result = Evaluation(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, np.int64))
-    told = False
-    waiting = [iter(range(episodes)) for _ in seeds]
-    for row, queue in zip(slots, waiting, strict=True):
-        for slot in row:
-            slot.begin(next(queue, None))
+    playing = _Playing(in_line(environments), len(seeds), share, episodes)
+    seed_numbers = np.asarray(seeds, np.int32)
     with tqdm(total=len(seeds) * episodes, desc="evaluating", unit="episode", leave=False, disable=not progress) as bar:
-        while any(slot.episode is not None for row in slots for slot in row):
+        while playing.going:
             if stopped():
                 return None
-            observations = np.stack([[slot.observation for slot in row] for row in slots])
-            numbers = np.array([[slot.episode or 0 for slot in row] for row in slots], np.int32)
-            times = np.array([[slot.time for slot in row] for row in slots], np.int32)
-            actions = np.asarray(act(agents, normalizer, observations, seed_numbers, numbers, times))
-            for i, row in enumerate(slots):
-                for j, slot in enumerate(row):
-                    if slot.episode is None:
-                        continue
-                    over, success = slot.step(actions[i, j])
-                    told |= success is not None
-                    if over:
-                        result.returns[i, slot.episode] = slot.total
-                        result.successes[i, slot.episode] = bool(success)
-                        result.lengths[i, slot.episode] = slot.time
-                        bar.update()
-                        slot.begin(next(waiting[i], None))
-    return dataclasses.replace(result, tells_success=told)
+            actions = act(agents, normalizer, playing.observations(), seed_numbers, playing.episode, playing.time)
+            bar.update(playing.step(np.asarray(actions)))
+    return playing.result
+
+
+class _Playing:
+    """Episodes under way, one in each slot: `share` slots for each agent, whose numbers are agent * share + slot."""
+
+    def __init__(self, environments, agents, share, episodes):
+        self.environments, self.share, shape = environments, share, (agents, episodes)
+        self.waiting = [iter(range(episodes)) for _ in range(agents)]
+        self.episode, self.time = (np.zeros((agents, share), np.int32) for _ in range(2))
+        self.total, self.seen = np.zeros((agents, share)), {}
+        self.going: set[int] = set()
+        self.result = Evaluation(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, np.int64), tells_success=False)
+        self._begin(range(agents * share))
+
+    def _begin(self, numbers):
+        """The next episodes in these slots; those for which there is none rest."""
+        seeds = {}
+        for number in numbers:
+            place = divmod(number, self.share)
+            episode = next(self.waiting[place[0]], None)
+            self.episode[place], self.time[place], self.total[place] = episode or 0, 0, 0.0
+            if episode is None:
+                self.going.discard(number)
+            else:
+                self.going.add(number)
+                seeds[number] = FIRST_SEED + episode
+        self.seen |= self.environments.reset(seeds) if seeds else {}
+
+    def observations(self):
+        """What is seen in each slot, (agents, share, ...); in those that rest, what was seen last."""
+        flat = np.stack([self.seen[number] for number in range(self.time.size)])
+        return flat.reshape(*self.time.shape, *flat.shape[1:])
+
+    def step(self, actions) -> int:
+        """One step in every slot that is going; the number of episodes that it ended."""
+        result, over = self.result, []
+        taken = {number: actions[divmod(number, self.share)] for number in sorted(self.going)}
+        for number, step in self.environments.step(taken).items():
+            place = divmod(number, self.share)
+            self.seen[number] = step.observation
+            self.time[place] += 1
+            self.total[place] += step.reward
+            if step.success is not None and not result.tells_success:
+                self.result = result = dataclasses.replace(result, tells_success=True)
+            if step.over:
+                where = place[0], self.episode[place]
+                result.returns[where], result.lengths[where] = self.total[place], self.time[place]
+                result.successes[where] = bool(step.success)
+                over.append(number)
+        self._begin(over)
+        return len(over)
 
 
 def film(
@@ -147,17 +152,16 @@ def film(
     seed. The episode is the one that `evaluate` plays under the same number.
     """
     agent = jax.tree.map(lambda leaf: leaf[index : index + 1] if eqx.is_array(leaf) else leaf, agents)
-    slot, over, success = _Slot(environment), False, False
-    slot.begin(episode)
+    only, time, step = InLine([environment]), 0, None
+    seen = only.reset({0: FIRST_SEED + episode})[0]
     frames = [environment.render()]
-    while not over:
+    while step is None or not step.over:
         numbers = (
-            np.full((1,), seed, np.int32),
-            np.full((1, 1), episode, np.int32),
-            np.full((1, 1), slot.time, np.int32),
+            np.full(shape, value, np.int32) for shape, value in (((1,), seed), ((1, 1), episode), ((1, 1), time))
         )
-        action = act(agent, normalizer, jnp.asarray(slot.observation)[None, None], *numbers)
-        over, success = slot.step(np.asarray(action)[0, 0])
-        if slot.time % every == 0 or over:
+        action = act(agent, normalizer, jnp.asarray(seen)[None, None], *numbers)
+        step = only.step({0: np.asarray(action)[0, 0]})[0]
+        seen, time = step.observation, time + 1
+        if time % every == 0 or step.over:
             frames.append(environment.render())
-    return frames, bool(success)
+    return frames, bool(step.success)

@@ -1,0 +1,189 @@
+"""Many environments that are stepped together, each reset with a seed of its own: in line, or in worker processes.
+
+Gymnasium's AsyncVectorEnv gives every environment a process of its own, which an evaluation with dozens of them cannot afford.
+Here each worker steps its share, in one message and one answer for every step of the policy. What an environment answers depends
+on its seeds and actions alone, so that the numbers do not depend on where it is stepped.
+"""
+
+import abc
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+__all__ = ["Environments", "InLine", "Step", "Workers", "cores", "in_line"]
+
+
+class Step(NamedTuple):
+    """What came of a step."""
+
+    observation: Any
+    reward: float
+    over: bool
+    success: bool | None
+    """Whether the episode counts as a success so far; None where the environment says nothing of it."""
+
+
+class Environments(abc.ABC):
+    """Environments by number, from 0 to `len` - 1."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """How many there are."""
+
+    @abc.abstractmethod
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Any]:
+        """Resets those that are named, each with its seed, and returns their observations."""
+
+    @abc.abstractmethod
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        """Steps those that are named."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes all of them."""
+
+
+def _success(info: dict[str, Any]) -> bool | None:
+    """What an environment says of success, as gymnasium-robotics calls it or as others do; None for nothing."""
+    said = info.get("success", info.get("is_success"))
+    return None if said is None else bool(np.any(said))
+
+
+class InLine(Environments):
+    """Environments that this process steps, one after the other."""
+
+    def __init__(self, environments: Sequence[Any]):
+        self.environments = environments
+
+    def __len__(self) -> int:
+        return len(self.environments)
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Any]:
+        """As `Environments.reset`."""
+        return {number: self.environments[number].reset(seed=seed)[0] for number, seed in seeds.items()}
+
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        """As `Environments.step`."""
+        return {number: self._step(number, action) for number, action in actions.items()}
+
+    def _step(self, number, action):
+        observation, reward, terminated, truncated, info = self.environments[number].step(action)
+        return Step(observation, float(reward), bool(terminated or truncated), _success(info))
+
+    def close(self) -> None:
+        """As `Environments.close`."""
+        for environment in self.environments:
+            environment.close()
+
+
+def in_line(environments: "Environments | Sequence[Any]") -> "Environments":
+    """The environments; a sequence of Gymnasium's as some that this process steps."""
+    return InLine(environments) if isinstance(environments, Sequence) else environments
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _serve(descriptor: int) -> None:
+    """A worker's life: it makes its environments, and answers until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    pipe = Connection(descriptor)
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            make, count = pipe.recv()
+            mine = InLine([make() for _ in range(count)])
+            pipe.send(("ready", None))
+            while True:
+                what, argument = pipe.recv()
+                pipe.send(("done", getattr(mine, what)(argument)))
+        except EOFError:
+            return
+        except Exception as error:
+            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+
+
+class Workers(Environments):
+    """Environments in worker processes, which are dealt out in turn: `make()` makes one, and can be pickled.
+
+    Raises OSError, with the reason, when a worker fails or dies.
+    """
+
+    def __init__(self, make: Callable[[], Any], count: int, workers: int):
+        self.count, self.pipes, self.processes = count, [], []
+        workers = min(workers, count)
+        for i in range(workers):
+            # not multiprocessing's own processes: they run the user's script again, and a fork would lose JAX's threads
+            here, there = multiprocessing.Pipe()
+            command = [sys.executable, "-c", f"from fdbook.rl.environments import _serve; _serve({there.fileno()})"]
+            environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+            self.processes.append(subprocess.Popen(command, env=environment, pass_fds=[there.fileno()]))
+            there.close()
+            self.pipes.append(here)
+            here.send((make, len(range(i, count, workers))))
+        for number in range(workers):
+            self._answer(number)
+
+    @staticmethod
+    def can_make(make: Callable[[], Any]) -> bool:
+        """Whether workers can be told how to make an environment: what cannot be pickled is made in this process alone."""
+        try:
+            pickle.dumps(make)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return False
+        return True
+
+    def __len__(self) -> int:
+        return self.count
+
+    def _answer(self, number):
+        try:
+            word, result = self.pipes[number].recv()
+        except (EOFError, ConnectionError):
+            self.close()
+            raise OSError("A process that steps environments has died, perhaps for want of memory.") from None
+        if word == "failed":
+            self.close()
+            raise OSError(f"A process that steps environments failed ({result}).")
+        return result
+
+    def _ask(self, what: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
+        """Hands each worker its share of the arguments, and gathers what they answer."""
+        workers = len(self.pipes)
+        shares = [{n // workers: value for n, value in arguments.items() if n % workers == i} for i in range(workers)]
+        asked = [i for i, share in enumerate(shares) if share]
+        for i in asked:
+            with contextlib.suppress(BrokenPipeError):  # found out when it does not answer
+                self.pipes[i].send((what, shares[i]))
+        answers = {i: self._answer(i) for i in asked}
+        return {number: answers[number % workers][number // workers] for number in arguments}
+
+    def reset(self, seeds: Mapping[int, int]) -> dict[int, Any]:
+        """As `Environments.reset`."""
+        return self._ask("reset", seeds)
+
+    def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
+        """As `Environments.step`."""
+        return self._ask("step", actions)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for pipe in self.pipes:
+            pipe.close()
+        for process in self.processes:
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

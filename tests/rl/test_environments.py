@@ -1,0 +1,124 @@
+"""Environments in line and in worker processes: the same numbers, and no process that outlives what it is for."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fdbook.data.tasks import find_task
+from fdbook.experiment import evaluation
+from fdbook.rl import agents, train
+from fdbook.rl.environments import InLine, Workers
+from fdbook.rl.evaluate import evaluate
+
+
+PENDULUM = functools.partial(gymnasium.make, "Pendulum-v1", max_episode_steps=7)
+
+
+def stacked(seeds=2):
+    sizes = {"width": 8, "depth": 1, "flow_steps": 2}
+    return train.init(agents.make("bc"), (3,), 1, range(seeds), **sizes)
+
+
+@pytest.fixture
+def pool():
+    made = Workers(PENDULUM, 5, 2)
+    yield made
+    made.close()
+
+
+def test_the_same_numbers_in_line_and_by_workers(pool):
+    here = InLine([PENDULUM() for _ in range(5)])
+    results = [evaluate(stacked(), place, [0, 3], episodes=5) for place in (here, pool)]
+    assert results[0].lengths.tolist() == [[7] * 5] * 2
+    assert len(np.unique(results[0].returns)) == 10
+    np.testing.assert_array_equal(results[0].returns, results[1].returns)
+    assert not results[1].tells_success
+
+
+def test_a_return_is_the_sum_of_rewards():
+    """One episode by hand: the policy's own actions, the rewards of an environment of our own."""
+    from fdbook.rl.evaluate import FIRST_SEED, act
+
+    policy, alone = stacked(1), PENDULUM()
+    seen, total = alone.reset(seed=FIRST_SEED + 1)[0], 0.0
+    for step in range(7):
+        numbers = (np.full(shape, value, np.int32) for shape, value in (((1,), 4), ((1, 1), 1), ((1, 1), step)))
+        seen, reward, *_ = alone.step(np.asarray(act(policy, None, jnp.asarray(seen)[None, None], *numbers))[0, 0])
+        total += reward
+    result = evaluate(policy, [PENDULUM()], [4], episodes=2)
+    assert result.returns[0, 1] == pytest.approx(total, rel=1e-12)
+
+
+def test_only_what_is_named_is_reset_and_stepped(pool):
+    seen = pool.reset({3: 1, 0: 1, 4: 2})
+    np.testing.assert_array_equal(seen[3], seen[0])
+    assert not np.array_equal(seen[3], seen[4])
+    steps = pool.step({4: np.zeros(1, np.float32)})
+    assert list(steps) == [4]
+    assert steps[4].success is None
+
+
+def test_a_worker_that_dies_is_told(pool):
+    pool.processes[1].send_signal(signal.SIGKILL)
+    pool.processes[1].wait()
+    with pytest.raises(OSError, match=r"^A process that steps environments has died"):
+        pool.reset({0: 0, 1: 0})
+    assert all(process.poll() is not None for process in pool.processes)
+
+
+def test_a_worker_that_fails_says_why():
+    with pytest.raises(OSError, match=r"^A process that steps environments failed \(NameNotFound: .*Pendulumm"):
+        Workers(functools.partial(gymnasium.make, "Pendulumm-v1"), 2, 2)
+
+
+def test_what_no_other_process_can_make_is_stepped_in_line():
+    assert Workers.can_make(PENDULUM)
+    assert not Workers.can_make(lambda: PENDULUM())
+
+
+def test_workers_end_with_the_process_that_they_serve():
+    code = """
+import functools, os, gymnasium
+from fdbook.rl.environments import Workers
+pool = Workers(functools.partial(gymnasium.make, "Pendulum-v1"), 2, 2)
+print(*(process.pid for process in pool.processes), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2
+    end = time.monotonic() + 20
+    while any(_alive(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:  # one that nobody has waited for is gone, too
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_task_of_ogbench_in_both_ways(workers):
+    task = find_task("pointmaze-medium")
+    with evaluation.environments(task, 1, 2, workers=workers) as get:
+        made = get()
+        assert (type(made), len(made)) == (Workers if workers else InLine, 2)
+        first = made.reset({0: 5, 1: 6})
+        assert made.step({1: np.ones(2, np.float32)})[1].success is False
+    with evaluation.environments(task, 1, 2, workers=0) as get:
+        again = get().reset({0: 5, 1: 6})
+    for number in (0, 1):
+        np.testing.assert_array_equal(first[number], again[number])
