@@ -5,6 +5,7 @@ first axis of an agent's arrays and trained by `vmap`, each with batches and noi
 seed, i and the state alone, so that a run which is carried on ends where an uninterrupted one does, bit for bit.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -169,6 +170,7 @@ def train(
     save_every: int = 10_000,
     log_every: int = 1000,
     keep: int = 2,
+    background: bool | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Agent:
@@ -178,11 +180,15 @@ def train(
     `folder` the run saves a checkpoint every `save_every` updates, of which the newest `keep` stay, and carries on from the
     newest sound one when it is called again, with more updates too. `say` is told what the reader should know.
 
+    With `background` (None: where JAX has an accelerator) training goes on while a copy of the agents is evaluated. No newer
+    checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.
+
     Raises Stopped after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a critic
     explodes, with the update and the term; ValueError for a folder that holds another run, or data that have changed; OSError
     when nothing can be saved.
     """
-    options = {"save_every": save_every, "log_every": log_every, "bar": progress}
+    background = jax.default_backend() != "cpu" if background is None else background
+    options = {"save_every": save_every, "log_every": log_every, "bar": progress, "background": background}
     if folder is None:
         return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
@@ -195,12 +201,14 @@ def train(
 class _Loop:
     """What is left to do of a run: evaluations and dispatches in turn, with what is saved and logged between them."""
 
-    def __init__(self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar):
+    def __init__(self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar, background):
         self.agents, self.data, self.record, self.folder = agents, data, record, folder
         self.stores, self.evaluate, self.bar = stores, evaluate, bar
         self.save_every, self.log_every = save_every, log_every
         self.update = Update(jnp.asarray(record.seeds))
         self.saved = record.done if stores and stores.steps else None
+        self.background = concurrent.futures.ThreadPoolExecutor(1) if background else None
+        self.under_way: tuple[int, concurrent.futures.Future] | None = None
 
     def run(self) -> Agent:
         """Trains to the end, and returns the agents."""
@@ -220,10 +228,13 @@ class _Loop:
                 self._save()
                 raise Stopped(f"{stop}{'; the same command carries on' if self.folder else ''}.") from None
             except FloatingPointError as error:
+                self._gather()
                 record.status, record.note = "broken", f"{error}{self._last_sound()}."
                 self._write()
                 raise FloatingPointError(record.note) from None
             finally:
+                if self.background is not None:
+                    self.background.shutdown()
                 self.log.close()
         record.status = "finished"
         self._write()
@@ -237,6 +248,9 @@ class _Loop:
             if stopped():
                 raise Stopped(f"Stopped after {record.done} of {record.updates} updates")
             if record.done >= record.updates:
+                self._gather()
+                if stopped():
+                    continue
                 return
             metrics = self._dispatch()
             bar.update(len(next(iter(metrics.values()))))
@@ -265,19 +279,42 @@ class _Loop:
         return EXPLODED * rewards / (1 - self.agents.config.discount)
 
     def _evaluate(self, stopped):
-        with self._clock("evaluating"):
-            result = self.evaluate(self.agents, stopped)
-        if result is not None:
-            self.record.scores.append({"step": self.record.done, **result})
-            for name, values in result.items():
-                self.log.scalars(f"evaluation/{name}", values, self.record.done)
+        """Evaluates the agents as they are: now, or a copy of them while training goes on."""
+        self._gather()
+        if self.background is None:
+            self._keep(self.record.done, self._timed_evaluation(self.agents, stopped))
             self._save()
+        else:
+            agents = loop.copy(self.agents)
+            self.under_way = self.record.done, self.background.submit(self._timed_evaluation, agents, stopped)
+
+    def _timed_evaluation(self, agents, stopped):
+        with self._clock("evaluating"):
+            return self.evaluate(agents, stopped)
+
+    def _keep(self, step, result):
+        """Puts an evaluation into the record and the log; None was stopped on the way."""
+        if result is not None:
+            self.record.scores.append({"step": step, **result})
+            for name, values in result.items():
+                self.log.scalars(f"evaluation/{name}", values, step)
+
+    def _gather(self):
+        """Waits for the evaluation that is under way, if one is. One that was stopped stays under way: it is to be made again."""
+        if self.under_way is not None:
+            step, future = self.under_way
+            result = future.result()
+            if result is not None:
+                self.under_way = None
+                self._keep(step, result)
+                self._write()
 
     def _pending(self) -> bool:
         """Whether the run stands at an evaluation that has not been made."""
         record = self.record
         due = record.done in record.evaluations and all(item["step"] != record.done for item in record.scores)
-        return due and self.evaluate is not None
+        under_way = self.under_way is not None and self.under_way[0] == record.done
+        return due and self.evaluate is not None and not under_way
 
     def _next(self) -> int:
         """Where the next dispatch ends: after a chunk, or earlier where something is due."""
@@ -286,7 +323,8 @@ class _Loop:
         return min(stops + [(done // every + 1) * every for every in (self.save_every, self.log_every)])
 
     def _save(self):
-        if self.stores is not None and self.saved != self.record.done:
+        self._gather()
+        if self.under_way is None and self.stores is not None and self.saved != self.record.done:
             with self._clock("saving"):
                 self.stores.save(self.record.done, self.agents, dataclasses.asdict(self.record.progress))
             self.saved = self.record.done

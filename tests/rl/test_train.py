@@ -172,6 +172,62 @@ def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def _mean_weight(agents, stopped):
+    """An evaluation that depends on the weights alone, and takes longer than the updates up to the next one."""
+    time.sleep(0.3)
+    first = jax.tree.leaves(eqx.filter(agents.networks, eqx.is_array))[0]
+    return None if stopped() else {"score": np.asarray(first, float).reshape(len(first), -1).mean(axis=1).tolist()}
+
+
+def test_an_evaluation_in_the_background_changes_nothing(tmp_path):
+    waited, went_on = (some_record(updates=600, evaluations=(0, 200, 250, 600)) for _ in range(2))
+    a = run(waited, evaluate=_mean_weight, folder=tmp_path / "waited", background=False)
+    b = run(went_on, evaluate=_mean_weight, folder=tmp_path / "went on", background=True)
+    assert equal(a, b)
+    assert went_on.scores == waited.scores
+    assert [each["step"] for each in went_on.scores] == [0, 200, 250, 600]
+    assert len({each["score"][0] for each in went_on.scores}) == 4
+    assert records.read(tmp_path / "went on").scores == waited.scores
+
+
+def test_training_goes_on_while_it_is_evaluated():
+    """The evaluation after update 100 ends only when update 300 has been made."""
+    record, seen = some_record(updates=400, evaluations=(100,)), []
+
+    def until_the_loop_is_ahead(agents, stopped):
+        end = time.monotonic() + 30
+        while record.done < 300 and time.monotonic() < end:
+            time.sleep(0.01)
+        seen.append(record.done)
+        return {"score": [0.0]}
+
+    run(record, evaluate=until_the_loop_is_ahead, background=True, save_every=1000)
+    assert seen[0] >= 300
+    assert [each["step"] for each in record.scores] == [100]
+
+
+def test_an_evaluation_that_a_stop_cuts_short_is_made_again(tmp_path):
+    """Stopped while update 200 is evaluated and training is ahead: the run carries on at 200, and has the same numbers."""
+    whole = some_record(updates=600, evaluations=(200, 600))
+    wanted = run(whole, evaluate=_mean_weight)
+    record = some_record(updates=600, evaluations=(200, 600))
+
+    def stop_when_ahead(agents, stopped):
+        while record.done < 300:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stopped():
+            time.sleep(0.01)
+
+    with pytest.raises(train.Stopped):
+        run(record, evaluate=stop_when_ahead, folder=tmp_path, background=True, save_every=1000)
+    assert saved(tmp_path)[0] == 200
+    again = some_record(updates=600, evaluations=(200, 600))
+    got = run(again, evaluate=_mean_weight, folder=tmp_path, background=True, save_every=1000)
+    assert equal(got, wanted)
+    assert again.scores == whole.scores
+
+
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = run(some_record(updates=300), folder=tmp_path)
     before = (tmp_path / "record.json").read_bytes()
