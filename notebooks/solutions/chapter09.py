@@ -43,7 +43,7 @@ mistakes = {
         (lambda v, n, m, g: jnp.where(m, 0, -1 + g * v), "look up the values"),
         (lambda v, n, m, g: jnp.where(m, -1, -1 + g * jnp.max(v[n], axis=1)), "a mask of 0"),
         (lambda v, n, m, g: jnp.max(v[n], axis=0), "shape (6,)"),
-        (lambda v, n, m, g: 7 * sweep(v, n, m, g), "of the best neighbour"),
+        (lambda v, n, m, g: 7 * sweep(v, n, m, g), "of the best neighbor"),
     ],
     "09.3": [
         (lambda r, m, g, q: r + g * m * jnp.mean(q, axis=0), "takes the lowest"),
