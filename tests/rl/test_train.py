@@ -76,10 +76,11 @@ def test_a_step_of_the_loop_is_an_update_of_the_agent(budget):
     data, record = some_data(), some_record("fql", seeds=(7,), updates=3)
     got = run(record, data, log_every=1)
     agent = agents.make("fql")((4,), 2, key=jr.fold_in(jr.key(0), 7), **SIZES)
+    update = eqx.filter_jit(lambda agent, batch, key: agent.update(batch, key=key))
     losses = []
     for i in range(3):
         batch_key, _, update_key = jr.split(jr.fold_in(jr.fold_in(jr.key(1), i), 7), 3)
-        agent, info = agent.update(data.sample(16, key=batch_key), key=update_key)
+        agent, info = update(agent, data.sample(16, key=batch_key), update_key)
         losses.append(float(info["critic"]))
     for a, b in zip(leaves(got), leaves(agent), strict=True):
         np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=budget("two_orders_of_summation"))
@@ -380,11 +381,11 @@ def newest(folder):
     return max(steps, default=0)
 
 
-def test_twenty_kills_change_nothing(tmp_path):
-    """kill -9 at 20 random moments, saving included: every start resumes, and the end is the uninterrupted one, bit for bit."""
-    steps, rng = 250 * 60, np.random.default_rng(0)
+def test_kills_change_nothing(tmp_path):
+    """kill -9 at 8 random moments, saving included: every start resumes, and the end is the uninterrupted one, bit for bit."""
+    steps, rng = 250 * 30, np.random.default_rng(0)
     folder, kills, resumed = tmp_path / "run", 0, []
-    while kills < 20:
+    while kills < 8:
         before, process = newest(folder), driver(folder, steps)
         end = time.monotonic() + 120
         while newest(folder) <= before and process.poll() is None and time.monotonic() < end:
