@@ -253,7 +253,8 @@ def measure_data() -> list[Row]:
 
 
 def update_products(name: str, width: int, depth: int, batch: int = 256, steps: int = 10, critics: int = 2) -> float:
-    """Floating-point operations in the matrix products of one update of "fql" or "fidec", counted by hand.
+    """Floating-point operations in the matrix products of one update of "fql", of "fidec", or of "deflow" whose actor
+    learns on next states, counted by hand.
 
     A network costs 2 operations for each weight and row: forward, once more for the gradient of the weights, and once more,
     its first layer left out, for the gradient of the layers' inputs.
@@ -275,16 +276,21 @@ def update_products(name: str, width: int, depth: int, batch: int = 256, steps: 
     shared = (
         training(field) + critics * (judging + forward(critic) + training(critic)) + training(policy) + forward(policy)
     )
-    return shared + {"fql": 1, "fidec": 2}[name] * steps * forward(field)
+    return shared + {"fql": 1, "fidec": 2, "deflow on next states": 1}[name] * steps * forward(field)
 
 
 def measure_agents() -> list[Row]:
     """Updates at the papers' size, FiDec against FQL, both against the rate of matrix products (best, in turns)."""
     data, (width, depth) = _rows(20_020), PAPER
-    names = {"fql": "an FQL update", "fidec": "a FiDec update, 4 actions a state"}
-    works: dict[Any, Callable] = {
-        name: _work(*_agents(name, width=width, depth=depth), data, AGENT_UPDATES) for name in names
+    names = {
+        "fql": "an FQL update",
+        "fidec": "a FiDec update, 4 actions a state",
+        "deflow on next states": "a DeFlow update, its actor on next states",
     }
+    sizes = {"width": width, "depth": depth}
+    made = {name: _agents(name, **sizes) for name in ("fql", "fidec")}
+    made["deflow on next states"] = _agents("deflow", **sizes, actor_states="next")
+    works: dict[Any, Callable] = {name: _work(*made[name], data, AGENT_UPDATES) for name in names}
     flops: dict[Any, float] = {name: AGENT_UPDATES * update_products(name, width, depth) for name in names}
     for shape in PRODUCTS:
         works[shape], flops[shape] = _products(shape, flops["fidec"])
@@ -296,6 +302,8 @@ def measure_agents() -> list[Row]:
         rows.append(Row(f"{what}, width {width}, depth {depth}", 1e3 * best[name] / AGENT_UPDATES, "ms"))
         rows.append(Row("its matrix products over that rate", rates[name] / fastest, "", "at least 0.7"))
     rows.append(Row("a FiDec update over an FQL update", best["fidec"] / best["fql"], "", "at most 1.3"))
+    light = best["deflow on next states"]
+    rows.append(Row("one on next states over an FQL update", light / best["fql"], "", "at most 1.05"))
     return rows
 
 

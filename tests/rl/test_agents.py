@@ -106,21 +106,28 @@ def test_flow_q_learning(budget, q_agg, normalize):
     assert total == pytest.approx(actor + critic + matched, rel=tolerance)
 
 
-@pytest.mark.parametrize("name", metrics.NAMES)
-def test_decorated(budget, name):
-    """E18 to E23 for every metric; with l2 this is DeFlow's loss."""
-    agent = make("deflow") if name == "l2" else make("fidec", name)
+PER_ACTION = ("l2", "fisher-paper", "fisher-rao")
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [(name, "current") for name in metrics.NAMES] + [(name, "next") for name in PER_ACTION]
+)
+def test_decorated(budget, name, where):
+    """E18 to E23 for every metric, on the batch's states or on its next ones; with l2 this is DeFlow's loss."""
+    options = {} if where == "current" else {"actor_states": "next"}
+    agent = make("deflow", **options) if name == "l2" else make("fidec", name, **options)
     batch = some_batch()
     total, info, draws = terms(agent, batch, jr.key(2))
     b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
-    k = 4
+    k, rows = (4, b.observations) if where == "current" else (1, b.next_observations)
+    noise = draws.noise if where == "current" else draws.next_noise[:, None]  # those of E16's target
     states = B // k
-    assert draws.noise.shape == (states, k, D)
+    assert noise.shape == (states, k, D)
     field, delta = own["flow"].head, own["delta"].head
     penalties, values = [], []
     for state in range(states):
-        s = np.repeat(b.observations[state][None], k, axis=0)
-        actions, points, velocities = plain.flow(field, s, draws.noise[state], 5)
+        s = np.repeat(rows[state][None], k, axis=0)
+        actions, points, velocities = plain.flow(field, s, noise[state], 5)
         scores = velocities / 0.2 if name == "fisher-released" else (0.8 * velocities - points) / 0.2
         moves = plain.displaced(delta, s, actions)
         penalties.append(plain.penalty(name, moves, plain.divergence(delta, s, actions), scores))
@@ -427,6 +434,7 @@ def test_agents_see_pictures(name):
         ("fidec", {"budgett": 1}, r"no setting of DecoratedFlow called 'budgett'\. Did you mean 'budget'\?"),
         ("fidec", {"budget": 0.0}, r"takes a budget in \(0, inf\]; got 0"),
         ("fidec", {"fisher_samples": "freshh"}, r"Did you mean 'fresh'\?"),
+        ("fidec", {"actor_states": "next"}, "one action of each; the metric exact pools several of a state"),
         ("fidec", {"actions_per_state": 5}, r"a batch of 32 is no multiple of actions_per_state = 5"),
         ("fidec", {"perturbed_time": 0.5}, r"a step of its flow, k / 5 with k from 1 to 4; got perturbed_time = 0\.5"),
         (

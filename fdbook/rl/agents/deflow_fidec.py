@@ -35,6 +35,7 @@ CHOICES = {
     "fisher_samples": ("trajectory", "fresh"),
     "dual": ("log", "relu"),
     "selection": ("displaced", "base"),
+    "actor_states": ("current", "next"),
 }
 
 
@@ -62,6 +63,10 @@ class DecoratedFlowConfig(base.Config):
     a pooled matrix better, fewer the actor's gradient quieter: in the medium point maze, batch 256, the noise of the exact
     metric's gradient is 1, 1.15, 1.35, 1.6 and 1.9 for 1, 2, 4, 8 and 16 of them, the error of a matrix 0.94, 0.81, 0.66, 0.53
     and 0.40 of its size."""
+    actor_states: str = "current"
+    """The states on which the displacement learns: the batch's own, or its "next" ones, with one action of each, which are the
+    base actions of E16's target as well: then one pass of the flow serves both. For metrics that need no several actions of a
+    state; `actions_per_state` says nothing then."""
     fisher_samples: str = "trajectory"
     """Where readings come from: "trajectory" (the flow's own steps) or "fresh" (new samples, noised to the metric's times)."""
     num_fisher_samples: int = 8
@@ -92,6 +97,11 @@ class DecoratedFlowConfig(base.Config):
         if self.batch_size % self.actions_per_state:
             batch = f"a batch of {self.batch_size} is no multiple of actions_per_state = {self.actions_per_state}"
             raise ValueError(f"DecoratedFlow gives every state of its actor's batch as many actions, but {batch}.")
+        if self.actor_states == "next" and self.metric.pooled and self.metric.reads != "nothing":
+            name = metrics.short_name(self.metric)
+            raise ValueError(
+                f"DecoratedFlow learns on next states with one action of each; the metric {name} pools several of a state."
+            )
         self._check_time()
 
     def _check_time(self):
@@ -160,8 +170,10 @@ class DecoratedFlow(base.Agent):
     def draw(self, batch, *, key):
         matching_key, noise_key, next_key, metric_key = jr.split(key, 4)
         (size, d), k = batch.actions.shape, self.config.actions_per_state
-        noise = jr.normal(noise_key, (size // k, k, d), batch.actions.dtype)
         next_noise = base.normals(batch, key=next_key)
+        if self.config.actor_states == "next":
+            return DecoratedFlowDraws(bc.matching(batch, key=matching_key), next_noise[:, None], next_noise, metric_key)
+        noise = jr.normal(noise_key, (size // k, k, d), batch.actions.dtype)
         return DecoratedFlowDraws(bc.matching(batch, key=matching_key), noise, next_noise, metric_key)
 
     def update(self, batch, *, key):
@@ -179,9 +191,13 @@ class DecoratedFlow(base.Agent):
         """The actor's base actions with what the metric reads there, and the flow's actions at the next states."""
         field, config = self.networks["flow"], self.config
         states, k, d = draws.noise.shape
-        here = field.features(observations[:states])
-        rows = jnp.concatenate([jnp.repeat(here, k, axis=0), field.features(next_observations)])
-        noises = jnp.concatenate([draws.noise.reshape(-1, d), draws.next_noise])
+        if shared := config.actor_states == "next":
+            rows, noises = field.features(next_observations), draws.next_noise
+            here = rows
+        else:
+            here = field.features(observations[:states])
+            rows = jnp.concatenate([jnp.repeat(here, k, axis=0), field.features(next_observations)])
+            noises = jnp.concatenate([draws.noise.reshape(-1, d), draws.next_noise])
         both = base.integrate_flow(field.head, rows, noises, config.flow_steps, stage=config.stage)
         actions, points, velocities = (x[: states * k].reshape(states, k, d) for x in both[:3])
         if config.fisher_samples == "fresh":
@@ -190,7 +206,7 @@ class DecoratedFlow(base.Agent):
             time = jnp.asarray(both.time, actions.dtype)
             read = jax.vmap(lambda s, x, v: self.metric.readings(field.head, s, time, x, v))
             readings = read(here, points, velocities)
-        return transport.BaseActions(here, actions, readings), both.actions[states * k :]
+        return transport.BaseActions(here, actions, readings), both.actions if shared else both.actions[states * k :]
 
     def _fresh_readings(self, field, features, actions, *, key):
         """Readings at actions noised anew: for a pooled metric of K new samples of each state, else of the base actions."""
@@ -231,9 +247,10 @@ class DecoratedFlow(base.Agent):
         """E18 to E22 for a displacement network: multiplier * penalty - value, the clipped actions judged by the agent."""
         critic, d = self.networks["critic"], self.action_dim
         states, k, _ = base_actions.actions.shape
+        observations = batch.observations if self.config.actor_states == "current" else batch.next_observations
         seen = {
-            "delta": delta.features(batch.observations[:states]),
-            "critic": critic.features(batch.observations[:states]),
+            "delta": delta.features(observations[:states]),
+            "critic": critic.features(observations[:states]),
         }
 
         def value(features, action):
