@@ -19,6 +19,7 @@ LABELS = {
     "bc": "behavior (BC)",
     "fql": "FQL",
     "deflow": "DeFlow (L2)",
+    "fidec": "FiDec",
     "ifql": "IFQL",
     "iql": "IQL",
     "rebrac": "ReBRAC",
@@ -94,14 +95,15 @@ def compute(context) -> dict:
 
 
 def _look(entry, **changes):
-    """The colors and lines of a method."""
+    """The colors and lines of a method; black, and the agent's own name, for one that has none here."""
     names = (
         LOOKS.get(entry["agent"]),
         f"fisher-{entry['metric']}",
         entry["metric"] if entry["agent"] == "fidec" else None,
     )
     name = next((name for name in names if name in style.METRIC_COLORS), "exact")
-    label = f"FiDec ({entry['metric']})" if entry["agent"] == "fidec" else LABELS[entry["agent"]]
+    label = LABELS.get(entry["agent"], entry["agent"])
+    label = f"{label} ({entry['metric']})" if entry["agent"] == "fidec" else label
     return style.look(name, label=f"{label}, {entry['seeds']} seeds", **changes)
 
 
@@ -141,7 +143,7 @@ def draw(numbers):
 
 def _draw_duality(ax, entry):
     """Penalty over its budget, and the multiplier over where it ended, of a decorated flow: the mean and range of the seeds."""
-    if "penalty" not in entry:
+    if "penalty" not in entry or "multiplier" not in entry or entry["budget"] is None:
         return
     steps = np.asarray(entry["logged"]) / 1000
     penalty = np.asarray(entry["penalty"], float) / entry["budget"]
