@@ -4,7 +4,6 @@ Speeds differ from machine to machine, and on a shared one from minute to minute
 """
 
 import contextlib
-import itertools
 import os
 import pkgutil
 import statistics
@@ -19,6 +18,7 @@ from typing import Any
 from fdbook.checks import unknown
 from fdbook.report import numbers
 from fdbook.rl import records
+from fdbook.rl.operations import update_products
 
 
 __all__ = ["BENCHMARKS", "Row", "run"]
@@ -252,33 +252,6 @@ def measure_data() -> list[Row]:
     ]
 
 
-def update_products(name: str, width: int, depth: int, batch: int = 256, steps: int = 10, critics: int = 2) -> float:
-    """Floating-point operations in the matrix products of one update of "fql", of "fidec", or of "deflow" whose actor
-    learns on next states, counted by hand.
-
-    A network costs 2 operations for each weight and row: forward, once more for the gradient of the weights, and once more,
-    its first layer left out, for the gradient of the layers' inputs.
-    """
-
-    def net(inputs, outputs):
-        sizes = [inputs, *[width] * depth, outputs]
-        return [2.0 * a * b for a, b in itertools.pairwise(sizes)]
-
-    def forward(layers):
-        return batch * sum(layers)
-
-    def training(layers):
-        return batch * (3 * sum(layers) - layers[0])
-
-    s, a = OBSERVATION_DIM, ACTION_DIM
-    field, policy, critic = net(s + a + 1, a), net(s + a, a), net(s + a, 1)
-    judging = forward(critic) + batch * sum(critic)  # forward, and back to the action
-    shared = (
-        training(field) + critics * (judging + forward(critic) + training(critic)) + training(policy) + forward(policy)
-    )
-    return shared + {"fql": 1, "fidec": 2, "deflow on next states": 1}[name] * steps * forward(field)
-
-
 def measure_agents() -> list[Row]:
     """Updates at the papers' size, FiDec against FQL, both against the rate of matrix products (best, in turns)."""
     data, (width, depth) = _rows(20_020), PAPER
@@ -291,7 +264,9 @@ def measure_agents() -> list[Row]:
     made = {name: _agents(name, **sizes) for name in ("fql", "fidec")}
     made["deflow on next states"] = _agents("deflow", **sizes, actor_states="next")
     works: dict[Any, Callable] = {name: _work(*made[name], data, AGENT_UPDATES) for name in names}
-    flops: dict[Any, float] = {name: AGENT_UPDATES * update_products(name, width, depth) for name in names}
+    flops: dict[Any, float] = {
+        name: AGENT_UPDATES * update_products(name, OBSERVATION_DIM, ACTION_DIM, width, depth) for name in names
+    }
     for shape in PRODUCTS:
         works[shape], flops[shape] = _products(shape, flops["fidec"])
     best = _best(works, ROUNDS)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fdbook import bench
-from fdbook.rl import agents
+from fdbook.rl import agents, operations
 from fdbook.rl.transitions import Batch
 
 
@@ -82,7 +82,9 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
 
     closed = jax.make_jaxpr(update)(arrays, jr.key(1))
     used, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    assert bench.update_products(name, 64, 3) == pytest.approx(products(used), rel=budget("counted_products"))
+    assert operations.update_products(name, 28, 5, 64, 3) == pytest.approx(
+        products(used), rel=budget("counted_products")
+    )
 
 
 def test_agents_are_timed(small, monkeypatch):
