@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from fdbook.checks import count
 from fdbook.report import style
 
 
@@ -25,6 +26,12 @@ LABELS = {
     "rebrac": "ReBRAC",
 }
 LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
+"""Agents that look like an entry of the style; the others are black, and told apart by these."""
+MARKS = {
+    "ifql": {"marker": "<", "linestyle": "--"},
+    "iql": {"marker": ">", "linestyle": ":"},
+    "rebrac": {"marker": "h", "linestyle": "-."},
+}
 DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
 
 
@@ -104,7 +111,8 @@ def _look(entry, **changes):
     name = next((name for name in names if name in style.METRIC_COLORS), "exact")
     label = LABELS.get(entry["agent"], entry["agent"])
     label = f"{label} ({entry['metric']})" if entry["agent"] == "fidec" else label
-    return style.look(name, label=f"{label}, {entry['seeds']} seeds", **changes)
+    marks = MARKS.get(entry["agent"], {})
+    return style.look(name, label=f"{label}, {count(entry['seeds'], 'seed')}", **(marks | changes))
 
 
 def _title(task):
