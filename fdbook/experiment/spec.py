@@ -79,6 +79,12 @@ class RunSpec:
     it leaves out comes from the task's registry and the preset. Use `replace` for a variation, `diff` to see what differs.
 
     Raises ValueError for unknown names, values out of range, and combinations that make no sense.
+
+    >>> spec = experiment.RunSpec("cube-single", "fql", config={"alpha": 100.0})
+    >>> spec.replace(config={"alpha": 300.0}).diff(spec)
+    {'config.alpha': (300.0, 100.0)}
+    >>> spec.replace(seeds=3).seeds
+    (0, 1, 2)
     """
 
     task: Task | str

@@ -51,6 +51,10 @@ def standardizer(observations: Float[Array, "n m"]) -> Callable:
     """A function that shifts and scales observations by the mean and the standard deviation of these.
 
     A component that hardly moves is divided by 0.05 instead, so that its noise is not blown up.
+
+    >>> observations = np.array([[1.0, 5.0], [3.0, 5.0]])
+    >>> anisotropy.standardizer(observations)(observations).tolist()
+    [[-1.0, 0.0], [1.0, 0.0]]
     """
     mean, spread = observations.mean(axis=0), np.maximum(observations.std(axis=0), LEAST_SPREAD)
     return lambda others: ((others - mean[None]) / spread[None]).astype(np.float32)
@@ -119,7 +123,12 @@ class GaussianPolicy(eqx.Module):
 
 
 def moments(actions: Float[Array, "s k d"]) -> tuple[np.ndarray, np.ndarray]:
-    """The means (s, d) and the covariances (s, d, d) of the actions drawn in each of s states."""
+    """The means (s, d) and the covariances (s, d, d) of the actions drawn in each of s states.
+
+    >>> means, covariances = anisotropy.moments(np.array([[[1.0, 0.0], [3.0, 0.0]]]))
+    >>> means.tolist(), covariances.tolist()
+    ([[2.0, 0.0]], [[[1.0, 0.0], [0.0, 0.0]]])
+    """
     actions = np.asarray(actions)
     means = actions.mean(axis=1)
     centered = actions - means[:, None]
@@ -131,6 +140,9 @@ def modes(points: Float[Array, "k d"], axis: Float[Array, " d"] | None = None, *
 
     The density along it is smoothed with 0.3 of its standard deviation; a mode is a maximum that is at least `least` times
     as high as the highest one.
+
+    >>> anisotropy.modes(np.array([[x, 0.0] for x in (-4, -3, -2, 2, 3, 4)]))
+    2
     """
     points = np.asarray(points, float)
     along = points @ (np.linalg.eigh(np.cov(points.T))[1][:, -1] if axis is None else np.asarray(axis, float))
@@ -199,7 +211,11 @@ def survey(
 
 
 def blurred(covariance: Float[Array, "*b d d"], t: float) -> Float[Array, "*b d d"]:
-    """The covariance of x_t (E1) when that of the actions is given: t^2 covariance + (1 - t)^2 I."""
+    """The covariance of x_t (E1) when that of the actions is given: t^2 covariance + (1 - t)^2 I.
+
+    >>> anisotropy.blurred(np.diag([0.0, 3.0]), 0.5).tolist()
+    [[0.25, 0.0], [0.0, 1.0]]
+    """
     return t**2 * covariance + (1 - t) ** 2 * np.broadcast_to(np.eye(covariance.shape[-1]), covariance.shape)
 
 
@@ -209,6 +225,10 @@ def efficiency(
     """E26: the gain of the step that a guessed metric G takes, G^-1 g, over that of E13, both at the same cost in F; in [0, 1].
 
     It is 1 for G = F up to scale, and the gap of E15 for G = I. It is at least 2 sqrt(k) / (1 + k), k = cond(G^-1 F).
+
+    >>> gradient, metric = np.array([1.0, 1.0]), np.diag([1.0, 4.0])
+    >>> [round(float(anisotropy.efficiency(gradient, metric, guess)), 3) for guess in (7 * metric, np.eye(2))]
+    [1.0, 0.8]
     """
     step, best = (np.linalg.solve(matrix, gradient[..., None])[..., 0] for matrix in (guess, metric))
     cost = np.einsum("...i,...ij,...j->...", step, metric, step)
@@ -235,5 +255,9 @@ def spectra(matrices: Float[Array, "*b d d"]) -> np.ndarray:
 
 
 def ceiling(condition: Float[Array, "*b"]) -> np.ndarray:
-    """E15: the largest share of the gain that the L2 step can miss, 1 - 2 sqrt(k) / (1 + k)."""
+    """E15: the largest share of the gain that the L2 step can miss, 1 - 2 sqrt(k) / (1 + k).
+
+    >>> [round(float(share), 3) for share in anisotropy.ceiling(np.array([1.0, 4.0]))]
+    [0.0, 0.2]
+    """
     return 1 - np.asarray(trust_region.kantorovich_bound(np.asarray(condition, float)))

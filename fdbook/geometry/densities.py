@@ -198,7 +198,10 @@ class GaussianMixture(Density):
 
 
 def gaussian(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> GaussianMixture:
-    """N(mean, covariance): a mixture of one, with the mixture's closed forms."""
+    """N(mean, covariance): a mixture of one, with the mixture's closed forms.
+    >>> round(float(densities.gaussian(jnp.zeros(2), jnp.eye(2)).log_prob(jnp.zeros(2))), 3)  # -log(2 pi)
+    -1.838
+    """
     return GaussianMixture(jnp.ones(1, jnp.asarray(mean).dtype), jnp.asarray(mean)[None], jnp.asarray(covariance)[None])
 
 
@@ -306,9 +309,8 @@ class Ring(Density):
         r = self.radius * np.exp(self._spread * nodes)
         points = r[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
         weights = np.repeat(weights / weights.sum() / (4 * order), 4 * order)
-        return Nodes(
-            jnp.asarray(points.reshape(-1, 2), jnp.result_type(float)), jnp.asarray(weights, jnp.result_type(float))
-        )
+        dtype = jnp.result_type(float)
+        return Nodes(jnp.asarray(points.reshape(-1, 2), dtype), jnp.asarray(weights, dtype))
 
 
 def monte_carlo(density: Density, n: int, *, key: PRNGKeyArray) -> Nodes:
@@ -323,6 +325,8 @@ def off_manifold(
     """The share of `points` that the density calls rarer than all but `level` of its own samples; in [0, 1].
 
     The density's own samples score `level`; `n` of them set the threshold. Raises ValueError unless 0 < level < 1.
+    >>> float(densities.off_manifold(densities.make("ring"), jnp.array([[0.0, 1.0], [0.0, 0.0]]), key=jr.key(0)))
+    0.5
     """
     if not 0 < level < 1:
         raise ValueError(f"off_manifold takes a level strictly between 0 and 1; got {level}.")
@@ -378,14 +382,8 @@ def _crossing():
     return GaussianMixture(jnp.array([0.45, 0.3, 0.25]), means, covariances)
 
 
-_MAKERS = {
-    "banana": _banana,
-    "crossing": _crossing,
-    "moons": _moons,
-    "pinwheel": _pinwheel,
-    "ridge": _ridge,
-    "ring": Ring,
-}
+_MAKERS = {"banana": _banana, "crossing": _crossing, "moons": _moons}
+_MAKERS |= {"pinwheel": _pinwheel, "ridge": _ridge, "ring": Ring}
 NAMES = tuple(_MAKERS)
 
 
@@ -393,6 +391,8 @@ def make(name: str) -> Density:
     """The named manifold: banana, crossing (thin and wide Gaussians), moons, pinwheel, ridge (bent, three modes) or ring.
 
     Raises ValueError with the nearest name when there is no such manifold.
+    >>> [name for name in densities.NAMES if isinstance(densities.make(name), densities.GaussianMixture)]
+    ['crossing', 'moons']
     """
     if name not in _MAKERS:
         raise ValueError(unknown("density", name, NAMES))

@@ -37,7 +37,12 @@ EMPTY = np.zeros((0,), np.float32)  # the observation of a toy policy
 
 
 class VelocityField(eqx.Module):
-    """A multilayer perceptron v(t, observation, x) with GELU; `depth` hidden layers of `width` units."""
+    """A multilayer perceptron v(t, observation, x) with GELU; `depth` hidden layers of `width` units.
+
+    >>> field = flow.VelocityField(4, 2, width=8, depth=1, key=jr.key(0))
+    >>> field(0.5, jnp.zeros(4), jnp.zeros(2)).shape
+    (2,)
+    """
 
     mlp: eqx.nn.MLP
     observation_dim: int = eqx.field(static=True)
@@ -64,7 +69,12 @@ class VelocityField(eqx.Module):
 
 
 class ExactVelocity(eqx.Module):
-    """A Gaussian mixture's closed-form velocity under E1, with the interface of a VelocityField (the observation is unused)."""
+    """A Gaussian mixture's closed-form velocity under E1, with the interface of a VelocityField (the observation is unused).
+
+    >>> field = flow.ExactVelocity(densities.gaussian(jnp.array([1.0, 0.0]), jnp.eye(2)))
+    >>> [round(float(v), 3) for v in field(0.0, flow.EMPTY, jnp.array([3.0, 5.0]))]  # at t = 0 the mean action minus x
+    [-2.0, -5.0]
+    """
 
     mixture: GaussianMixture
 
@@ -85,7 +95,11 @@ class ExactVelocity(eqx.Module):
 
 
 def noise(field, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
-    """n starting points z ~ N(0, I) for a field, shape (n, action_dim)."""
+    """n starting points z ~ N(0, I) for a field, shape (n, action_dim).
+
+    >>> flow.noise(flow.ExactVelocity(densities.make("moons")), 3, key=jr.key(0)).shape
+    (3, 2)
+    """
     return jr.normal(key, (n, field.action_dim))
 
 
@@ -138,6 +152,12 @@ def fit(
     Adam with a cosine decay of the learning rate to 0; the returned weights are an exponential moving average of the
     trained ones with the given `decay` in [0, 1). Without observations the policy has the empty one. Raises ValueError on
     wrong shapes, NaN or infinite data, FloatingPointError if the loss stops being finite.
+
+    >>> field = flow.VelocityField(0, 2, width=16, depth=1, key=jr.key(0))
+    >>> options = {"steps": 100, "learning_rate": 1e-2, "progress": False}
+    >>> field, losses = flow.fit(field, jnp.full((64, 2), 3.0), key=jr.key(1), **options)  # all actions are (3, 3)
+    >>> losses.shape, bool(losses[-10:].mean() < losses[:10].mean() / 2)
+    ((100,), True)
     """
     check_shape(actions, (None, field.action_dim), "actions", "flow.fit")
     if observations is None:
@@ -207,6 +227,11 @@ def sample(
 
     The default is the reference setting, 10 equal Euler steps; `clip=True` also clips to the action box [-1, 1]. Any diffrax
     solver, step-size controller (then `steps` only sets the first step) and adjoint can be given.
+
+    >>> field = flow.ExactVelocity(densities.gaussian(jnp.array([1.0, -2.0]), jnp.eye(2)))
+    >>> action = flow.sample(field, flow.EMPTY, jnp.zeros(2))  # the mean of the noise goes to the mean of the actions
+    >>> [round(float(a), 3) for a in action]
+    [1.0, -2.0]
     """
     check_point(noise, field.action_dim, "flow.sample (noise)")
     saveat = diffrax.SaveAt(t1=True)
@@ -225,7 +250,13 @@ def trajectory(
     stepsize_controller: diffrax.AbstractStepSizeController | None = None,
     adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> Float[Array, "k d"]:
-    """E3 on the way: where the flow has carried one noise (d,) at increasing times (k,) in [0, 1]; arguments as in `sample`."""
+    """E3 on the way: where the flow has carried one noise (d,) at increasing times (k,) in [0, 1]; arguments as in `sample`.
+
+    >>> field = flow.ExactVelocity(densities.gaussian(jnp.array([1.0]), jnp.eye(1)))
+    >>> points = flow.trajectory(field, flow.EMPTY, jnp.zeros(1), jnp.array([0.0, 0.5, 1.0]))  # along the means of p_t
+    >>> [round(float(x), 3) for x in points[:, 0]]
+    [0.0, 0.5, 1.0]
+    """
     check_point(noise, field.action_dim, "flow.trajectory (noise)")
     check_shape(times, (None,), "times", "flow.trajectory")
     saveat = diffrax.SaveAt(ts=jnp.asarray(check_time(times, "flow.trajectory"), noise.dtype))
@@ -251,6 +282,10 @@ def log_prob(
     "exact" (d forward derivatives) or "hutchinson" (`probes` random sign vectors, which need a `key`; unbiased). The default
     solver is Tsit5 with `steps` equal steps. Gradients work as they are; `jax.hessian` needs `adjoint=diffrax.DirectAdjoint()`.
     Raises ValueError for an unknown divergence or a missing key.
+
+    >>> field = flow.ExactVelocity(densities.gaussian(jnp.ones(2), jnp.eye(2)))
+    >>> round(float(flow.log_prob(field, flow.EMPTY, jnp.ones(2))), 3)  # -log(2 pi), as N(1, I) has at its mean
+    -1.838
     """
     check_point(action, field.action_dim, "flow.log_prob (action)")
     signs = _probe_signs(field, divergence, probes, key, action.dtype, "flow.log_prob")

@@ -26,7 +26,12 @@ __all__ = ["Grid", "Measured", "Optimum", "Yardstick", "trace", "trace_one_step"
 
 
 class Grid(NamedTuple):
-    """A rectangle of the plane in equal cells: ends of the two axes in action units, and the number of cells along each."""
+    """A rectangle of the plane in equal cells: ends of the two axes in action units, and the number of cells along each.
+
+    >>> grid = frontier.Grid((0.0, 1.0), (0.0, 2.0), (2, 4))
+    >>> grid.area, grid.centers[0].tolist()
+    (0.25, [0.25, 0.75])
+    """
 
     x: tuple[float, float] = (-2.0, 2.0)
     y: tuple[float, float] = (-2.0, 2.0)
@@ -90,6 +95,12 @@ class Yardstick:
 
     For a transport map E9 is a quadrature over the behavior, for a one-step policy a mean over many noises. Where the
     determinant is not positive at some node E9 does not hold, and the KL of the binned crowd stands in for it.
+
+    >>> grid = frontier.Grid((-6.0, 6.0), (-6.0, 6.0), (60, 60))
+    >>> g, options = densities.gaussian(jnp.zeros(2), jnp.eye(2)), {"order": 4, "crowd": 1000}
+    >>> yardstick = frontier.Yardstick(g, lambda s, a: a[0], grid, key=jr.key(0), **options)
+    >>> round(yardstick.best(0.5).gain, 2)  # sqrt(2 KL) for N(0, I) and a linear value of slope 1
+    1.0
     """
 
     def __init__(

@@ -29,6 +29,10 @@ def information_from_jacobian(t: Float[Array, ""] | float, jacobian: Float[Array
 
     It follows from E5 by one derivative. The Jacobian of an exact velocity is symmetric; that of a network nearly so, and what
     is not symmetric about it is left out. H has negative eigenvalues where log p_t is convex, as between two modes.
+
+    >>> jacobian = jnp.zeros((2, 2))  # of actions N(0, I) at t = 1/2, where p_t is N(0, I / 2)
+    >>> information.information_from_jacobian(0.5, jacobian).tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
     """
     t = check_time(t, "information_from_jacobian", open_high=True)
     symmetric = (jacobian + jnp.swapaxes(jacobian, -1, -2)) / 2
@@ -39,13 +43,24 @@ def information_from_jacobian(t: Float[Array, ""] | float, jacobian: Float[Array
 def local_information(
     field, t: Float[Array, ""] | float, observation: Float[Array, " n"], x: Float[Array, " d"]
 ) -> Float[Array, "d d"]:
-    """E28 at one point x (d,) of time t in [0, 1), read off a velocity field: (d, d), at the price of d forward derivatives."""
+    """E28 at one point x (d,) of time t in [0, 1), read off a velocity field: (d, d), at the price of d forward derivatives.
+
+    >>> field = flow.ExactVelocity(densities.gaussian(jnp.zeros(2), jnp.diag(jnp.array([1.0, 3.0]))))
+    >>> matrix = information.local_information(field, 0.5, flow.EMPTY, jnp.ones(2))  # p_t is N(0, diag(1/2, 1))
+    >>> [round(float(x), 3) for x in jnp.diagonal(matrix)]
+    [2.0, 1.0]
+    """
     jacobian = jax.jacfwd(lambda point: field(jnp.asarray(t, x.dtype), observation, point))(x)
     return information_from_jacobian(t, jacobian)
 
 
 def nearest_semidefinite(matrix: Float[Array, "*b d d"], floor: float = 0.0) -> Float[Array, "*b d d"]:
-    """The matrix with its eigenvalues raised to `floor` at least: for floor 0 the nearest one that charges no step negatively."""
+    """The matrix with its eigenvalues raised to `floor` at least: for floor 0 the nearest one that charges no step negatively.
+
+    >>> matrix = information.nearest_semidefinite(jnp.diag(jnp.array([2.0, -1.0])))
+    >>> [round(float(x), 3) for x in jnp.diagonal(matrix)]
+    [2.0, 0.0]
+    """
     values, axes = jnp.linalg.eigh(matrix)
     return _with_eigenvalues(jnp.maximum(values, floor), axes)
 
@@ -59,6 +74,10 @@ def deblurred_information(
     actions themselves. Eigenvalues of H below 0 count as 0, and those that say that the actions are narrower than `least_width`
     (> 0, in action units) count as that width. An error of H grows by 1 + (1 - t)^2 / (t width)^2 along a direction of that
     width, so that 1 - t is best near the thinnest one.
+
+    >>> blurred = jnp.diag(jnp.array([2.0, 1.0]))  # of N(0, diag(1, 3)) at t = 1/2: p_t is N(0, diag(1/2, 1))
+    >>> [round(float(x), 3) for x in jnp.diagonal(information.deblurred_information(blurred, 0.5))]
+    [1.0, 0.333]
     """
     t = check_time(t, "deblurred_information", open_low=True, open_high=True)
     check_range(least_width, "a least width", "deblurred_information", open_low=True)
@@ -75,6 +94,9 @@ def blurred_condition(
 
     It is that of F_t^-1 F with F_t = (t^2 Sigma + (1 - t)^2 I)^-1, which bounds by E26 what is lost: 1 for t = 1, and that of F
     itself, at which the metric is no better than L2, for t = 0. The blur stops mattering when 1 - t is below `narrow`.
+
+    >>> [round(float(information.blurred_condition(1.0, 2.0, t)), 3) for t in (0.0, 1.0)]
+    [4.0, 1.0]
     """
     check_range(jnp.asarray(narrow), "standard deviations", "blurred_condition", open_low=True)
     check_range(jnp.asarray(wide) / jnp.asarray(narrow), "wide over narrow", "blurred_condition", low=1.0)

@@ -110,6 +110,9 @@ def perturbed_scores(
 
     Each action is noised to x_t (E1) with a fresh z and a time t, fixed or uniform in an interval inside (0, 1) (E6). `kind`
     is "exact" for E5 or "released" for E7. Raises ValueError for another kind, a time outside (0, 1) or a wrong shape.
+    >>> field = flow.ExactVelocity(densities.gaussian(jnp.zeros(2), jnp.eye(2)))  # its velocity at t = 1/2 is 0
+    >>> bool(jnp.any(metrics.perturbed_scores(field, flow.EMPTY, jnp.eye(2), key=jr.key(0), t=0.5, kind="released")))
+    False
     """
     check_shape(actions, (None, field.action_dim), "actions", "perturbed_scores")
     _check_score(kind)
@@ -120,12 +123,18 @@ def perturbed_scores(
 
 
 def fisher_matrix(scores: Float[Array, "k d"]) -> Float[Array, "d d"]:
-    """The mean of score score^T over k samples, shape (d, d): symmetric, positive semi-definite, of rank min(k, d) at most."""
+    """The mean of score score^T over k samples, shape (d, d): symmetric, positive semi-definite, of rank min(k, d) at most.
+    >>> metrics.fisher_matrix(jnp.array([[2.0, 0.0], [0.0, 1.0]])).tolist()
+    [[2.0, 0.0], [0.0, 0.5]]
+    """
     return scores.T @ scores / scores.shape[0]
 
 
 def normalize_trace(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """E24: F d / tr F, which makes an isotropic F the identity. The zero matrix stays zero."""
+    """E24: F d / tr F, which makes an isotropic F the identity. The zero matrix stays zero.
+    >>> metrics.normalize_trace(jnp.diag(jnp.array([3.0, 1.0]))).tolist()
+    [[1.5, 0.0], [0.0, 0.5]]
+    """
     trace = jnp.trace(matrix)
     return matrix * jnp.where(trace > 0, matrix.shape[0] / jnp.where(trace > 0, trace, 1.0), 0.0)
 
@@ -333,12 +342,13 @@ def _options(kind: type[Metric]) -> list[str]:
 
 
 def make(name: str, **options: Any) -> Metric:
-    """The metric of that name, or short name, with its class's options. Raises ValueError with the nearest name otherwise."""
+    """The metric of that name, or short name, with its class's options. Raises ValueError with the nearest name otherwise.
+    >>> float(metrics.make("l2").penalty(jnp.array([[3.0, 1.0]]), jnp.zeros(1), None))  # (3^2 + 1^2) / 2
+    5.0
+    """
     known = {entry.short: entry for entry in _REGISTRY.values()} | _REGISTRY
     if name not in known:
-        raise ValueError(
-            unknown("metric", name, _REGISTRY if "-" in name else {entry.short for entry in _REGISTRY.values()})
-        )
+        raise ValueError(unknown("metric", name, _REGISTRY if "-" in name else summaries()))
     entry = known[name]
     for option in options:
         if option not in _options(entry.kind):

@@ -34,13 +34,21 @@ def _column(t):
 
 
 def interpolate(t: Time, noise: Point, action: Point) -> Float[Array, "*batch d"]:
-    """E1: x_t = (1 - t) noise + t action; t in [0, 1]."""
+    """E1: x_t = (1 - t) noise + t action; t in [0, 1].
+
+    >>> paths.interpolate(0.25, jnp.array([0.0, 4.0]), jnp.array([8.0, 0.0])).tolist()
+    [2.0, 3.0]
+    """
     t = _column(check_time(t, "interpolate"))
     return (1 - t) * noise + t * action
 
 
 def target_velocity(noise: Point, action: Point) -> Float[Array, "*batch d"]:
-    """E1: u = action - noise, what flow matching regresses on."""
+    """E1: u = action - noise, what flow matching regresses on.
+
+    >>> paths.target_velocity(jnp.array([1.0, 0.0]), jnp.array([3.0, 2.0])).tolist()
+    [2.0, 2.0]
+    """
     return action - noise
 
 
@@ -67,6 +75,10 @@ def score_from_velocity(t: Time, x: Point, velocity: Point) -> Float[Array, "*ba
 
     It is the score of the noised density p_t, which blurs the density of actions by (1 - t) / t after rescaling by 1 / t.
     An error e of the velocity becomes an error t e / (1 - t) of the score (E6): this is why t stays away from 1.
+
+    >>> x, velocity = jnp.array([1.0, -3.0]), jnp.zeros(2)  # of actions N(0, I) at t = 1/2, where p_t is N(0, I / 2)
+    >>> paths.score_from_velocity(0.5, x, velocity).tolist()
+    [-2.0, 6.0]
     """
     t = _column(check_time(t, "score_from_velocity", open_high=True))
     return (t * velocity - x) / (1 - t)
@@ -83,6 +95,10 @@ def released_score(t: Time, velocity: Point) -> Float[Array, "*batch d"]:
 
     It equals score / t + x / (t (1 - t)): the second term does not vanish, and pulls a metric that is built from it towards
     the direction of the mean action.
+
+    >>> velocity = jnp.zeros(2)  # of actions N(0, I) at t = 1/2 and any x, where the score is -2 x
+    >>> paths.released_score(0.5, velocity).tolist()
+    [0.0, 0.0]
     """
     t = _column(check_time(t, "released_score", open_high=True))
     return velocity / (1 - t)

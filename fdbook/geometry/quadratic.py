@@ -37,19 +37,33 @@ def spectrum(matrix: Float[Array, "*b d d"]) -> tuple[Float[Array, "*b d"], Floa
 
 
 def condition_number(matrix: Float[Array, "*b d d"]) -> Float[Array, "*b"]:
-    """The stiffest over the softest eigenvalue, at least 1; infinite for a metric that is singular up to rounding."""
+    """The stiffest over the softest eigenvalue, at least 1; infinite for a metric that is singular up to rounding.
+
+    >>> [round(float(metrics.condition_number(jnp.diag(jnp.array([3.0, stiff])))), 3) for stiff in (3.0, 12.0)]
+    [1.0, 4.0]
+    """
     values = spectrum(matrix)[0]
     charged = values[..., 0] > jnp.finfo(values.dtype).eps * values.shape[-1] * values[..., -1]
     return jnp.where(charged, values[..., -1] / jnp.where(charged, values[..., 0], 1.0), jnp.inf)
 
 
 def alignment(first: Float[Array, "*b d d"], second: Float[Array, "*b d d"]) -> Float[Array, "*b"]:
-    """|cos| of the angle between the stiffest axes of two metrics; 1 when they agree, 0 when they are perpendicular."""
+    """|cos| of the angle between the stiffest axes of two metrics; 1 when they agree, 0 when they are perpendicular.
+
+    >>> first, second = jnp.diag(jnp.array([1.0, 4.0])), jnp.diag(jnp.array([9.0, 2.0]))
+    >>> round(float(metrics.alignment(first, 5 * first)), 3), round(float(metrics.alignment(first, second)), 3)
+    (1.0, 0.0)
+    """
     return jnp.abs(jnp.sum(spectrum(first)[1][..., -1] * spectrum(second)[1][..., -1], axis=-1))
 
 
 def ellipse(matrix: Float[Array, "2 2"], cost: float | Float[Array, ""], n: int = 100) -> Float[Array, "n 2"]:
-    """n points of the curve delta^T F delta = cost for a positive definite 2 x 2 metric, closed, shape (n, 2)."""
+    """n points of the curve delta^T F delta = cost for a positive definite 2 x 2 metric, closed, shape (n, 2).
+
+    >>> points = metrics.ellipse(jnp.diag(jnp.array([1.0, 4.0])), 1.0, n=5)  # half as far at four times the cost
+    >>> [round(float(x), 3) for x in jnp.max(points, axis=0)]
+    [1.0, 0.5]
+    """
     check_shape(matrix, (2, 2), "a metric", "ellipse")
     values, axes = spectrum(matrix)
     if known(values) and not (values[0] > 0 and cost > 0):

@@ -72,7 +72,10 @@ class Displacement(eqx.Module):
 
 
 class LocalTransport(eqx.Module):
-    """E8: T(a) = a + delta(s, a), for any function `delta` of an observation, an array (n,) or a pytree, and an action (d,)."""
+    """E8: T(a) = a + delta(s, a), for any function `delta` of an observation, an array (n,) or a pytree, and an action (d,).
+    >>> float(transport.LocalTransport(lambda s, a: 0.5 * a).determinant(flow.EMPTY, jnp.zeros(2)))  # 1.5^2
+    2.25
+    """
 
     delta: Callable
 
@@ -175,6 +178,9 @@ def kl_exact(transport: LocalTransport, density: Density, nodes: Nodes, observat
     """E9: KL(T_# pi | pi) = E[log pi(a) - log pi(a + delta) - log det(I + grad delta)] in nats.
 
     Refuses (as `check_one_to_one`) a map that folds at a node. Small displacements need float64: the first two terms cancel.
+    >>> g, shift = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0 * a + 0.5)
+    >>> round(float(transport.kl_exact(shift, g, g.quadrature(8))), 3)  # 0.5^2 / 2
+    0.125
     """
     points = transport.check_one_to_one(observation, nodes.points)
 
@@ -188,7 +194,11 @@ def kl_exact(transport: LocalTransport, density: Density, nodes: Nodes, observat
 def kl_second_order(
     transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY
 ) -> Float[Array, ""]:
-    """E10, first form: 1/2 E[(score . delta + div delta)^2], the KL of a small displacement to second order, in nats."""
+    """E10, first form: 1/2 E[(score . delta + div delta)^2], the KL of a small displacement to second order, in nats.
+    >>> g, wider = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0.1 * a)
+    >>> round(float(transport.kl_second_order(wider, g, g.quadrature(8))), 3)  # 1/2 E[(0.1 - 0.1 a^2)^2] = 0.1^2
+    0.01
+    """
 
     def rate(action):
         delta = transport.delta(observation, action)
@@ -211,7 +221,11 @@ def kl_second_order_hessian(
 
 
 def kl_fisher(transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY) -> Float[Array, ""]:
-    """E11: 1/2 E[(score . delta)^2] in nats, the paper's form: second order for a translation, not for a field that varies."""
+    """E11: 1/2 E[(score . delta)^2] in nats, the paper's form: second order for a translation, not for a field that varies.
+    >>> g, wider = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0.1 * a)
+    >>> round(float(transport.kl_fisher(wider, g, g.quadrature(8))), 3)  # 1/2 E[(0.1 a^2)^2], half as much again as E10
+    0.015
+    """
     return _at_nodes(lambda a: 0.5 * (density.score(a) @ transport.delta(observation, a)) ** 2, nodes)
 
 
@@ -357,6 +371,11 @@ def fit(
     Without a `budget` the multiplier stays as given; with one it starts there and dual ascent (E23) holds the penalty, the
     metric's mean cost over d, at the budget. Batches are `batch_size` of the base actions of every state. Raises ValueError
     for a multiplier or budget that is not positive, for wrong shapes and for NaN among the base actions.
+    >>> base = transport.base_from_density(densities.gaussian(jnp.zeros(1), jnp.eye(1)), 64, key=jr.key(0))
+    >>> start, l2 = transport.LocalTransport(transport.Displacement(0, 1, key=jr.key(1))), metrics.make("l2")
+    >>> _, history = transport.fit(start, lambda s, a: a[0], l2, base, key=jr.key(2), steps=200, progress=False)
+    >>> round(float(history["penalty"][-1]), 2)  # value - penalty = delta - delta^2 is greatest at delta = 1/2
+    0.25
     """
     check_range(multiplier, "a multiplier", "transport.fit", open_low=True)
     if budget is not None:

@@ -49,6 +49,10 @@ def fisher_step(
 
     A zero gradient gives a zero step. Raises ValueError for a metric that is not positive semi-definite, mismatched shapes,
     or NaN. A zero metric bounds no direction, and gives a zero step too.
+
+    >>> step = trust_region.fisher_step(jnp.array([3.0, 8.0]), jnp.diag(jnp.array([1.0, 4.0])), 0.5)
+    >>> [round(float(x), 3) for x in step.delta], round(float(step.gain), 3)  # F^-1 g = (3, 2), g^T F^-1 g = 25
+    ([0.6, 0.4], 5.0)
     """
     check_range(epsilon, "a trust region epsilon", "fisher_step", open_low=True)
     values, axes, g = _eigenbasis(gradient, metric, "fisher_step")
@@ -62,7 +66,12 @@ def fisher_step(
 def l2_step(
     gradient: Float[Array, "*b d"], metric: Float[Array, "*b d d"], epsilon: float, *, floor: float = 1e-6
 ) -> Step:
-    """E14: the step along g whose cost 1/2 delta^T F delta is epsilon, with gain sqrt(2 epsilon) |g|^2 / sqrt(g^T F g)."""
+    """E14: the step along g whose cost 1/2 delta^T F delta is epsilon, with gain sqrt(2 epsilon) |g|^2 / sqrt(g^T F g).
+
+    >>> step = trust_region.l2_step(jnp.array([3.0, 2.0]), jnp.diag(jnp.array([1.0, 4.0])), 0.5)
+    >>> [round(float(x), 3) for x in step.delta], round(float(step.gain), 3)  # g^T F g = 25, |g|^2 = 13
+    ([0.6, 0.4], 2.6)
+    """
     check_range(epsilon, "a trust region epsilon", "l2_step", open_low=True)
     values, _, g = _eigenbasis(gradient, metric, "l2_step")
     cost = jnp.sum(jnp.maximum(values, floor * values[..., -1:]) * g**2, axis=-1)
@@ -74,6 +83,10 @@ def gap(gradient: Float[Array, "*b d"], metric: Float[Array, "*b d d"]) -> Float
     """E15: gain(L2) / gain(Fisher) = |g|^2 / sqrt((g^T F g)(g^T F^-1 g)), in [0, 1]; 1 for an eigenvector or a zero gradient.
 
     For a singular metric it is the limit of vanishing damping: 0 when g leans partly into the null space, 1 when wholly.
+
+    >>> metric, gradients = jnp.diag(jnp.array([1.0, 4.0])), (jnp.array([0.0, 1.0]), jnp.array([1.0, 1.0]))
+    >>> [round(float(trust_region.gap(g, metric)), 3) for g in gradients]  # an eigenvector; 2 / sqrt(5 * 5/4)
+    [1.0, 0.8]
     """
     values, _, g = _eigenbasis(gradient, metric, "gap")
     weights = _ratio(g**2, jnp.sum(g**2, axis=-1, keepdims=True))
@@ -88,6 +101,10 @@ def gap(gradient: Float[Array, "*b d"], metric: Float[Array, "*b d d"]) -> Float
 
 
 def kantorovich_bound(condition: Float[Array, "*b"] | float) -> Float[Array, "*b"]:
-    """E15: 2 sqrt(k) / (1 + k), the smallest `gap` that a metric of condition number k >= 1 allows; 0 for an infinite one."""
+    """E15: 2 sqrt(k) / (1 + k), the smallest `gap` that a metric of condition number k >= 1 allows; 0 for an infinite one.
+
+    >>> [round(float(trust_region.kantorovich_bound(k)), 3) for k in (1.0, 4.0, 100.0)]  # 1, 4/5, 20/101
+    [1.0, 0.8, 0.198]
+    """
     condition = check_range(jnp.asarray(condition), "a condition number", "kantorovich_bound", low=1.0)
     return 2.0 / (jnp.sqrt(condition) + 1.0 / jnp.sqrt(condition))

@@ -186,7 +186,12 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read(path: str | Path) -> Record:
-    """The record in a run's folder, or in a file. Raises FileNotFoundError and, for a damaged file, ValueError."""
+    """The record in a run's folder, or in a file. Raises FileNotFoundError and, for a damaged file, ValueError.
+
+    >>> records.read("nowhere")
+    Traceback (most recent call last):
+    FileNotFoundError: There is no run record nowhere.
+    """
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     if not path.exists():

@@ -55,6 +55,10 @@ def make(name: str) -> Callable[..., Agent]:
 
     That of "fidec" takes any `metric` and has the Fisher metric of the exact score by default; that of "deflow" has L2, and takes
     no other. Raises ValueError, with the nearest name, for an agent that there is not.
+
+    >>> agent = agents.make("fidec")((4,), 2, key=jr.key(0), width=8, depth=1)
+    >>> agent.action_dim, metrics.short_name(agent.config.metric)
+    (2, 'exact')
     """
     kind = family(name)
 
