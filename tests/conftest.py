@@ -1,6 +1,5 @@
 """What every test runs under: shapes and types checked, double precision, no silent promotion, no window."""
 
-import os
 import signal
 import tomllib
 from pathlib import Path
@@ -12,10 +11,6 @@ import pytest
 from jaxtyping import install_import_hook
 
 
-# programs of tests run for a moment and are compiled for much longer: a compiler that tries less saves a third of the time
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
 install_import_hook("fdbook", "beartype.beartype")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children too
 matplotlib.use("Agg")
