@@ -122,3 +122,15 @@ def test_descend_is_one_step_down():
     moved, _ = loop.descend(optimizer, gradient, optimizer.init(eqx.filter(model, eqx.is_inexact_array)), model)
     np.testing.assert_allclose(moved.position, [0.7, 2.1])
     assert moved.scale == 0.1
+
+
+def test_the_average_keeps_what_the_decay_says():
+    """Steps of 1 down a slope of 1: the weight is -i after update i, and its average 0.9 of itself and 0.1 of that."""
+    options = {"decay": 0.9, "key": jr.key(0), "steps": 5, "progress": False}
+    averaged, _ = loop.fit(
+        lambda model, data, *, key: (model, {"loss": model}), jnp.array(0.0), DATA, lambda: optax.sgd(1.0), **options
+    )
+    wanted = 0.0
+    for i in range(1, 6):
+        wanted = 0.9 * wanted - 0.1 * i
+    assert float(averaged) == pytest.approx(wanted)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -187,6 +188,14 @@ def test_perturbed_times():
     assert 0.6 <= times.min() < 0.61
     assert 0.89 < times.max() <= 0.9
     assert times.std() == pytest.approx(0.3 / np.sqrt(12), rel=0.1)
+
+
+def test_times_and_noises_are_drawn_apart(budget):
+    """E1 and E6: taken out of the points, the noise is normal and knows nothing of its time."""
+    times, points = map(np.asarray, metrics.perturb(jnp.zeros((20_000, 1)), (0.2, 0.8), key=jr.key(0)))
+    noises = points[:, 0] / (1 - times)
+    assert scipy.stats.kstest(noises, "norm").pvalue > budget("chi_square_level")
+    assert abs(np.corrcoef(times, noises)[0, 1]) < budget("standard_errors") / np.sqrt(20_000)
 
 
 @pytest.mark.parametrize("kind", ["exact", "released"])

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import plain_agents as plain
 import pytest
+import scipy.stats
 
 from fdbook.geometry import flow, information, metrics
 from fdbook.geometry.densities import GaussianMixture
@@ -160,8 +161,10 @@ def test_a_fixed_multiplier_and_a_raw_value(budget):
     assert float(after.networks["log_multiplier"]) == pytest.approx(np.log(3.0))
 
 
-def test_implicit_q_learning(budget):
-    agent, batch = make("iql", expectile=0.8, alpha=2.0), some_batch()
+@pytest.mark.parametrize("alpha", [2.0, 20.0])
+def test_implicit_q_learning(budget, alpha):
+    """With the larger alpha some weights are cut at 100, as in the published code."""
+    agent, batch = make("iql", expectile=0.8, alpha=alpha), some_batch()
     total, info, _ = terms(agent, batch, jr.key(2))
     b, own, tolerance = as_numpy(batch), agent.networks, budget("losses_in_single_precision")
     slow = plain.q(agent.targets["critic"].head, b.observations, b.actions).min(axis=0)
@@ -170,7 +173,8 @@ def test_implicit_q_learning(budget):
     following = plain.mlp(own["value"].head, b.next_observations)[:, 0]
     critic = 2 * plain.critic(own["critic"].head, b, following, 0.99)  # the critics' squared errors are added
     trained = plain.q(own["critic"].head, b.observations, b.actions).min(axis=0)
-    weights = np.minimum(np.exp(2.0 * (trained - v)), 100)
+    weights = np.minimum(np.exp(alpha * (trained - v)), 100)
+    assert np.any(weights == 100) == (alpha > 2)
     assert np.abs(trained - slow).max() > 0.1  # else weights by the target critics would pass too
     means = plain.mlp(own["actor"].head, b.observations)
     actor = np.mean(weights * 0.5 * np.sum((means - b.actions) ** 2, axis=1))
@@ -246,6 +250,20 @@ def test_gradients_reach_what_a_term_names_as_its_own(name, metric):
 
     found = eqx.filter_grad(actor)(agent.networks)
     assert [key for key, value in found.items() if _length(value) > 0] == ["delta"]
+
+
+@pytest.mark.parametrize("name", ["bc", "fql", "deflow"])
+def test_the_draws_of_an_update_are_independent(name, budget):
+    """Times are uniform, noises normal, and no two of them go together, as they would with one key for both."""
+    agent, batch = make(name), some_batch()
+    drawn = jax.vmap(lambda key: agent.draw(batch, key=key))(jr.split(jr.key(3), 200))
+    rows = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(drawn) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    rows = [leaf.reshape(200, -1)[:, :B].ravel() for leaf in rows]
+    for row in rows:
+        law = "uniform" if row.min() >= 0 else "norm"
+        assert scipy.stats.kstest(row, law).pvalue > budget("chi_square_level")
+    bound = budget("standard_errors") / np.sqrt(rows[0].size)
+    assert np.abs(np.corrcoef(rows) - np.eye(len(rows))).max() < bound
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -57,6 +57,27 @@ def test_a_return_is_the_sum_of_rewards():
     assert result.returns[0, 1] == pytest.approx(total, rel=1e-12)
 
 
+class PassingBy:
+    """At its goal after the second of three steps, and gone again at the end; rewards 10, 100 and 1000."""
+
+    def reset(self, *, seed):
+        self.time = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        return np.zeros(3, np.float32), 10.0**self.time, False, self.time == 3, {"success": self.time == 2}
+
+
+def test_an_episode_succeeds_by_its_last_step_and_returns_every_reward():
+    """As in the published evaluations, which read the last step's info."""
+    result = evaluate(stacked(1), [PassingBy()], [0], episodes=2)
+    assert result.tells_success
+    assert result.successes.tolist() == [[False, False]]
+    assert result.returns.tolist() == [[1110.0, 1110.0]]
+    assert result.lengths.tolist() == [[3, 3]]
+
+
 def test_only_what_is_named_is_reset_and_stepped(pool):
     seen = pool.reset({3: 1, 0: 1, 4: 2})
     np.testing.assert_array_equal(seen[3], seen[0])

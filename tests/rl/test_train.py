@@ -72,15 +72,17 @@ def test_seeds_side_by_side_are_the_seeds_alone(budget):
 
 
 def test_a_step_of_the_loop_is_an_update_of_the_agent(budget):
-    """The loop by hand: batch and noise from the seed and the number of the update, one after the other."""
-    data, record = some_data(), some_record("fql", seeds=(7,), updates=3)
+    """The loop by hand. All rows are alike and the agent draws nothing, so that keys do not matter."""
+    first = some_data().at(jnp.arange(1))[:5]
+    observations, actions, following, rewards, masks = (np.repeat(np.asarray(row), 400, axis=0) for row in first)
+    data = Transitions.of(observations, actions, rewards, masks, np.arange(400) % 50 == 49, following)
+    record = some_record("iql", seeds=(7,), updates=3)
     got = run(record, data, log_every=1)
-    agent = agents.make("fql")((4,), 2, key=jr.fold_in(jr.key(0), 7), **SIZES)
-    update = eqx.filter_jit(lambda agent, batch, key: agent.update(batch, key=key))
+    agent = agents.make("iql")((4,), 2, key=jr.fold_in(jr.key(0), 7), **SIZES)
+    update = eqx.filter_jit(lambda agent, batch: agent.update(batch, key=jr.key(0)))
     losses = []
-    for i in range(3):
-        batch_key, _, update_key = jr.split(jr.fold_in(jr.fold_in(jr.key(1), i), 7), 3)
-        agent, info = update(agent, data.sample(16, key=batch_key), update_key)
+    for _ in range(3):
+        agent, info = update(agent, data.at(jnp.arange(16)))
         losses.append(float(info["critic"]))
     for a, b in zip(leaves(got), leaves(agent), strict=True):
         np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=budget("two_orders_of_summation"))
@@ -299,10 +301,11 @@ def test_a_nan_stops_the_run_with_the_step_the_term_and_the_last_good_checkpoint
     step = int(str(error.value).split("update ")[1].split(":")[0])
     assert f"the checkpoint of step {step} is sound" in str(error.value)
     assert records.read(tmp_path).status == "broken"
-    # By hand: the first update whose batch holds the row.
-    keys = [jr.split(jr.fold_in(jr.fold_in(jr.key(1), i), 0), 3)[0] for i in range(step + 1)]
-    holds = [bool(jnp.any(data.sample(16, key=key).rewards > 1e24)) for key in keys]
-    assert holds == [False] * step + [True]
+    # Another run of just so many updates ends well, and one more breaks it.
+    whole = run(some_record("fql", updates=step, data=data), data)
+    assert all(np.all(np.isfinite(leaf)) for leaf in leaves(whole))
+    with pytest.raises(FloatingPointError, match=f"broke at update {step}: "):
+        run(some_record("fql", updates=step + 1, data=data), data)
 
 
 def test_a_critic_that_explodes_stops_the_run():
