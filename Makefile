@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures test lab lint format clean
+.PHONY: help install figures test lab lint mutants format clean
 
 help: ## explain these commands
 	@echo "Usage: make COMMAND, where COMMAND is one of"
@@ -40,6 +40,9 @@ lint: $(VENV)/.installed-test ## check code and notebooks with ruff, and types w
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python --summary=none
+
+mutants: $(VENV)/.installed-test ## make mistakes on purpose, one at a time: do the tests notice each?
+	$(BIN)/python tests/mutants.py --jobs $(JOBS) $(ARGS)
 
 format: $(VENV)/.installed-test ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -57,6 +57,14 @@ def test_its_learning_curves_are_those_of_the_records():
         )
         return f"{np.mean(record.score()):.1f}"
 
+    there = records.read(ROOT / "figures/data/tried/actor-states-next-deflow")
+    assert (there.status, there.updates, there.config["actor_states"], there.config["budget"]) == (
+        "finished",
+        12_000,
+        "next",
+        0.1,
+    )
+    assert f"L2 came to {np.mean(there.score()):.1f}%" in PAGE
     l2, exact = [mean("deflow", k) for k in (1, 4, 8)], [mean("fidec-exact", k) for k in (1, 2, 4, 8)]
     assert f"L2 {l2[0]}, {l2[1]} and {l2[2]}% with" in PAGE
     assert f"exact score {exact[0]}, {exact[1]}, {exact[2]} and {exact[3]}% with" in PAGE
