@@ -4,6 +4,7 @@ Values that are known when a function is called raise ValueError. Values that ar
 `jax.jit`) raise through `equinox.error_if`, with the same sentence.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Iterable
 
@@ -15,6 +16,7 @@ import numpy as np
 
 __all__ = [
     "Array",
+    "check_fields",
     "check_finite",
     "check_point",
     "check_range",
@@ -45,6 +47,14 @@ def unknown(kind: str, name: object, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"There is no {kind} called {name!r}.{hint} Known: {', '.join(names)}."
+
+
+def check_fields(cls: type, names: Iterable[str], kind: str) -> None:
+    """Refuses a name that is no field of a dataclass, with the nearest one that is; `kind` says what a field is to the reader."""
+    fields = [field.name for field in dataclasses.fields(cls)]
+    for name in names:
+        if name not in fields:
+            raise ValueError(unknown(kind, name, fields))
 
 
 def check_shape(x, shape: tuple, what: str, where: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fdbook.checks import check_range, unknown
+from fdbook.checks import check_fields, check_range, unknown
 from fdbook.data import custom_sources, files, spaces
 from fdbook.data.custom_sources import Arrays, MinariSet, Own
 from fdbook.data.tasks import DataSet, Task
@@ -86,10 +86,7 @@ class Options:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Options":
         """The options by name. Raises ValueError, with the nearest name, for an unknown one, and for values out of range."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ValueError(unknown("option of a task of one's own", name, known))
+        check_fields(cls, options, "option of a task of one's own")
         return cls(**options)
 
     def told(self) -> dict[str, Any]:

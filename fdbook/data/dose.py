@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from fdbook.checks import unknown
+from fdbook.checks import check_fields
 from fdbook.data.definitions import DataSet
 
 
@@ -83,10 +83,7 @@ class Dose:
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "Dose":
         """The inverse of `to_dict`. Raises ValueError for a name that there is not."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in tree:
-            if name not in known:
-                raise ValueError(unknown("part of a dose", name, known))
+        check_fields(cls, tree, "part of a dose")
         return cls(**{name: _checked(name, value) for name, value in tree.items()})
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.checks import check_range, unknown
+from fdbook.checks import check_fields, check_range, unknown
 from fdbook.data.dose import Dose
 from fdbook.data.load import SOURCES
 from fdbook.data.tasks import Task, find_task, task_from_dict
@@ -64,10 +64,7 @@ class DataSpec:
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "DataSpec":
         """The inverse of `to_dict`. Raises ValueError for a name that there is not."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in tree:
-            if name not in known:
-                raise ValueError(unknown("part of a data specification", name, known))
+        check_fields(cls, tree, "part of a data specification")
         return cls(**tree)
 
 
@@ -121,9 +118,7 @@ class RunSpec:
 
         `config` is joined with what was said before, `data` too where it is given as a mapping.
         """
-        for name in changes:
-            if name not in self.__dataclass_fields__:
-                raise ValueError(unknown("part of a specification", name, self.__dataclass_fields__))
+        check_fields(RunSpec, changes, "part of a specification")
         said: dict[str, Any] = {name: getattr(self, name) for name in ("task", "agent", "preset", "data", "seeds")}
         said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
         said_config = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}

@@ -1,12 +1,11 @@
 """The agents, by the names under which the command line and run records know them."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import PRNGKeyArray
 
-from fdbook.checks import unknown
+from fdbook.checks import check_fields, unknown
 from fdbook.geometry import metrics
 from fdbook.rl.agents.base import Agent, Config
 from fdbook.rl.agents.bc import FlowBC
@@ -80,11 +79,9 @@ def _with_metric(name: str, config: dict[str, Any]) -> dict[str, Any]:
 def check(name: str, **config: Any) -> None:
     """Refuses settings that a named agent does not have, and values out of range, without building it."""
     kind = family(name)
-    known = [field.name for field in dataclasses.fields(kind.Config)]
     for item in config:
         if item.startswith("metric.") and kind is DecoratedFlow:
             option = item.removeprefix("metric.")
             raise ValueError(f"{option!r} is an option of a metric: say metric=metrics.make(name, {option}=...).")
-        if item not in known:
-            raise ValueError(unknown(f"setting of {name}", item, known))
+    check_fields(kind.Config, config, f"setting of {name}")
     kind.configure(**(_with_metric(name, config) if kind is DecoratedFlow else config))

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from fdbook.checks import Array, check_range, unknown
+from fdbook.checks import Array, check_fields, check_range, unknown
 from fdbook.geometry import flow, loop, paths
 from fdbook.rl import networks
 from fdbook.rl.transitions import Batch
@@ -117,10 +117,7 @@ class Agent(eqx.Module):
     @classmethod
     def configure(cls, **config: Any) -> Config:
         """The settings by name, checked."""
-        known = [field.name for field in dataclasses.fields(cls.Config)]
-        for name in config:
-            if name not in known:
-                raise ValueError(unknown(f"setting of {cls.__name__}", name, known))
+        check_fields(cls.Config, config, f"setting of {cls.__name__}")
         return cls.Config(**config)
 
     @classmethod
