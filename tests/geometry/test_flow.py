@@ -359,7 +359,7 @@ class TestLogProb:
         """log N(z) - log |det dx/dz| at the end of a nonlinear flow that has an observation."""
         fine = {"solver": diffrax.Midpoint(), "steps": 1000}
         end = flow.sample(PENDULUM, STATE, NOISE, **fine)
-        jacobian = jax.jacrev(lambda z: flow.sample(PENDULUM, STATE, z, **fine))(jnp.asarray(NOISE))
+        jacobian = jax.jit(jax.jacrev(lambda z: flow.sample(PENDULUM, STATE, z, **fine)))(jnp.asarray(NOISE))
         expected = scipy.stats.norm.logpdf(NOISE).sum() - np.linalg.slogdet(jacobian)[1]
         assert float(flow.log_prob(PENDULUM, STATE, end, **fine)) == pytest.approx(
             expected, abs=budget("gaussian_log_prob")
@@ -406,7 +406,7 @@ class TestLogProb:
     def test_its_hessian_is_the_precision(self, budget):
         mean, covariance, field = random_gaussian(2)
         options = {"adjoint": diffrax.DirectAdjoint(), "steps": 50}
-        hessian = jax.hessian(lambda a: flow.log_prob(field, EMPTY, a, **options))(jnp.asarray(mean + 0.1))
+        hessian = jax.jit(jax.hessian(lambda a: flow.log_prob(field, EMPTY, a, **options)))(jnp.asarray(mean + 0.1))
         wanted = -np.linalg.inv(covariance)
         np.testing.assert_allclose(hessian, wanted, atol=budget("gaussian_log_prob") * np.max(np.abs(wanted)))
 
