@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,18 @@ def test_a_reader_who_has_seen_enough_is_no_failure():
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_warning_is_a_sentence_on_the_command_line_and_a_warning_elsewhere(monkeypatch, capsys):
+    def warned(arguments):
+        said = UserWarning("The log has actions between 0 and 5: they are rescaled.")
+        sys.stderr.write(warnings.formatwarning(said, UserWarning, "fdbook/data/custom.py", 3))
+
+    before = warnings.formatwarning
+    monkeypatch.setattr("fdbook.cli.data._list_data", warned)
+    assert cli.main(["data", "list"]) == 0
+    assert capsys.readouterr().err == "fdbook: The log has actions between 0 and 5: they are rescaled.\n"
+    assert warnings.formatwarning is before
 
 
 def test_version_is_the_package_version(capsys):

@@ -259,8 +259,8 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     assert made["metric"]["damping"] == 0.5
     assert made["config"]["width"] == 16
     assert made["wavelengths"] == [4.0, 2.0]
-    code, printed, complaints = say(capsys, "evaluate", "mine", "--episodes", 1, "--set", "num_samples=2")
-    assert (code, complaints) == (0, "")
+    code, printed, complaints = say(capsys, "evaluate", "mine", "--episodes", 1, "--set", "candidates=2")
+    assert (code, complaints) == (0, "fdbook: the setting candidates is called num_samples now\n")
     assert "the checkpoint of update 40, 1 episode\n" in printed
     assert "not finished" not in printed
     code, _, complaints = say(capsys, "evaluate", "mine", "--video", "a.gif", "--video-seed", 7)

@@ -188,6 +188,21 @@ def test_a_tree_that_is_no_specification_is_refused(change):
         RunSpec.from_dict(RunSpec(CUBE).to_dict() | change)
 
 
+def test_a_specification_of_format_1_is_the_same_run():
+    """As records had it before the names changed: written out by hand."""
+    old = {"normalize_q": "normalise_value", "num_samples": "candidates", "num_refinements": "refinements"}
+    old |= {"num_fisher_samples": "fisher_count", "num_critics": "critics", "q_agg": "aggregation"}
+    old |= {"max_grad_norm": "clip_norm"}
+    spec = RunSpec(CUBE, config={"num_samples": 16, "max_grad_norm": 2.0, "num_critics": 3, "q_agg": "min"})
+    tree = spec.to_dict()
+    before = tree | {"format": 1, "config": {old.get(name, name): value for name, value in tree["config"].items()}}
+    before["overrides"] = ["config.candidates", "config.clip_norm", "config.critics", "config.aggregation"]
+    assert "clip_norm" in before["config"]
+    again = RunSpec.from_dict(before)
+    assert (again, again.hash, again.overrides) == (spec, spec.hash, spec.overrides)
+    assert (again.config.num_samples, again.config.max_grad_norm, again.config.q_agg) == (16, 2.0, "min")
+
+
 def test_a_wrong_word_in_python_gets_one_sentence():
     """In a process of its own, where no type checker stands before the sentence."""
     said = {

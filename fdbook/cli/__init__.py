@@ -50,7 +50,7 @@ def _note(message, category, filename, *place, **rest) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (failed), 2 (misuse) or 130 (Ctrl-C)."""
-    warnings.formatwarning = _note
+    before, warnings.formatwarning = warnings.formatwarning, _note
     try:
         arguments = _parser().parse_args(argv)
         if arguments.computes:
@@ -67,5 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = str(stop) or "Interrupted.", 130
     except (ValueError, OSError, ArithmeticError) as error:
         message, code = _sentence(error), 1
+    finally:
+        warnings.formatwarning = before
     print(f"fdbook: {message}", file=sys.stderr)
     return code

@@ -24,6 +24,7 @@ from fdbook.data import controllers, pointmaze, workers
 from fdbook.data.dose import Dose
 from fdbook.data.files import LABEL, Place, read
 from fdbook.data.tasks import DataSet, find
+from fdbook.rl.environments import cores
 
 
 __all__ = ["RecordingStopped", "record"]
@@ -249,17 +250,12 @@ def record(
     return place.folder
 
 
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _run(workshop: Workshop, count: int | None, progress: bool) -> None:
     """Records what is missing under a bar that counts transitions, and finishes."""
     dataset, jobs = workshop.dataset, workshop.missing()
     total = len(workshop.jobs) * dataset.steps
     options = {"total": total, "initial": total - len(jobs) * dataset.steps, "unit": " rows", "unit_scale": True}
-    count = min(_cores() if count is None else count, max(1, len(jobs)))
+    count = min(cores() if count is None else count, max(1, len(jobs)))
     with tqdm(desc=dataset.name, disable=not progress, **options) as bar:
         if count == 1 and not dataset.pixels:  # pictures need MUJOCO_GL before MuJoCo is imported: a new process
             _record(workshop, jobs, bar.update)

@@ -69,6 +69,17 @@ class PassingBy:
         return np.zeros(3, np.float32), 10.0**self.time, False, self.time == 3, {"success": self.time == 2}
 
 
+def test_success_as_gymnasium_robotics_calls_it():
+    class Robot(PassingBy):
+        def step(self, action):
+            *rest, _ = super().step(action)
+            return *rest, {"is_success": 1.0 if self.time == 3 else 0.0}
+
+    result = evaluate(stacked(1), [Robot()], [0], episodes=1)
+    assert result.tells_success
+    assert result.successes.tolist() == [[True]]
+
+
 def test_an_episode_succeeds_by_its_last_step_and_returns_every_reward():
     """As in the published evaluations, which read the last step's info."""
     result = evaluate(stacked(1), [PassingBy()], [0], episodes=2)
