@@ -8,6 +8,8 @@ matrix of p_t, which is that of the actions blurred by noise; for Gaussians the 
 Functions of matrices take leading axes as batches.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
@@ -19,25 +21,38 @@ __all__ = [
     "blurred_condition",
     "deblurred_information",
     "information_from_jacobian",
+    "jacobian",
     "local_information",
     "nearest_semidefinite",
 ]
 
 
-def information_from_jacobian(t: Float[Array, ""] | float, jacobian: Float[Array, "*b d d"]) -> Float[Array, "*b d d"]:
+def jacobian(function: Callable, point: Float[Array, " d"]) -> Float[Array, "m d"]:
+    """The Jacobian (m, d) of a function of one point, a forward derivative for each column.
+
+    XLA on a CPU makes plain matrix products of these, and not of jax.jacfwd's batched ones.
+
+    >>> information.jacobian(lambda x: x * x, jnp.array([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    axes = jnp.eye(point.shape[0], dtype=point.dtype)
+    return jnp.stack([jax.jvp(function, (point,), (axis,))[1] for axis in axes], axis=1)
+
+
+def information_from_jacobian(t: Float[Array, ""] | float, slope: Float[Array, "*b d d"]) -> Float[Array, "*b d d"]:
     """E28: H = -Hess log p_t = (I - t dv/dx) / (1 - t), the symmetric part; t in [0, 1).
 
     It follows from E5 by one derivative. The Jacobian of an exact velocity is symmetric; that of a network nearly so, and what
     is not symmetric about it is left out. H has negative eigenvalues where log p_t is convex, as between two modes.
 
-    >>> jacobian = jnp.zeros((2, 2))  # of actions N(0, I) at t = 1/2, where p_t is N(0, I / 2)
-    >>> information.information_from_jacobian(0.5, jacobian).tolist()
+    >>> slope = jnp.zeros((2, 2))  # the velocity's Jacobian, of actions N(0, I) at t = 1/2, where p_t is N(0, I / 2)
+    >>> information.information_from_jacobian(0.5, slope).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
     """
     t = check_time(t, "information_from_jacobian", open_high=True)
-    symmetric = (jacobian + jnp.swapaxes(jacobian, -1, -2)) / 2
-    identity = jnp.eye(jacobian.shape[-1], dtype=jacobian.dtype)
-    return (jnp.broadcast_to(identity, jacobian.shape) - t * symmetric) / (1 - t)
+    symmetric = (slope + jnp.swapaxes(slope, -1, -2)) / 2
+    identity = jnp.eye(slope.shape[-1], dtype=slope.dtype)
+    return (jnp.broadcast_to(identity, slope.shape) - t * symmetric) / (1 - t)
 
 
 def local_information(
@@ -50,8 +65,7 @@ def local_information(
     >>> [round(float(x), 3) for x in jnp.diagonal(matrix)]
     [2.0, 1.0]
     """
-    jacobian = jax.jacfwd(lambda point: field(jnp.asarray(t, x.dtype), observation, point))(x)
-    return information_from_jacobian(t, jacobian)
+    return information_from_jacobian(t, jacobian(lambda point: field(jnp.asarray(t, x.dtype), observation, point), x))
 
 
 def nearest_semidefinite(matrix: Float[Array, "*b d d"], floor: float = 0.0) -> Float[Array, "*b d d"]:

@@ -22,7 +22,7 @@ import optimistix as optx
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, known
-from fdbook.geometry import flow, loop
+from fdbook.geometry import flow, information, loop
 from fdbook.geometry.densities import Density, Nodes
 from fdbook.geometry.metrics import Metric
 
@@ -85,10 +85,7 @@ class LocalTransport(eqx.Module):
 
     def jacobian(self, observation: PyTree, action: Float[Array, " d"]) -> Float[Array, "d d"]:
         """grad delta at one action: rows are components of delta, columns those of the action; shape (d, d)."""
-        # One jvp a column: XLA on a CPU makes plain matrix products of these, and not of jacfwd's batched ones.
-        axes = jnp.eye(action.shape[0], dtype=action.dtype)
-        columns = [jax.jvp(lambda a: self.delta(observation, a), (action,), (axis,))[1] for axis in axes]
-        return jnp.stack(columns, axis=1)
+        return information.jacobian(lambda a: self.delta(observation, a), action)
 
     def divergence(self, observation: PyTree, action: Float[Array, " d"]) -> Float[Array, ""]:
         """div delta at one action, shape ()."""
@@ -384,7 +381,7 @@ def fit(
     check_shape(base.actions, (None, None, None), "base actions", "transport.fit")
     for reading in jax.tree.leaves(base.readings):
         states, k, d = np.shape(base.actions)
-        check_shape(reading, (states, k, *(None for _ in np.shape(reading)[2:-1]), d), "readings", "transport.fit")
+        check_shape(reading, (states, k, *[d] * (np.ndim(reading) - 2)), "readings", "transport.fit")
     for part in jax.tree.leaves(base.observations):
         check_shape(part, (np.shape(base.actions)[0], None), "observations", "transport.fit")
         check_finite(part, "observations", "transport.fit")
