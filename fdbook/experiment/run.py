@@ -22,7 +22,7 @@ from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
 
 
-__all__ = ["Run", "open_run", "summary", "train"]
+__all__ = ["Run", "load_data", "open_run", "prepared", "summary", "train"]
 
 LOCK = ".lock"
 FILM = 100
@@ -117,7 +117,7 @@ def train(
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
     options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
-    loaded = _load(spec) if loaded is None else _prepared(loaded, spec)
+    loaded = load_data(spec) if loaded is None else prepared(loaded, spec)
     with _alone(folder):
         return _trained(spec, loaded, folder, options)
 
@@ -157,13 +157,13 @@ def _init(spec: RunSpec, observation_shape: tuple[int, ...], action_dim: int) ->
     return engine.init(agents.make(spec.agent), observation_shape, action_dim, spec.seeds, **config)
 
 
-def _load(spec: RunSpec) -> Loaded:
+def load_data(spec: RunSpec) -> Loaded:
     """The data of a specification, prepared as it says."""
     place = dataclasses.asdict(spec.data)
     return load.load(spec.task, normalize=spec.normalize, wavelengths=spec.wavelengths, **place)
 
 
-def _prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
+def prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
     """Given data, prepared as the specification says. Raises ValueError for data of another task or prepared otherwise."""
     if loaded.task.dataset.name != spec.task.dataset.name or loaded.task.name != spec.task.name:
         raise ValueError(f"A run on {spec.task.name} takes its data; got those of {loaded.task.name}.")

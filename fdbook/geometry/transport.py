@@ -79,7 +79,7 @@ class LocalTransport(eqx.Module):
 
     delta: Callable
 
-    def __call__(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, " d"]:
+    def __call__(self, observation: PyTree, action: Float[Array, " d"]) -> Float[Array, " d"]:
         """T(a), shape (d,)."""
         return action + self.delta(observation, action)
 

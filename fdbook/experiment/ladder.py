@@ -1,0 +1,257 @@
+"""The frozen ladder: a trained run whose flow and critics stay, and displacements of its actions refit under several metrics.
+
+Whole trainings differ in their flows, their critics and their luck. Here all of that is frozen: displacements start from the same
+weights and see the same states, actions and draws; only the metric that charges them differs, and, from rung to rung, its
+multiplier. Each is then measured on held-out states by what it gains in Q and what it costs in exact KL (E9), so
+that metrics are compared at equal KL, as a ratio of their gain to that of L2.
+
+The behavior is the flow's own law, integrated accurately and not clipped: that is the law of which E9 knows the density. Where
+a displaced action leaves the box, the critics see the clipped one. E26 predicts the ratio from the flow and the critics alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import PyTree
+
+from fdbook.checks import Array, check_range
+from fdbook.data.load import Loaded
+from fdbook.experiment import measure, refit
+from fdbook.experiment.run import Run, load_data, prepared
+from fdbook.geometry import metrics
+from fdbook.geometry.metrics import Metric
+
+
+__all__ = ["Ladder", "LadderSpec", "Ratio", "Rungs", "climb", "label", "ratio"]
+
+COMPARED = ("fisher-paper", "fisher-released", "fisher-exact", "fisher-rao", "fisher-scale")
+COMPARED += ("information", "information-local", "information-deblurred", "information-sharp")
+AT = (0.05, 0.1, 0.2, 0.5)
+
+
+def _compared() -> tuple[Metric, ...]:
+    """Every metric as it is registered, and those that normalize the trace once more without."""
+    made = tuple(metrics.make(name) for name in COMPARED)
+    return made + tuple(
+        metrics.make(name, trace_normalized=False)
+        for name, metric in zip(COMPARED, made, strict=True)
+        if metric.trace_normalized
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LadderSpec:
+    """How displacements are refit and measured. L2 is always among the metrics: it is what the others are compared with.
+
+    Raises ValueError for values out of range and for two equal metrics.
+    """
+
+    metrics: Sequence[Metric] = dataclasses.field(default_factory=_compared)
+    rungs: int = 8
+    """Multipliers of each metric, placed by a short pilot so that they span `kl`."""
+    kl: tuple[float, float] = (0.02, 1.0)
+    """The range of exact KL, in nats."""
+    updates: int = 1500
+    """Of each displacement, by Adam with a rate that falls to 0 along a cosine."""
+    learning_rate: float = 1e-3
+    batch_states: int = 64
+    states: int = 4096
+    """States from which batches are drawn."""
+    actions: int = 4
+    """Actions of each of them, which the displacement moves."""
+    readings: int = 32
+    """Actions of each of them at which a pooled metric reads the flow."""
+    held_out_states: int = 200
+    held_out_actions: int = 16
+    fisher_actions: int = 64
+    """Actions of each held-out state whose exact scores make its true Fisher matrix, for the prediction."""
+    seed: int = 0
+
+    def __post_init__(self):
+        chosen = tuple(self.metrics)
+        chosen = chosen if metrics.L2() in chosen else (metrics.L2(), *chosen)
+        if len(set(chosen)) < len(chosen):
+            raise ValueError("A ladder takes each metric once; two of those given are equal.")
+        object.__setattr__(self, "metrics", chosen)
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, int) and field.name != "seed":
+                check_range(getattr(self, field.name), field.name, "LadderSpec", low=1.0)
+        check_range(self.rungs, "rungs", "LadderSpec", low=2.0)
+        check_range(self.learning_rate, "a learning rate", "LadderSpec", open_low=True)
+        if not 0 < self.kl[0] < self.kl[1]:
+            raise ValueError(f"LadderSpec takes a range of KL, two rising numbers above 0; got {self.kl}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return tree | {"metrics": [metrics.to_dict(metric) for metric in self.metrics], "kl": list(self.kl)}
+
+
+class Rungs(NamedTuple):
+    """What the displacements of one metric came to: arrays (rungs, agents), and of gain and KL (rungs, agents, states)."""
+
+    multiplier: np.ndarray
+    gain: np.ndarray
+    """The mean change of Q, the critics' mean at the clipped action, in units of Q."""
+    kl: np.ndarray
+    """E9 in nats, over the samples at which the map is one-to-one."""
+    folded: np.ndarray
+    """The share of samples with det(I + grad delta) <= 0, where E9 does not hold."""
+    clipped: np.ndarray
+    """The part of the displacement that the action box cuts off."""
+    off: np.ndarray
+    """The share of displaced actions that the flow calls rarer than all but 1% of its own, relative to the state's mean."""
+    predicted: np.ndarray
+    """E26 for a translation of each state: the gain over that of L2 at the same small KL, (agents,)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """All rungs of all metrics, in the order of the specification, and the displacements themselves."""
+
+    spec: LadderSpec
+    rungs: tuple[Rungs, ...]
+    maps: tuple[PyTree, ...]
+    """For each metric the displacements, their arrays stacked as (agents, rungs, ...)."""
+    ceiling: np.ndarray
+    """The prediction of E26 for the true Fisher matrix, (agents,)."""
+    condition: np.ndarray
+    """The condition number of the true Fisher matrix at each state, (agents, states)."""
+
+    def of(self, metric: Metric) -> Rungs:
+        """The rungs of one metric. Raises ValueError if it was not among those compared."""
+        if metric not in self.spec.metrics:
+            raise ValueError(f"The metric {metrics.shortlabel(metric)} is not on this ladder.")
+        return self.rungs[self.spec.metrics.index(metric)]
+
+
+def climb(
+    run: Run,
+    spec: LadderSpec | None = None,
+    *,
+    loaded: Loaded | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+) -> Ladder:
+    """Refits displacements of a run's frozen flow under each metric of a ladder, and measures them on held-out states.
+
+    `loaded` data stand in for those that the run was trained on; states to measure at come from its validation set where there
+    is one. Takes any run whose agent has a flow and critics; raises ValueError for others, and what loading data raises.
+    """
+    spec = LadderSpec() if spec is None else spec
+    missing = [name for name in ("flow", "critic") if name not in run.agents.networks]
+    if missing:
+        raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
+    where, sample, judge, read, fit = jr.split(jr.key(spec.seed), 5)
+    train, held = _observations(run, spec, loaded, where)
+    progress("sampling the flow")
+    agents, keys = run.agents, jr.split(sample, 3)
+    frozen, slope = refit.freeze(agents, train, spec.actions, key=keys[0])
+    pools = tuple(
+        refit.sample(agents, states, spec.readings, key) for states, key in ((train, keys[1]), (held, keys[2]))
+    )
+    scene = _Scene(run, spec, train, held, frozen, pools, measure.held_out(agents, held, spec.held_out_actions, judge))
+    progress("the true Fisher matrices")
+    local = measure.local_geometry(agents, held, spec.fisher_actions, judge)
+    rungs, maps = [], []
+    for number, metric in enumerate(spec.metrics):
+        progress(f"{label(metric)} ({number + 1} of {len(spec.metrics)})")
+        made = scene.rungs(metric, slope, local, read=read, fit=fit)
+        rungs.append(made[0])
+        maps.append(made[1])
+    values = np.linalg.eigvalsh(local.information)
+    best = measure.predicted_ratio(local, local.information)
+    return Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0])
+
+
+class _Scene(NamedTuple):
+    """What all metrics share: the run, states to learn and to measure at, what is frozen, and actions to read at of both."""
+
+    run: Run
+    spec: LadderSpec
+    train: Array
+    held: Array
+    frozen: refit.Frozen
+    pools: tuple[Array, Array]
+    held_out: measure.HeldOut
+
+    def rungs(self, metric: Metric, slope, local, *, read, fit) -> tuple[Rungs, PyTree]:
+        """The rungs of one metric, and their displacements."""
+        spec, agents = self.spec, self.run.agents
+        readings = refit.read(agents, metric, self.train, self.pools[0] if metric.pooled else self.frozen.actions, read)
+        options = {"updates": spec.updates, "learning_rate": spec.learning_rate, "batch_states": spec.batch_states}
+        frozen = self.frozen._replace(readings=readings)
+        refitting = refit.Refit(agents, metric, frozen, self.held_out, key=fit, **options)
+        density = np.trace(local.information, axis1=-2, axis2=-1).mean(axis=1) / agents.action_dim
+        multipliers = refitting.placed(np.geomspace(*spec.kl, spec.rungs), slope, density)
+        deltas = refitting.fit(multipliers)
+        forms = measure.charged(metric, refit.read(agents, metric, self.held, self.pools[1], read), self.held_out)
+        return Rungs(multipliers.T, *refitting.measured(deltas), measure.predicted_ratio(local, forms)), deltas
+
+
+def label(metric: Metric) -> str:
+    """The short name of a metric with what is unusual about it."""
+    unusual = "".join(f" {name}={value}" for name, value in metrics.unusual(metric).items())
+    return f"{metrics.shortlabel(metric)}{unusual}".replace(" trace_normalized=False", " raw")
+
+
+def _observations(run: Run, spec: LadderSpec, loaded: Loaded | None, key) -> tuple[Array, Array]:
+    """States to train on and others to measure at, as the agents see them."""
+    loaded = load_data(run.spec) if loaded is None else prepared(loaded, run.spec)
+    keys, held = jr.split(key), loaded.validation
+    if held is None:
+        numbers = jr.permutation(keys[0], loaded.train.size)[: spec.states + spec.held_out_states]
+        chosen = loaded.train.at(numbers).observations
+        return chosen[spec.held_out_states :], chosen[: spec.held_out_states]
+    parts = zip((loaded.train, held), (spec.states, spec.held_out_states), keys, strict=True)
+    train, held = (data.at(jr.permutation(key, data.size)[:count]).observations for data, count, key in parts)
+    return train, held
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """The gain of a metric over that of L2 at equal exact KL, and an interval of it; NaN beyond the rungs of either."""
+
+    kl: np.ndarray
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def ratio(
+    ladder: Ladder,
+    metric: Metric,
+    at: Sequence[float] = AT,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Ratio:
+    """The gain in Q over that of L2 at some exact KLs `at` in nats: the mean over agents, with a bootstrap interval.
+
+    Between rungs, and from no displacement at all to the first one, the gain is linear in the root of the KL. Agents and states
+    are drawn anew in each resample, the same for both metrics. With one agent the interval is one over states alone.
+    """
+    ours, theirs = ladder.of(metric), ladder.of(metrics.L2())
+    generator, (_, agents, states) = np.random.default_rng(seed), ours.gain.shape
+    draws = [(np.arange(agents), np.arange(states))]
+    draws += [
+        (generator.integers(agents, size=agents), generator.integers(states, size=states)) for _ in range(resamples)
+    ]
+    table = np.array([_curve(ours, at, *draw) / _curve(theirs, at, *draw) for draw in draws])
+    low, high = np.nanquantile(table[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    known = np.isfinite(table[0])
+    return Ratio(np.asarray(at), table[0], np.where(known, low, np.nan), np.where(known, high, np.nan))
+
+
+def _curve(rungs: Rungs, at, agents, states) -> np.ndarray:
+    """The mean over agents of the gain at some KLs, relative to each agent's largest on these states."""
+    result = []
+    for agent in agents:
+        gain, kl = (x[:, agent, states].mean(axis=1) for x in (rungs.gain, rungs.kl))
+        order = np.argsort(kl)
+        roots, gains = np.sqrt(np.maximum(np.append(0.0, kl[order]), 0)), np.append(0.0, gain[order])
+        result.append(np.interp(np.sqrt(at), roots, gains, right=np.nan))
+    return np.mean(result, axis=0)

@@ -1,0 +1,186 @@
+"""What a displacement of a frozen flow gains and costs: on held-out states, under the flow's own exact density (E9).
+
+The behavior is the flow's own law, integrated accurately and not clipped: that is the law of which E9 knows the density. Where
+a displaced action leaves the box, critics see the clipped one. Agents are stacked along the first axis of their arrays.
+"""
+
+import functools
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float
+
+from fdbook.checks import Array
+from fdbook.geometry import flow, metrics, transport
+
+
+__all__ = [
+    "HeldOut",
+    "charged",
+    "features",
+    "held_out",
+    "local_geometry",
+    "mean_value",
+    "measured",
+    "moving_map",
+    "predicted_gain",
+]
+
+SOLVER_STEPS = 10
+OFF_LEVEL = 0.01
+
+
+def mean_value(critic, unit, seen, action) -> Float[Array, ""]:
+    """The critics' mean at the clipped action, in units of their mean absolute value."""
+    return unit * jnp.mean(critic.head(seen["critic"], jnp.clip(action, -1, 1)))
+
+
+def moving_map(delta) -> transport.LocalTransport:
+    return transport.LocalTransport(lambda seen, action: delta(seen["flow"], action))
+
+
+def features(agent, observations) -> dict[str, Array]:
+    """What the flow, whose features the displacement sees too, and the critics see of observations."""
+    return {name: agent.networks[name].features(observations) for name in ("flow", "critic")}
+
+
+class HeldOut(NamedTuple):
+    """Held-out states, for each agent: what is seen of them, actions of its flow, their log-density, what each is worth."""
+
+    seen: dict[str, Array]
+    actions: Float[Array, "states k d"]
+    log_probs: Float[Array, "states k"]
+    threshold: Float[Array, " states"]
+
+
+@eqx.filter_jit
+def held_out(agents, observations, count, key):
+    noises = jr.normal(key, (len(observations), count, agents.action_dim), jnp.float32)
+
+    def one(agent):
+        field, seen = agent.networks["flow"], features(agent, observations)
+        both = functools.partial(flow.sample_and_log_prob, field.head, steps=SOLVER_STEPS)
+        draw = jax.vmap(both, in_axes=(None, 0))
+        actions, log_probs = jax.lax.map(lambda row: draw(*row), (seen["flow"], noises), batch_size=64)
+        means = jnp.mean(log_probs, axis=1)
+        gap = jnp.quantile(means[:, None] - log_probs, 1 - OFF_LEVEL)
+        return HeldOut(seen, actions, log_probs, means - gap)
+
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
+
+
+class Measured(NamedTuple):
+    """What one displacement gains in Q and costs in nats at each state (states,), and three shares in [0, 1]."""
+
+    gain: Float[Array, " states"]
+    kl: Float[Array, " states"]
+    """E9 in the mean over those samples at which the map is one-to-one."""
+    folded: Float[Array, ""]
+    """Samples with det(I + grad delta) <= 0, where E9 does not hold."""
+    clipped: Float[Array, ""]
+    """The part of the displacement that the action box cuts off."""
+    off: Float[Array, ""]
+    """Displaced actions that the flow calls rarer than all but 1% of its own, relative to the mean of their state."""
+
+
+@eqx.filter_jit
+def measured(agent, delta, held_out):
+    """One displacement of one agent at held-out states: what it gains and costs (E9)."""
+    field, critic = agent.networks["flow"].head, agent.networks["critic"]
+    value = functools.partial(mean_value, critic, jnp.ones((), jnp.float32))
+    moving = moving_map(delta)
+
+    def sample(seen, action, log_prob, threshold):
+        moved = moving(seen, action)
+        determinant = moving.determinant(seen, action)
+        after = flow.log_prob(field, seen["flow"], moved, steps=SOLVER_STEPS)
+        kl = log_prob - after - jnp.log(jnp.maximum(determinant, 1e-30))
+        gain = value(seen, moved) - value(seen, action)
+        kept = jnp.linalg.norm(jnp.clip(moved, -1, 1) - jnp.clip(action, -1, 1))
+        return gain, kl, determinant > 0, kept, jnp.linalg.norm(moved - action), after < threshold
+
+    over_actions = jax.vmap(sample, in_axes=(None, 0, 0, None))
+    rows = (held_out.seen, held_out.actions, held_out.log_probs, held_out.threshold)
+    gain, kl, upright, kept, length, off = jax.lax.map(lambda row: over_actions(*row), rows, batch_size=64)
+    count = jnp.maximum(jnp.sum(upright, axis=1, dtype=kl.dtype), 1)
+    cost = jnp.sum(jnp.where(upright, kl, 0.0), axis=1) / count
+    clipped = 1 - jnp.sum(kept) / jnp.maximum(jnp.sum(length), 1e-12)
+    return Measured(jnp.mean(gain, axis=1), cost, jnp.mean(~upright), clipped, jnp.mean(off))
+
+
+class Local(NamedTuple):
+    """At each held-out state: the true Fisher matrix of the flow's law, and the mean gradient of Q over its actions."""
+
+    information: Float[Array, "agents states d d"]
+    gradients: Float[Array, "agents states d"]
+
+
+@eqx.filter_jit
+def local_geometry(agents, observations, count: int, key) -> Local:
+    """The true Fisher matrix of each agent's flow at each state, from `count` scores, and the gradient of Q.
+
+    The scores are gradients of the exact log-density (E4), so that no perturbed time blurs them.
+    """
+    noises = jr.normal(key, (len(observations), count, agents.action_dim), jnp.float32)
+
+    def one(agent):
+        field = agent.networks["flow"].head
+        value = functools.partial(mean_value, agent.networks["critic"], jnp.ones((), jnp.float32))
+        score = jax.grad(functools.partial(flow.log_prob, field, steps=SOLVER_STEPS), argnums=1)
+
+        def state(seen, noises):
+            draw = functools.partial(flow.sample, field, seen["flow"], solver=diffrax.Tsit5(), steps=SOLVER_STEPS)
+            actions = jax.vmap(draw)(noises)
+            scores = jax.vmap(score, in_axes=(None, 0))(seen["flow"], actions)
+            slopes = jax.vmap(jax.grad(value, argnums=1), in_axes=(None, 0))(seen, actions)
+            return Local(metrics.fisher_matrix(scores), jnp.mean(slopes, axis=0))
+
+        return jax.lax.map(lambda row: state(*row), (features(agent, observations), noises), batch_size=4)
+
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
+
+
+def charged(metric, readings, held_out: HeldOut) -> Float[Array, "agents states d d"]:
+    """What a metric charges a translation of each state with, as matrices (agents, states, d, d)."""
+    agents, states, _, d = held_out.actions.shape
+    if readings is None:
+        return jnp.broadcast_to(jnp.eye(d), (agents, states, d, d))
+    return _charged(metric, readings, d)
+
+
+@eqx.filter_jit
+def _charged(metric, readings, d):
+
+    def form(readings):
+        k = jax.tree.leaves(readings)[0].shape[0]
+
+        def cost(step):
+            return jnp.mean(metric.cost(jnp.broadcast_to(step, (k, d)), jnp.zeros(k, step.dtype), readings))
+
+        return jax.hessian(cost)(jnp.zeros(d, jnp.float32)) / 2
+
+    return jax.vmap(jax.vmap(form))(readings)
+
+
+def predicted_gain(
+    gradients: Float[Array, "*b s d"], information: Float[Array, "*b s d d"], forms: Float[Array, "*b s d d"]
+) -> np.ndarray:
+    """E26 over several states with one multiplier: what the steps G^-1 g gain, at the same small mean KL, up to a factor.
+
+    With `information` F and `forms` G the gain at a KL of eps is sqrt(2 eps) times this: sum g G^-1 g over the root of
+    sum g G^-1 F G^-1 g. It is largest for G = F, where the mean KL is spread over states as is best, too.
+    """
+    steps = np.linalg.solve(np.asarray(forms, float), np.asarray(gradients, float)[..., None])[..., 0]
+    cost = np.einsum("...si,...sij,...sj->...", steps, np.asarray(information, float), steps)
+    return np.sum(gradients * steps, axis=(-2, -1)) / np.sqrt(cost)
+
+
+def predicted_ratio(local: Local, forms: Float[Array, "agents states d d"]) -> np.ndarray:
+    """The gain that E26 predicts for a metric that charges `forms`, over that of L2, for each agent (agents,)."""
+    identity = np.broadcast_to(np.eye(forms.shape[-1]), forms.shape)
+    ours, theirs = (predicted_gain(local.gradients, local.information, form) for form in (forms, identity))
+    return ours / theirs
