@@ -5,7 +5,7 @@ import os
 import sys
 
 
-__all__ = ["Misuse", "Parser", "add", "at_least", "bars", "check_device", "check_names", "unknown_name"]
+__all__ = ["Misuse", "Parser", "add", "at_least", "bars", "check_device", "check_names", "unknown_name", "value_of"]
 
 
 class Misuse(Exception):
@@ -82,3 +82,18 @@ def add(commands, name, run, *, summary, examples, computes: bool = False, **opt
     )
     parser.set_defaults(run=run, computes=computes)
     return parser
+
+
+def value_of(text: str):
+    """A setting's value: a number, true, false, none, a word, or several with commas between them."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    if "," in text:
+        return tuple(value_of(part) for part in text.split(","))
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars
+from fdbook.cli.common import Misuse, add, at_least, bars, value_of
 from fdbook.cli.data import add_dose, dose_of
 
 
-__all__ = ["add_evaluate", "add_train"]
+__all__ = ["add_evaluate", "add_train", "check_run"]
 
 
 def add_train(commands) -> None:
@@ -136,21 +136,6 @@ def _numbers(kind):
     return convert
 
 
-def _value(text: str):
-    """A setting's value: a number, true, false, none, a word, or several with commas between them."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    if "," in text:
-        return tuple(_value(part) for part in text.split(","))
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
 def _today(name: str) -> str:
     """A setting's name; one of version 0.1 is still understood."""
     from fdbook.rl.records import RENAMED
@@ -169,7 +154,7 @@ def _settings(arguments) -> tuple[dict, dict]:
             raise Misuse(f"--set takes NAME=VALUE; got {text!r}")
         name = _today(name)
         target = metric_options if name.startswith("metric.") else config
-        target[name.removeprefix("metric.")] = _value(value)
+        target[name.removeprefix("metric.")] = value_of(value)
     return config, metric_options
 
 
@@ -264,7 +249,7 @@ def _place_of(seed: int | None, seeds) -> int:
     return 0 if seed is None else seeds.index(seed)
 
 
-def _check_run(folder: Path) -> None:
+def check_run(folder: Path) -> None:
     """Refuses a folder that holds no run, and names those below it."""
     below = [] if (folder / "record.json").exists() else sorted(folder.glob("**/record.json"))
     if below:
@@ -283,7 +268,7 @@ def _evaluate(arguments):
 
     if arguments.video is not None:
         check_writable(arguments.video.parent)
-    _check_run(arguments.run_folder)
+    check_run(arguments.run_folder)
     run = experiment.open_run(arguments.run_folder)
     index = _place_of(arguments.video_seed, run.spec.seeds)
     config, metric_options = _settings(arguments)

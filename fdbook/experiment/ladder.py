@@ -10,9 +10,12 @@ a displaced action leaves the box, the critics see the clipped one. E26 predicts
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
 import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
@@ -25,21 +28,25 @@ from fdbook.geometry import metrics
 from fdbook.geometry.metrics import Metric
 
 
-__all__ = ["Ladder", "LadderSpec", "Ratio", "Rungs", "climb", "label", "ratio"]
+__all__ = ["Ladder", "LadderSpec", "Ratio", "Rungs", "climb", "gain_ratio", "label", "ladder_table"]
 
-COMPARED = ("fisher-paper", "fisher-released", "fisher-exact", "fisher-rao", "fisher-scale")
-COMPARED += ("information", "information-local", "information-deblurred", "information-sharp")
+NORMALIZED = ("fisher-paper", "fisher-released", "fisher-exact", "information-local", "information-deblurred")
+RAW = ("fisher-paper", "fisher-exact", "fisher-rao", "fisher-scale", "information", "information-local")
+RAW += ("information-deblurred", "information-sharp")
+FORMAT = 1
+PARTS = ("flow", "critic")
 AT = (0.05, 0.1, 0.2, 0.5)
+"""The exact KLs, in nats, at which metrics are compared."""
 
 
 def _compared() -> tuple[Metric, ...]:
-    """Every metric as it is registered, and those that normalize the trace once more without."""
-    made = tuple(metrics.make(name) for name in COMPARED)
-    return made + tuple(
-        metrics.make(name, trace_normalized=False)
-        for name, metric in zip(COMPARED, made, strict=True)
-        if metric.trace_normalized
-    )
+    """The metrics of the paper and its code with the trace normalized, as they have it, and what is there without."""
+    made = [
+        metrics.make(name, trace_normalized=normalized)
+        for names, normalized in ((NORMALIZED, True), (RAW, False))
+        for name in names
+    ]
+    return metrics.L2(), *made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +57,21 @@ class LadderSpec:
     """
 
     metrics: Sequence[Metric] = dataclasses.field(default_factory=_compared)
-    rungs: int = 8
+    rungs: int = 6
     """Multipliers of each metric, placed by a short pilot so that they span `kl`."""
     kl: tuple[float, float] = (0.02, 1.0)
     """The range of exact KL, in nats."""
-    updates: int = 1500
+    updates: int = 700
     """Of each displacement, by Adam with a rate that falls to 0 along a cosine."""
-    learning_rate: float = 1e-3
-    batch_states: int = 64
+    learning_rate: float = 2e-3
+    batch_states: int = 32
     states: int = 4096
     """States from which batches are drawn."""
-    actions: int = 4
+    actions: int = 2
     """Actions of each of them, which the displacement moves."""
     readings: int = 32
     """Actions of each of them at which a pooled metric reads the flow."""
-    held_out_states: int = 200
+    held_out_states: int = 128
     held_out_actions: int = 16
     fisher_actions: int = 64
     """Actions of each held-out state whose exact scores make its true Fisher matrix, for the prediction."""
@@ -121,10 +128,35 @@ class Ladder:
     condition: np.ndarray
     """The condition number of the true Fisher matrix at each state, (agents, states)."""
 
+    fingerprint: str
+    """Twelve characters that tell the frozen networks from others."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: everything but the displacements and what single states came to."""
+        return {
+            "format": FORMAT,
+            "ladder": self.spec.to_dict(),
+            "fingerprint": self.fingerprint,
+            "ceiling": _rounded(self.ceiling),
+            "condition": {f"{q:g}": _rounded(np.quantile(self.condition, q, axis=1)) for q in (0.1, 0.5, 0.9)},
+            "metrics": [self._entry(metric) for metric in self.spec.metrics],
+        }
+
+    def _entry(self, metric: Metric) -> dict[str, Any]:
+        rungs, compared = self.of(metric), gain_ratio(self, metric)
+        means = {
+            name: _rounded(getattr(rungs, name)) for name in ("multiplier", "folded", "clipped", "off", "predicted")
+        }
+        means |= {name: _rounded(getattr(rungs, name).mean(axis=-1)) for name in ("gain", "kl")}
+        about = {"label": label(metric), "metric": metrics.to_dict(metric)}
+        return (
+            about | means | {"ratio": {name: _rounded(value) for name, value in dataclasses.asdict(compared).items()}}
+        )
+
     def of(self, metric: Metric) -> Rungs:
         """The rungs of one metric. Raises ValueError if it was not among those compared."""
         if metric not in self.spec.metrics:
-            raise ValueError(f"The metric {metrics.shortlabel(metric)} is not on this ladder.")
+            raise ValueError(f"The metric {metrics.short_name(metric)} is not on this ladder.")
         return self.rungs[self.spec.metrics.index(metric)]
 
 
@@ -141,7 +173,7 @@ def climb(
     is one. Takes any run whose agent has a flow and critics; raises ValueError for others, and what loading data raises.
     """
     spec = LadderSpec() if spec is None else spec
-    missing = [name for name in ("flow", "critic") if name not in run.agents.networks]
+    missing = [name for name in PARTS if name not in run.agents.networks]
     if missing:
         raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
     where, sample, judge, read, fit = jr.split(jr.key(spec.seed), 5)
@@ -163,7 +195,10 @@ def climb(
         maps.append(made[1])
     values = np.linalg.eigvalsh(local.information)
     best = measure.predicted_ratio(local, local.information)
-    return Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0])
+    digest = hashlib.sha256(
+        b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(eqx.filter(scene.kept, eqx.is_array)))
+    )
+    return Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0], digest.hexdigest()[:12])
 
 
 class _Scene(NamedTuple):
@@ -176,6 +211,11 @@ class _Scene(NamedTuple):
     frozen: refit.Frozen
     pools: tuple[Array, Array]
     held_out: measure.HeldOut
+
+    @property
+    def kept(self) -> PyTree:
+        """The frozen networks."""
+        return [self.run.agents.networks[name] for name in PARTS]
 
     def rungs(self, metric: Metric, slope, local, *, read, fit) -> tuple[Rungs, PyTree]:
         """The rungs of one metric, and their displacements."""
@@ -191,10 +231,17 @@ class _Scene(NamedTuple):
         return Rungs(multipliers.T, *refitting.measured(deltas), measure.predicted_ratio(local, forms)), deltas
 
 
+def _rounded(values) -> Any:
+    """Nested lists of numbers with five digits; None where there is none."""
+    if isinstance(values, np.ndarray | list | tuple):
+        return [_rounded(value) for value in values]
+    return float(f"{float(values):.5g}") if np.isfinite(values) else None
+
+
 def label(metric: Metric) -> str:
     """The short name of a metric with what is unusual about it."""
     unusual = "".join(f" {name}={value}" for name, value in metrics.unusual(metric).items())
-    return f"{metrics.shortlabel(metric)}{unusual}".replace(" trace_normalized=False", " raw")
+    return f"{metrics.short_name(metric)}{unusual}".replace(" trace_normalized=False", " raw")
 
 
 def _observations(run: Run, spec: LadderSpec, loaded: Loaded | None, key) -> tuple[Array, Array]:
@@ -220,7 +267,7 @@ class Ratio:
     high: np.ndarray
 
 
-def ratio(
+def gain_ratio(
     ladder: Ladder,
     metric: Metric,
     at: Sequence[float] = AT,
@@ -255,3 +302,22 @@ def _curve(rungs: Rungs, at, agents, states) -> np.ndarray:
         roots, gains = np.sqrt(np.maximum(np.append(0.0, kl[order]), 0)), np.append(0.0, gain[order])
         result.append(np.interp(np.sqrt(at), roots, gains, right=np.nan))
     return np.mean(result, axis=0)
+
+
+def ladder_table(tree: dict[str, Any]) -> str:
+    """The record of a ladder, as `Ladder.to_dict` gives it, in lines: each metric's gain over that of L2 at equal exact KL."""
+    at = tree["metrics"][0]["ratio"]["kl"]
+    lines = ["gain in Q over that of L2 at an exact KL of" + "".join(f"{kl:>19g}" for kl in at) + "   E26  folded"]
+    for entry in tree["metrics"]:
+        compared = entry["ratio"]
+        cells = zip(compared["ratio"], compared["low"], compared["high"], strict=True)
+        shown = "".join(
+            "-".rjust(19) if mid is None else f"{mid:.2f} ({low:.2f}-{high:.2f})".rjust(19) for mid, low, high in cells
+        )
+        folded = max(max(row) for row in entry["folded"])
+        lines.append(f"  {entry['label']:<41}{shown}{np.mean(entry['predicted']):6.2f} {folded:7.1%}")
+    ceiling, condition = np.mean(tree["ceiling"]), np.mean(tree["condition"]["0.5"])
+    lines.append(
+        f"E26 allows {ceiling:.2f} at most; the flow's true Fisher matrix has the median condition number {condition:.3g}."
+    )
+    return "\n".join(lines)

@@ -7,6 +7,7 @@ a displaced action leaves the box, critics see the clipped one. Agents are stack
 import functools
 from typing import NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp

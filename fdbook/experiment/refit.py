@@ -65,7 +65,7 @@ def sample(agents, observations, count, key):
 
     def one(agent):
         field = agent.networks["flow"]
-        draw = jax.vmap(functools.partial(flow.sample, field.head, solver=diffrax.Heun(), steps=20), in_axes=(None, 0))
+        draw = jax.vmap(functools.partial(flow.sample, field.head, solver=diffrax.Heun(), steps=10), in_axes=(None, 0))
         return jax.lax.map(lambda row: draw(*row), (field.features(observations), noises), batch_size=64)
 
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)

@@ -1,0 +1,87 @@
+"""`fdbook ladder`."""
+
+import json
+from pathlib import Path
+
+from fdbook.cli.common import Misuse, add, value_of
+
+
+__all__ = ["add_ladder"]
+
+
+def add_ladder(commands) -> None:
+    """`fdbook ladder RUN`: metrics compared on one frozen run."""
+    parser = add(
+        commands,
+        "ladder",
+        _ladder,
+        computes=True,
+        summary="compare metrics on a trained run whose flow and critics stay: the gain in Q at equal exact KL",
+        examples=(
+            "fdbook ladder runs/...                                    every metric against L2",
+            "fdbook ladder runs/... --metric exact --metric deblurred  two of them",
+            "fdbook ladder runs/... --metric exact,t=0.8 --set updates=2000",
+        ),
+    )
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run that has a flow and critics")
+    parser.add_argument(
+        "--metric",
+        metavar="NAME[,OPTION=VALUE...]",
+        action="append",
+        help="a metric, as `fdbook train --names` lists them; can be given several times (default: all that the book compares)",
+    )
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="updates, rungs, states, seed and so on"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the record to write (default: ladder.json in RUN)")
+    parser.add_argument("--no-progress", action="store_true", help="say nothing on the way")
+
+
+def _pairs(texts, option: str) -> dict:
+    """NAME=VALUE, several times."""
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise Misuse(f"{option} takes NAME=VALUE; got {text!r}")
+        result[name] = value_of(value)
+    return result
+
+
+def _spec(arguments):
+    from fdbook.checks import check_fields
+    from fdbook.experiment import LadderSpec
+    from fdbook.geometry import metrics
+
+    chosen = _pairs(arguments.set, "--set")
+    check_fields(LadderSpec, chosen, "part of a ladder")
+    if arguments.metric is not None:
+        named = (text.split(",") for text in arguments.metric)
+        chosen["metrics"] = tuple(metrics.make(name, **_pairs(rest, "--metric NAME,")) for name, *rest in named)
+    return LadderSpec(**chosen)
+
+
+def _ladder(arguments):
+    from fdbook import experiment
+    from fdbook.cli.training import check_run
+    from fdbook.disk import check_writable, write_whole
+    from fdbook.rl import records
+
+    check_run(arguments.run_folder)
+    out = arguments.out or arguments.run_folder / "ladder.json"
+    check_writable(out.parent)
+    spec, run = _spec(arguments), experiment.open_run(arguments.run_folder)
+    said = (lambda message: None) if arguments.no_progress else (lambda message: print(f"  {message} ...", flush=True))
+    print(
+        f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, agents of {len(run.spec.seeds)} seeds"
+    )
+    ladder = experiment.climb(run, spec, progress=said)
+    tree = {
+        "run": run.record.spec,
+        "step": run.step,
+        "data": run.record.data,
+        "about": records.about(),
+    } | ladder.to_dict()
+    write_whole({out: (json.dumps(tree, indent=1) + "\n").encode()})
+    print(experiment.ladder_table(tree))
+    print(f"The record is {out}.")
