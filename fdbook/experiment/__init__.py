@@ -1,9 +1,33 @@
-"""One run, one specification: `RunSpec` says what is trained, on what and how; `train` runs it, `open_run` opens it again."""
+"""One run, one specification: `RunSpec` says what is trained, on what and how; `train` runs it, `open_run` opens it again.
 
+A matrix of runs is a `Sweep`: `read_sweep` reads it from a file, `run_sweep` runs what is left of it.
+"""
+
+from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
 from fdbook.experiment.spec import DataSpec, RunSpec
+from fdbook.experiment.sweep import Cell, Sweep, read_sweep
+from fdbook.experiment.sweeping import copy_records, run_sweep, states
 
 
-__all__ = ["PRESETS", "DataSpec", "Preset", "Run", "RunSpec", "environments", "open_run", "summary", "train"]
+__all__ = [
+    "PRESETS",
+    "Cell",
+    "DataSpec",
+    "Engine",
+    "Preset",
+    "Processes",
+    "Run",
+    "RunSpec",
+    "Sweep",
+    "copy_records",
+    "environments",
+    "open_run",
+    "read_sweep",
+    "run_sweep",
+    "states",
+    "summary",
+    "train",
+]

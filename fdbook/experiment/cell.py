@@ -1,0 +1,99 @@
+"""The process of one cell of a sweep: `python -m fdbook.experiment.cell`. `fdbook.experiment.engines.Processes` starts it.
+
+Its first line of input is JSON: a specification and a folder. On its output it tells, a line of JSON each, how far it is and
+how it ended; whatever else would be printed goes to its standard error, the cell's log. When its input ends, whoever started it
+is gone, and it saves and stops.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+
+__all__ = ["main"]
+
+OFTEN = 1.0
+"""Seconds between two words on how far it is."""
+
+
+def _private() -> tuple[BinaryIO, BinaryIO]:
+    """The pipes from and to whoever started this, under numbers that no library prints to and no process inherits."""
+    asked, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return asked, answers
+
+
+def _stop_at_the_end_of(asked: BinaryIO) -> None:
+    asked.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _watching(tell: Callable[[dict[str, Any]], None]) -> Callable[[Any], None]:
+    """The function that is shown a record and tells of it now and then."""
+    last = -OFTEN
+
+    def watch(record) -> None:
+        nonlocal last
+        if time.monotonic() - last >= OFTEN:
+            last = time.monotonic()
+            tell({"kind": "progress", "done": record.done, "score": last_score(record)})
+
+    return watch
+
+
+def last_score(record) -> float | None:
+    """The mean score of the last evaluation, if there was one that has it."""
+    last = record.scores[-1].get("score") if record.scores else None
+    return None if last is None else sum(last) / len(last)
+
+
+def _ended(tree: dict[str, Any], tell) -> dict[str, Any]:
+    """Trains, and returns how that ended."""
+    try:
+        from fdbook import experiment
+
+        spec = experiment.RunSpec.from_dict(tree["spec"])
+        record = experiment.train(spec, tree["folder"], progress=False, watch=_watching(tell)).record
+        return {"kind": "finished", "done": record.done, "score": last_score(record)}
+    except KeyboardInterrupt as stop:
+        return {"kind": "stopped", "note": str(stop) or "Stopped before its first update."}
+    except Exception as error:  # whatever happened to one cell, the others go on
+        _print(traceback.format_exc())
+        text = str(error) or type(error).__name__
+        expected = isinstance(error, ValueError | OSError | ArithmeticError)
+        return {"kind": "failed", "note": text if expected else f"{type(error).__name__}: {text}"}
+
+
+def _print(text: str) -> None:
+    """Says something in the log, if the disk takes it."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
+def main() -> int:
+    """Trains the cell that the input names. Returns 0 (finished), 1 (failed) or 130 (stopped)."""
+    asked, answers = _private()
+    tree = json.loads(asked.readline())
+
+    def tell(event: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # whoever listened is gone, and the run is about to be stopped
+            answers.write(json.dumps(event).encode() + b"\n")
+
+    threading.Thread(target=_stop_at_the_end_of, args=(asked,), daemon=True).start()
+    end = _ended(tree, tell)
+    tell(end)
+    _print(end.get("note") or f"Finished after {end['done']} updates.")
+    return {"finished": 0, "failed": 1, "stopped": 130}[end["kind"]]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
