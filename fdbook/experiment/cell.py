@@ -15,6 +15,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from fdbook import experiment
+from fdbook.experiment.sweeping import last_score
+
 
 __all__ = ["main"]
 
@@ -50,17 +53,9 @@ def _watching(tell: Callable[[dict[str, Any]], None]) -> Callable[[Any], None]:
     return watch
 
 
-def last_score(record) -> float | None:
-    """The mean score of the last evaluation, if there was one that has it."""
-    last = record.scores[-1].get("score") if record.scores else None
-    return None if last is None else sum(last) / len(last)
-
-
 def _ended(tree: dict[str, Any], tell) -> dict[str, Any]:
     """Trains, and returns how that ended."""
     try:
-        from fdbook import experiment
-
         spec = experiment.RunSpec.from_dict(tree["spec"])
         record = experiment.train(spec, tree["folder"], progress=False, watch=_watching(tell)).record
         return {"kind": "finished", "done": record.done, "score": last_score(record)}

@@ -70,7 +70,7 @@ class Processes(Engine):
     """Each job in a process of its own on this machine, `jobs` of them at once."""
 
     def __init__(self, jobs: int = 1, worker: Sequence[str] = WORKER):
-        check_range(jobs, "a number of jobs", "An engine", low=1)
+        check_range(jobs, "a number of jobs", "An engine", low=1.0)
         self.jobs, self.worker = jobs, tuple(worker)
 
     def run(self, jobs: Sequence[Job], told: Callable[[], int]) -> Iterator[Event | None]:

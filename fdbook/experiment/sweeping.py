@@ -20,7 +20,7 @@ from fdbook.rl import records
 from fdbook.rl.train import Stopped
 
 
-__all__ = ["State", "copy_records", "run_sweep", "seconds_left", "state", "states"]
+__all__ = ["State", "copy_records", "last_score", "run_sweep", "seconds_left", "state", "states"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +50,14 @@ def state(cell: Cell) -> State:
         return State("damaged", note=str(error))
     if note := _differences(record, cell):
         return State("another", record.done, note=note)
-    scores = record.scores[-1].get("score") if record.scores else None
-    score = None if scores is None else float(np.mean(scores))
     pace = sum(record.progress.wall.values()) / record.done if record.done else None
-    return State(record.status, record.done, score, pace, record.note)
+    return State(record.status, record.done, last_score(record), pace, record.note)
+
+
+def last_score(record: records.Record) -> float | None:
+    """The mean over seeds of the last evaluation's score, if there was one that has it."""
+    scores = record.scores[-1].get("score") if record.scores else None
+    return None if scores is None else float(np.mean(scores))
 
 
 def states(sweep: Sweep) -> list[State]:
@@ -118,7 +122,7 @@ def run_sweep(
 def _what_is_left(sweep: Sweep, left: Sequence[int], ended: set[int], failures: Mapping[int, str]) -> str:
     finished = len(sweep.cells) - len(left) + len(ended - set(failures))
     failed = f", {len(failures)} failed" if failures else ""
-    names = "; ".join(sweep.cells[place].label for place in left if place not in ended)
+    names = "; ".join(sweep.cells[place].label for place in left if place not in ended - set(failures))
     return f"Stopped: {finished} of {count(len(sweep.cells), 'cell')} finished{failed}; the same command carries on with {names}."
 
 
