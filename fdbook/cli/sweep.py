@@ -24,6 +24,7 @@ def add_sweep(commands) -> None:
             "fdbook sweep metrics.toml                        run what is not finished yet",
             "fdbook sweep metrics.toml --list                 which cells there are, and how far they are",
             "fdbook sweep metrics.toml --jobs 4               four at once",
+            "fdbook sweep metrics.toml --engine ray           on the Ray cluster of RAY_ADDRESS",
             "fdbook sweep metrics.toml --records DIR          copy the finished records, which are small, to DIR",
             "a file to begin with: figures/data/sweeps/maze-metrics.toml",
         ),
@@ -35,6 +36,8 @@ def add_sweep(commands) -> None:
     )
     jobs = "runs at once (default: one for each two cores; one with an accelerator)"
     parser.add_argument("--jobs", metavar="N", type=at_least(1), help=jobs)
+    engines = "where cells run: processes of this machine, or ray, a cluster (default: processes)"
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help=engines)
     parser.add_argument("--no-progress", action="store_true", help="print lines instead of progress bars")
 
 
@@ -57,17 +60,21 @@ def _sweep(arguments):
     if arguments.list or arguments.records is not None:
         return
     experiment.states(sweep)  # refuses folders of other runs before a device is looked for
-    jobs = arguments.jobs or default_jobs()
-    _run(sweep, jobs, bars(arguments))
+    if arguments.engine == "ray":
+        from fdbook.experiment.ray_cluster import RayCluster
+
+        engine = RayCluster(arguments.jobs)
+    else:
+        engine = experiment.Processes(arguments.jobs or default_jobs())
+    _run(sweep, engine, bars(arguments))
 
 
-def _run(sweep, jobs, with_bars):
+def _run(sweep, engine, with_bars):
     from fdbook import experiment
     from fdbook.checks import count
 
-    board = (_Bars if with_bars else _Lines)(sweep, experiment.states(sweep), jobs)
+    board = (_Bars if with_bars else _Lines)(sweep, experiment.states(sweep), engine.jobs or len(sweep.cells))
     try:
-        engine = experiment.Processes(jobs)
         failures = experiment.run_sweep(sweep, engine, watch=board.hear, say=board.say)
     finally:
         board.close()
