@@ -426,12 +426,24 @@ def test_how_a_cell_ended_is_told(write, monkeypatch):
     assert told == [{"kind": "progress", "done": 1, "score": None}]  # no second word within the same second
     for error, kind, note in (
         (Stopped("Stopped after 2 of 100 updates."), "stopped", "Stopped after 2 of 100 updates."),
-        (OSError(28, "No space left on device"), "failed", "[Errno 28] No space left on device"),
+        (OSError(28, "No space left on device"), "failed", "No space left on device."),
         (FloatingPointError("The run broke at update 3."), "failed", "The run broke at update 3."),
         (KeyError("bug"), "failed", "KeyError: 'bug'"),
     ):
         monkeypatch.setattr(experiment, "train", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
         assert cell._ended(tree, told.append) == {"kind": kind, "note": note}
+
+    def stopped(spec, folder, **options):
+        train(spec, folder, **options)
+        raise Stopped("Stopped after 3 of 100 updates.")
+
+    monkeypatch.setattr(experiment, "train", stopped)
+    assert cell._ended(tree, told.append) == {
+        "kind": "stopped",
+        "note": "Stopped after 3 of 100 updates.",
+        "done": 3,
+        "score": None,
+    }
     assert cell._ended(tree | {"spec": {}}, told.append)["note"].startswith("A specification is a mapping")
 
 

@@ -40,32 +40,34 @@ def _stop_at_the_end_of(asked: BinaryIO) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _watching(tell: Callable[[dict[str, Any]], None]) -> Callable[[Any], None]:
-    """The function that is shown a record and tells of it now and then."""
-    last = -OFTEN
+def _far(record) -> dict[str, Any]:
+    return {"done": record.done, "score": last_score(record)}
+
+
+def _ended(tree: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Trains, tells now and then how far it is, and returns how it ended."""
+    far, last = {}, -OFTEN
 
     def watch(record) -> None:
-        nonlocal last
+        nonlocal far, last
+        far = _far(record)
         if time.monotonic() - last >= OFTEN:
             last = time.monotonic()
-            tell({"kind": "progress", "done": record.done, "score": last_score(record)})
+            tell({"kind": "progress", **far})
 
-    return watch
-
-
-def _ended(tree: dict[str, Any], tell) -> dict[str, Any]:
-    """Trains, and returns how that ended."""
     try:
         spec = experiment.RunSpec.from_dict(tree["spec"])
-        record = experiment.train(spec, tree["folder"], progress=False, watch=_watching(tell)).record
-        return {"kind": "finished", "done": record.done, "score": last_score(record)}
+        run = experiment.train(spec, tree["folder"], progress=False, watch=watch)
+        return {"kind": "finished", **_far(run.record)}
     except KeyboardInterrupt as stop:
-        return {"kind": "stopped", "note": str(stop) or "Stopped before its first update."}
+        return {"kind": "stopped", "note": str(stop) or "Stopped before its first update.", **far}
     except Exception as error:  # whatever happened to one cell, the others go on
         _print(traceback.format_exc())
         text = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.strerror}: {error.filename}" if error.filename else f"{error.strerror}."
         expected = isinstance(error, ValueError | OSError | ArithmeticError)
-        return {"kind": "failed", "note": text if expected else f"{type(error).__name__}: {text}"}
+        return {"kind": "failed", "note": text if expected else f"{type(error).__name__}: {text}", **far}
 
 
 def _print(text: str) -> None:
