@@ -16,6 +16,7 @@ import pytest
 
 import fdbook
 from fdbook import cli, experiment
+from fdbook.cli.sweep import _Bars, _Lines
 from fdbook.experiment import Processes, RunSpec, cell, read_sweep, run_sweep
 from fdbook.experiment.engines import KILL, LOG, Event, Job
 from fdbook.experiment.sweeping import seconds_left, states
@@ -398,6 +399,27 @@ def test_the_list_says_how_far_each_cell_is(cells, capsys):
     rows = [line.split()[:6] for line in capsys.readouterr().out.splitlines()[1:]]
     assert rows[0][1:] == ["finished", "100", "/", "100", "60.0"]
     assert rows[1][1:] == ["to", "do", "0", "/", "100"]
+
+
+@pytest.mark.parametrize("kind", [_Bars, _Lines])
+def test_what_is_shown_while_cells_run(cells, capsys, kind):
+    """A cell that paces at a second an update, heard of at 0 and at 50 updates; a second one that fails."""
+    sweep = cells()
+    board = kind(sweep, states(sweep), 2)
+    for event in (Event(0, "started"), Event(1, "started"), Event(0, "progress", done=0)):
+        board.hear(event)
+    start, first = board.began[0]
+    board.began[0] = (start - 50, first)
+    board.hear(Event(0, "progress", done=50, score=12.5))
+    assert board.left() == f"about {(50 + 100 + 100) // 2 // 60}:05 left"
+    board.hear(Event(1, "failed", note="No space left on device."))
+    assert board.left() == f"about {(50 + 100) // 2 // 60}:15 left"
+    board.hear(Event(0, "finished", done=100, score=25.0))
+    board.hear(Event(2, "started"))
+    board.close()
+    shown = capsys.readouterr().out
+    assert "bc: finished, 100 of 100 updates, score 25.0" in shown
+    assert "deflow: failed, 0 of 100 updates; No space left on device" in shown
 
 
 def test_time_left_comes_from_the_paces_of_cells_alike(cells):
