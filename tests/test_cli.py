@@ -52,6 +52,7 @@ def one_sentence(complaint):
         ["figures", "--help"],
         ["data", "record", "--help"],
         ["data", "inspect", "--help"],
+        ["sweep", "--help"],
         ["bench", "--help"],
     ],
 )

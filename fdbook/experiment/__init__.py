@@ -1,25 +1,39 @@
-"""One run, one specification: `RunSpec` says what is trained, on what and how; `train` runs it, `open_run` opens it again."""
+"""One run, one specification: `RunSpec` says what is trained, on what and how; `train` runs it, `open_run` opens it again.
 
+A matrix of runs is a `Sweep`: `read_sweep` reads it from a file, `run_sweep` runs what is left of it.
+"""
+
+from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
 from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, ladder_table
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
 from fdbook.experiment.spec import DataSpec, RunSpec
+from fdbook.experiment.sweep import Cell, Sweep, read_sweep
+from fdbook.experiment.sweeping import copy_records, run_sweep, states
 
 
 __all__ = [
     "PRESETS",
+    "Cell",
     "DataSpec",
+    "Engine",
     "Ladder",
     "LadderSpec",
     "Preset",
+    "Processes",
     "Run",
     "RunSpec",
+    "Sweep",
     "climb",
+    "copy_records",
     "environments",
     "gain_ratio",
     "ladder_table",
     "open_run",
+    "read_sweep",
+    "run_sweep",
+    "states",
     "summary",
     "train",
 ]

@@ -102,12 +102,14 @@ def train(
     log_every: int = 1000,
     progress: bool = True,
     say: Callable[[str], None] = print,
+    watch: Callable[[records.Record], None] = lambda record: None,
 ) -> Run:
     """Trains what a specification says, all seeds at once.
 
     Without a `folder` nothing is written. With one, the run saves checkpoints there every `save_every` updates, is carried on
     when it is there already, bit for bit, and ends with record.json. `loaded` data stand in for those that
-    `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know.
+    `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know, and
+    `watch` is shown the record as it grows, several times a minute.
 
     Raises ValueError for what is no specification, a folder that holds another run and `loaded` data that do not fit;
     BlockingIOError for a folder in which another process trains; and what `fdbook.data.load.load` and
@@ -116,7 +118,7 @@ def train(
     if not isinstance(spec, RunSpec):
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
-    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
+    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say, "watch": watch}
     loaded = load_data(spec) if loaded is None else prepared(loaded, spec)
     with _alone(folder):
         return _trained(spec, loaded, folder, options)

@@ -173,12 +173,14 @@ def train(
     background: bool | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda sentence: None,
+    watch: Callable[[records.Record], None] = lambda record: None,
 ) -> Agent:
     """Trains stacked agents (`init`) as a record says, writes into the record what comes out, and returns the agents.
 
     `evaluate(agents, stopped)` gives a dict of lists with one number for each seed; it may return None once `stopped()`. With a
     `folder` the run saves a checkpoint every `save_every` updates, of which the newest `keep` stay, and carries on from the
-    newest sound one when it is called again, with more updates too. `say` is told what the reader should know.
+    newest sound one when it is called again, with more updates too. `say` is told what the reader should know, and `watch` is
+    shown the record as it grows, after every dispatch.
 
     With `background` (None: where JAX has an accelerator) training goes on while a copy of the agents is evaluated. No newer
     checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.
@@ -188,7 +190,13 @@ def train(
     when nothing can be saved.
     """
     background = jax.default_backend() != "cpu" if background is None else background
-    options = {"save_every": save_every, "log_every": log_every, "bar": progress, "background": background}
+    options = {
+        "save_every": save_every,
+        "log_every": log_every,
+        "bar": progress,
+        "background": background,
+        "watch": watch,
+    }
     if folder is None:
         return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
@@ -201,7 +209,10 @@ def train(
 class _Loop:
     """What is left to do of a run: evaluations and dispatches in turn, with what is saved and logged between them."""
 
-    def __init__(self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar, background):
+    def __init__(
+        self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar, background, watch
+    ):
+        self.watch = watch
         self.agents, self.data, self.record, self.folder = agents, data, record, folder
         self.stores, self.evaluate, self.bar = stores, evaluate, bar
         self.save_every, self.log_every = save_every, log_every
@@ -255,6 +266,7 @@ class _Loop:
             metrics = self._dispatch()
             bar.update(len(next(iter(metrics.values()))))
             bar.set_postfix(_postfix(record, metrics), refresh=False)
+            self.watch(record)
             if record.done % self.save_every == 0 or record.done in (record.updates, *record.evaluations):
                 self._save()
 
