@@ -37,6 +37,7 @@ class Mutant(NamedTuple):
 
 AGENTS, UPDATES, TRAIN = "rl/test_agents.py::test_", "rl/test_updates.py::test_", "rl/test_train.py::test_"
 COST = "geometry/test_metrics.py::test_cost_is_the_equation"
+MATRICES = "geometry/test_matrices.py::test_"
 SIX = "published/test_gradients.py::test_six_updates_arrive_where_the_published_ones_do"
 PLACES = "rl/test_transitions.py::test_"
 FOLLOW = f"{UPDATES}target_networks_follow_what_the_networks_were_before_each_update"
@@ -63,39 +64,60 @@ MUTANTS = [
         "E5 points away from the data",
     ),
     Mutant(
-        "geometry/metrics.py",
+        "geometry/metrics/base.py",
         "return damped / self.scale(readings)",
         "return damped",
         COST,
         "E24: a budget means something else under every metric",
     ),
     Mutant(
-        "geometry/metrics.py",
+        "geometry/metrics/base.py",
         " + self.damping * jnp.sum(delta**2, axis=-1)",
         "",
         COST,
         "E20: directions without scores are free",
     ),
     Mutant(
-        "geometry/metrics.py",
+        "geometry/metrics/scores.py",
         "return (jnp.sum(readings * delta, axis=-1) + divergence) ** 2",
         "return jnp.sum(readings * delta, axis=-1) ** 2",
         COST,
         "E22: Fisher-Rao is the paper's metric under another name",
     ),
     Mutant(
-        "geometry/metrics.py",
+        "geometry/metrics/scores.py",
         "        if self.pooled:\n",
         "        if True:\n",
         COST,
         "E19: the paper's metric for each action is the pooled one",
     ),
     Mutant(
-        "geometry/metrics.py",
+        "geometry/metrics/base.py",
         "jr.normal(noise_key, actions.shape, actions.dtype)",
         "jr.normal(time_key, actions.shape, actions.dtype)",
         "geometry/test_metrics.py::test_times_and_noises_are_drawn_apart",
         "E6: the noise of a perturbed action depends on its time",
+    ),
+    Mutant(
+        "geometry/metrics/matrices.py",
+        "        if not self.deblurred:\n",
+        "        if True:\n",
+        f"{MATRICES}a_gaussian_at_several_times",
+        "E29: the deblurred metrics charge what is blurred",
+    ),
+    Mutant(
+        "geometry/metrics/matrices.py",
+        "return information.nearest_semidefinite(matrices)",
+        "return matrices",
+        f"{MATRICES}negative_curvature_charges_nothing",
+        "E28: a step along negative curvature is paid for",
+    ),
+    Mutant(
+        "geometry/metrics/matrices.py",
+        "        if self.pooled:\n",
+        "        if False:\n",
+        COST,
+        "E28: the metrics of one matrix for each state are those of one for each action",
     ),
     Mutant(
         "geometry/transport.py",

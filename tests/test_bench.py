@@ -1,5 +1,6 @@
 """`fdbook bench`: what is counted is right, and what is measured is printed and kept. No speed is tested here."""
 
+import itertools
 import json
 import os
 
@@ -88,14 +89,19 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
 
 
 def test_agents_are_timed(small, monkeypatch):
-    for name, value in {"PAPER": (8, 1), "AGENT_UPDATES": 2, "ROUNDS": 1}.items():
+    for name, value in {"PAPER": (8, 1), "AGENT_UPDATES": 2, "ROUNDS": 1, "METRICS": ("deblurred",)}.items():
         monkeypatch.setattr(bench, name, value)
     with jax.enable_x64(False):
         rows = bench.measure_agents()
-    assert all(row.value > 0 for row in rows)
+    assert all(row.value > 0 for row in rows if row.unit != "GFLOP")
     assert [row.bound for row in rows if row.bound] == ["at least 0.7"] * 3 + ["at most 1.3", "at most 1.05"]
     assert rows[-2].value == pytest.approx(rows[3].value / rows[1].value)
     assert rows[-1].value == pytest.approx(rows[5].value / rows[1].value)
+    costs = {
+        row.what.split()[-1]: more.value for row, more in itertools.pairwise(rows) if "with the metric" in row.what
+    }
+    assert list(costs) == ["deblurred"]
+    assert costs["deblurred"] > 0  # the Jacobian, which scores do without
 
 
 def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):

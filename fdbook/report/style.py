@@ -60,6 +60,11 @@ METRIC_COLORS = {
     "optimum": "#6b2d0c",
     "exact": INK,
     "behaviour": "#606060",
+    "fisher-scale": "#bda962",
+    "information": "#130cfe",
+    "information-local": "#ea08fc",
+    "information-deblurred": "#392aaa",
+    "information-sharp": "#562051",
 }
 METRIC_MARKERS = {
     "l2": "s",
@@ -71,6 +76,11 @@ METRIC_MARKERS = {
     "optimum": "P",
     "exact": "*",
     "behaviour": ".",
+    "fisher-scale": "p",
+    "information": "<",
+    "information-local": ">",
+    "information-deblurred": "H",
+    "information-sharp": "d",
 }
 METRIC_LINES = {
     "l2": (0, (6, 2)),
@@ -82,6 +92,11 @@ METRIC_LINES = {
     "optimum": (0, (8, 1.5)),
     "exact": "-",
     "behaviour": "-",
+    "fisher-scale": (0, (2, 2)),
+    "information": (0, (9, 1, 3, 1)),
+    "information-local": (0, (5, 1, 1, 1, 1, 1, 1, 1)),
+    "information-deblurred": (0, (9, 1, 1, 1)),
+    "information-sharp": (0, (1, 2.5)),
 }
 METRIC_LABELS = {
     "l2": "L2",
@@ -93,6 +108,11 @@ METRIC_LABELS = {
     "optimum": "best possible",
     "exact": "exact KL",
     "behaviour": "behaviour",
+    "fisher-scale": "Fisher, scale alone",
+    "information": "information",
+    "information-local": "local information",
+    "information-deblurred": "deblurred",
+    "information-sharp": "deblurred, local",
 }
 
 DENSITY = LinearSegmentedColormap.from_list(

@@ -116,6 +116,11 @@ def test_a_matrix_that_no_density_can_have_is_capped_at_the_least_width():
         np.testing.assert_allclose(found[1, 1], 1 / least**2, rtol=1e-9)
 
 
+def test_a_jacobian_has_a_row_for_each_component_and_a_column_for_each_coordinate():
+    found = information.jacobian(lambda x: jnp.stack([x[0] * x[1], x[1] ** 2, 3 * x[0]]), jnp.asarray([2.0, 5.0]))
+    np.testing.assert_allclose(found, [[5.0, 2.0], [0.0, 10.0], [3.0, 0.0]])
+
+
 def test_rotation_changes_nothing(budget):
     q = jnp.asarray(rotation(2, 5))
     jacobian = jnp.asarray(np.random.default_rng(6).normal(size=(2, 2)))

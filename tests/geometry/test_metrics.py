@@ -1,4 +1,4 @@
-"""Metrics against plain NumPy written from the equations (E10, E11, E18 to E22, E24); the scores of a flow (E5 to E7)."""
+"""Metrics against plain NumPy written from the equations (E10, E11, E18 to E24, E28, E29); the scores of a flow (E5 to E7)."""
 
 import json
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import plain_metrics
 import pytest
 import scipy.stats
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from fdbook.geometry import flow, metrics
 from fdbook.geometry.densities import gaussian
-from fdbook.geometry.metrics import L2, Fisher, FisherRao
+from fdbook.geometry.metrics import L2, Curvatures, Fisher, FisherRao, FisherScale, Information
 
 
 K, D = 6, 3
@@ -27,56 +28,78 @@ def batch(seed=0, k=K, d=D):
     return rng.normal(size=(k, d)), rng.normal(size=k), 3 * rng.normal(size=(k, d))
 
 
-def plain_cost(name, delta, divergence, scores, damping, normalized):
-    """The cost of each action, one at a time, from the equations."""
-    k, d = scores.shape
-    fisher = sum(np.outer(s, s) for s in scores) / k
-    scale = np.trace(fisher + damping * np.eye(d)) / d if normalized else 1.0
-    if name == "l2":
-        scale = 1 + damping if normalized else 1.0
-    forms = {
-        "l2": lambda e, v, s: e @ e,
-        "fisher-paper": lambda e, v, s: (s @ e) ** 2,
-        "fisher-released": lambda e, v, s: e @ fisher @ e,
-        "fisher-exact": lambda e, v, s: e @ fisher @ e,
-        "fisher-rao": lambda e, v, s: (s @ e + v) ** 2,
-    }
-    return [(forms[name](e, v, s) + damping * e @ e) / scale for e, v, s in zip(delta, divergence, scores, strict=True)]
+def curvatures(seed, pooled, k=K, d=D):
+    """Symmetric matrices (k, d, d): in their mean some curvature is negative, some beyond what E29 can have; and their times."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    factors = rng.normal(size=(k, d, d))
+    matrices = axes @ np.diag(np.linspace(-60, 150, d)) @ axes.T + 10 * (factors + np.swapaxes(factors, 1, 2))
+    return Curvatures(jnp.asarray(matrices), jnp.full(k, 0.9) if pooled else jnp.linspace(0.85, 0.95, k))
+
+
+def given_to(name, seed=0):
+    """delta, divergence, and readings of the kind that a metric reads."""
+    metric, (delta, divergence, scores) = metrics.make(name), batch(seed)
+    return delta, divergence, curvatures(seed, metric.pooled) if metric.reads == "matrices" else scores
 
 
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("damping", [0.0, 0.3])
 @pytest.mark.parametrize("name", metrics.NAMES)
 def test_cost_is_the_equation(name, damping, normalized, budget):
-    metric, given_ = metrics.make(name, damping=damping, trace_normalized=normalized), batch()
-    expected = plain_cost(name, *given_, damping, normalized)
+    metric, given_ = metrics.make(name, damping=damping, trace_normalized=normalized), given_to(name)
+    expected = plain_metrics.cost(name, *given_, damping, normalized)
     np.testing.assert_allclose(metric.cost(*given_), expected, rtol=budget("closed_form"))
     assert float(metric.penalty(*given_)) == pytest.approx(np.mean(expected) / D, rel=budget("closed_form"))
 
 
-def test_defaults_are_those_of_the_equations():
-    """E20: damping 1e-3 and E24; E18 has neither."""
-    given_ = batch(1)
+def test_a_metric_without_its_cost_by_hand_is_told_where_it_belongs(monkeypatch):
+    monkeypatch.delitem(plain_metrics.FORMS, "l2")
+    with pytest.raises(AssertionError, match=r"^tests/plain_metrics\.py: FORMS has no entry for 'l2'"):
+        plain_metrics.cost("l2", *batch(), 0.0, False)
+
+
+def test_defaults_are_those_of_the_equations(budget):
+    """E20: damping 1e-3 and E24; E18 has neither, and the scale would be gone with E24."""
     for name in metrics.NAMES:
-        damping, normalized = (0.0, False) if name == "l2" else (1e-3, True)
-        np.testing.assert_allclose(metrics.make(name).cost(*given_), plain_cost(name, *given_, damping, normalized))
+        given_ = given_to(name, 1)
+        expected = plain_metrics.cost(name, *given_, *plain_metrics.defaults(name))
+        np.testing.assert_allclose(metrics.make(name).cost(*given_), expected, rtol=budget("closed_form"))
     assert (metrics.make("fisher-released").score, metrics.make("fisher-exact").score) == ("released", "exact")
     assert (metrics.make("fisher-paper").pooled, metrics.make("fisher-exact").pooled) == (False, True)
     assert metrics.make("fisher-released").t == (0.85, 0.90)
 
 
+STRETCH = np.array([2.0, 1.0, 0.5])
+
+
+def stretched(reading):
+    """Scores and matrices as in other units of each coordinate; times as they are."""
+    factors = {1: np.ones(1), 2: STRETCH[None], 3: np.outer(STRETCH, STRETCH)[None]}
+    return reading * factors[reading.ndim]
+
+
 @pytest.mark.parametrize("name", metrics.NAMES)
 def test_who_needs_what(name):
-    delta, divergence, scores = batch(2)
+    delta, divergence, readings = given_to(name, 2)
     metric = metrics.make(name)
-    changed_divergence = not np.allclose(
-        metric.cost(delta, divergence, scores), metric.cost(delta, 0 * divergence, scores)
-    )
-    changed_scores = not np.allclose(
-        metric.cost(delta, divergence, scores), metric.cost(delta, divergence, scores[:, ::-1])
-    )
+    cost = metric.cost(delta, divergence, readings)
+    changed_divergence = not np.allclose(cost, metric.cost(delta, 0 * divergence, readings))
+    changed_readings = not np.allclose(cost, metric.cost(delta, divergence, jax.tree.map(stretched, readings)))
     assert metric.needs_divergence is changed_divergence is (name == "fisher-rao")
-    assert (metric.reads == "scores") is changed_scores is (name != "l2")
+    assert (metric.reads != "nothing") is changed_readings is (name != "l2")
+
+
+def test_the_scale_tells_states_apart_and_no_direction(budget):
+    """Scores turned alike leave it; scores twice as long charge four times as much; with E24 it is L2."""
+    delta, divergence, scores = batch(8)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))[0]
+    plainly = FisherScale(damping=0.0).cost(delta, divergence, scores)
+    for other, factor in ((scores @ turn, 1.0), (2 * scores, 4.0)):
+        changed = FisherScale(damping=0.0).cost(delta, divergence, other)
+        np.testing.assert_allclose(changed, factor * plainly, rtol=budget("closed_form"))
+    l2 = L2().cost(delta, divergence, scores)
+    np.testing.assert_allclose(FisherScale(trace_normalized=True).cost(delta, divergence, scores), l2)
 
 
 @pytest.mark.parametrize("pooled", [True, False])
@@ -117,15 +140,18 @@ def test_an_isotropic_fisher_is_the_identity(budget):
 
 @pytest.mark.parametrize("name", metrics.NAMES)
 def test_one_budget_means_one_thing_where_the_information_is_the_identity(name):
-    """On scores of a standard normal law the penalty of a constant displacement is |delta|^2 / d, under every metric.
+    """On readings of a standard normal law the penalty of a constant displacement is |delta|^2 / d, under every metric.
 
     With a factor 1/2 in any of them, or a sum for a mean, it would not be.
     """
     delta = jnp.broadcast_to(jnp.asarray([0.3, -0.1, 0.2]), (2 * D, D))
     scores = np.sqrt(D) * np.concatenate([np.eye(D), -np.eye(D)])  # their mean outer product is the identity
+    t = 0.9  # of noised actions; E29 takes the noise out of the normal law of the actions themselves
+    blurred = 1 / (t**2 + (1 - t) ** 2) if getattr(metrics.make(name), "deblurred", False) else 1.0
+    readings = {"matrices": Curvatures(jnp.stack([blurred * jnp.eye(D)] * (2 * D)), jnp.full(2 * D, t))}
     for normalized in (False, True):
         metric = metrics.make(name, damping=0.0, trace_normalized=normalized)
-        penalty = metric.penalty(delta, jnp.zeros(2 * D), scores)
+        penalty = metric.penalty(delta, jnp.zeros(2 * D), readings.get(metric.reads, scores))
         np.testing.assert_allclose(penalty, 0.14 / D, rtol=1e-9)
 
 
@@ -302,7 +328,7 @@ def test_bad_perturbed_times(t, refused, unhooked):
     field, actions = Spy(), jnp.zeros((K, D))
     sentence = r"takes a perturbed time in \(0, 1\), or an interval of such times; got"
     refused(lambda: metrics.perturbed_scores(field, STATE, actions, key=jr.key(0), t=t), match=sentence)
-    for metric in (Fisher, FisherRao):
+    for metric in (Fisher, FisherRao, FisherScale, Information):
         refused(lambda metric=metric: metric(t=t), match=f"{metric.__name__} {sentence}")
 
 

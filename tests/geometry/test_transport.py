@@ -1,12 +1,14 @@
 """Transport maps: their KL by quadrature on grids of their own (E9 to E12), their inverse, and what they learn (E13 to E24)."""
 
 import functools
+import operator
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import plain_metrics
 import pytest
 import scipy.stats
 
@@ -409,21 +411,14 @@ class TestBase:
 
 
 def plain_actor_loss(name, base, multiplier, normalize_q):
-    """E18 to E22 with loops: the displacement is `quiver`, the value `worth`; both written out."""
+    """E18 to E22, E28 and E29 with loops: the displacement is `quiver`, the value `worth`; both written out."""
     penalties, values = [], []
-    for s, actions, scores in zip(*base, strict=True):
+    for state, (s, actions) in enumerate(zip(base.observations, base.actions, strict=True)):
         delta = np.array([[0.1 * s[0] * a[1] ** 2, 0.2 * a[0] * a[1]] for a in actions])
         spread = np.array([0.2 * a[0] for a in actions])
-        fisher = np.mean([np.outer(g, g) for g in scores], axis=0)
-        scale = 1.0 if name == "l2" else np.trace(fisher) / 2 + 1e-3
-        cost = {
-            "l2": [e @ e for e in delta],
-            "fisher-paper": [(g @ e) ** 2 + 1e-3 * e @ e for g, e in zip(scores, delta, strict=True)],
-            "fisher-exact": [e @ fisher @ e + 1e-3 * e @ e for e in delta],
-            "fisher-released": [e @ fisher @ e + 1e-3 * e @ e for e in delta],
-            "fisher-rao": [(g @ e + v) ** 2 + 1e-3 * e @ e for g, e, v in zip(scores, delta, spread, strict=True)],
-        }[name]
-        penalties.append(np.mean(cost) / scale / 2)
+        penalties.append(
+            plain_metrics.penalty(name, delta, spread, jax.tree.map(operator.itemgetter(state), base.readings))
+        )
         values.append([s[0] - np.sum((a + e) ** 2) for a, e in zip(actions, delta, strict=True)])
     scale = 1 / np.mean(np.abs(values)) if normalize_q else 1.0
     return multiplier * np.mean(penalties) - scale * np.mean(values), np.mean(penalties), np.mean(values)
@@ -437,17 +432,23 @@ def worth(s, a):
     return s[0] - jnp.sum(a**2)
 
 
-def random_base(states=3, k=5, seed=0):
+def random_base(name="fisher-exact", states=3, k=5, seed=0):
+    """Base actions with readings of the kind that a metric reads: scores, or symmetric matrices and their times."""
     rng = np.random.default_rng(seed)
     sizes = ((states, 1), (states, k, 2), (states, k, 2))
-    return BaseActions(*(jnp.asarray(rng.normal(size=size)) for size in sizes))
+    base = BaseActions(*(jnp.asarray(rng.normal(size=size)) for size in sizes))
+    if metrics.make(name).reads != "matrices":
+        return base
+    factors = rng.normal(size=(states, k, 2, 2))
+    matrices = jnp.asarray(20 * np.eye(2) + 5 * (factors + np.swapaxes(factors, -1, -2)))
+    return base._replace(readings=metrics.Curvatures(matrices, jnp.full((states, k), 0.9)))
 
 
 class TestActorLoss:
     @pytest.mark.parametrize("normalize_q", [False, True])
     @pytest.mark.parametrize("name", metrics.NAMES)
     def test_is_the_equation(self, name, normalize_q, budget):
-        base = random_base()
+        base = random_base(name)
         loss, info = transport.actor_loss(
             LocalTransport(quiver), worth, metrics.make(name), base, 0.7, normalize_q=normalize_q
         )
@@ -462,11 +463,10 @@ class TestActorLoss:
                 0
             ]
 
-        gradients = jax.grad(
-            lambda actions, scores: loss(BaseActions(random_base().observations, actions, scores)), (0, 1)
-        )
-        for gradient in gradients(*random_base()[1:]):
-            np.testing.assert_array_equal(gradient, np.zeros((3, 5, 2)))
+        base = random_base(name)
+        gradients = jax.grad(lambda actions, readings: loss(BaseActions(base.observations, actions, readings)), (0, 1))
+        for gradient in jax.tree.leaves(gradients(*base[1:])):
+            np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
     def test_the_normalising_scale_is_held_constant(self, budget):
         """The gradient of the normalized value is the gradient of the value over its mean absolute value."""

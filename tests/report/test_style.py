@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from fdbook.geometry import metrics
 from fdbook.report import style
 
 
@@ -61,6 +62,9 @@ def test_every_metric_has_all_of_its_looks():
     looks = (style.METRIC_COLORS, style.METRIC_MARKERS, style.METRIC_LINES, style.METRIC_LABELS)
     assert all(set(each) == set(style.METRIC_COLORS) for each in looks)
     assert len(set(style.METRIC_MARKERS.values())) == len(style.METRIC_MARKERS)
+    assert len({style.METRIC_LINES[name] for name in metrics.NAMES}) == len(metrics.NAMES)
+    assert len(set(style.METRIC_LABELS.values())) == len(style.METRIC_LABELS)
+    assert max(len(label) for label in style.METRIC_LABELS.values()) <= 20
 
 
 def _linear(color):

@@ -1,6 +1,7 @@
 """The networks and losses of the agents once more, in NumPy and double precision, written from the equations."""
 
 import numpy as np
+import plain_metrics
 
 
 def gelu(x):
@@ -69,16 +70,16 @@ def divergence(delta, s, a, step=1e-5):
     return total
 
 
-def penalty(name, delta, div, scores, damping=1e-3):
-    """E18 to E22 for one state: K displacements (K, d), their divergences, and scores (m, d)."""
-    d = delta.shape[1]
-    if name == "l2":
-        return np.mean(np.sum(delta**2, axis=1)) / d
-    scale = np.trace(scores.T @ scores / len(scores)) / d + damping
-    if name in ("fisher-exact", "fisher-released"):
-        matrix = scores.T @ scores / len(scores) + damping * np.eye(d)
-        cost = np.array([each @ matrix @ each for each in delta])
-    else:
-        inner = np.sum(scores * delta, axis=1) + (div if name == "fisher-rao" else 0.0)
-        cost = inner**2 + damping * np.sum(delta**2, axis=1)
-    return np.mean(cost) / scale / d
+def curvatures(field, t, s, x, step=1e-4):
+    """E28 at K points (K, d) of one time, (K, d, d), the velocity's Jacobian by central differences; and the times (K,)."""
+    moves = step * np.eye(x.shape[1])
+    columns = [(velocity(field, t, s, x + move) - velocity(field, t, s, x - move)) / (2 * step) for move in moves]
+    jacobians = np.stack(columns, axis=-1)
+    return np.array([plain_metrics.information_from_jacobian(each, t) for each in jacobians]), np.full(len(x), t)
+
+
+def readings(name, reads, field, t, s, points, velocities):
+    """What a metric takes from the flow at one state's points (K, d): scores of E5 or E7, or the matrices of E28."""
+    if reads == "matrices":
+        return curvatures(field, t, s, points)
+    return velocities / (1 - t) if name == "fisher-released" else (t * velocities - points) / (1 - t)

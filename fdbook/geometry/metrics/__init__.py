@@ -24,7 +24,7 @@ as static fields, and joins by one call of `register` (`registry.py`).
 """
 
 from fdbook.geometry.metrics.base import L2, Metric, Times, normalize_trace, perturb
-from fdbook.geometry.metrics.matrices import Information
+from fdbook.geometry.metrics.matrices import Curvatures, Information
 from fdbook.geometry.metrics.registry import (
     NAMES,
     from_dict,
@@ -42,6 +42,7 @@ from fdbook.geometry.quadratic import alignment, check_metric, condition_number,
 __all__ = [
     "L2",
     "NAMES",
+    "Curvatures",
     "Fisher",
     "FisherRao",
     "FisherScale",

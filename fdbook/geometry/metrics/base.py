@@ -111,8 +111,11 @@ class Metric(eqx.Module):
         return self.readings(field, observation, times, points, velocities)
 
     def scale(self, readings: PyTree) -> Float[Array, ""] | float:
-        """What E24 divides by: the level plus the damping; 1 when not normalized."""
-        return self.level(readings) + self.damping if self.trace_normalized else 1.0
+        """What E24 divides by: the level plus the damping; 1 when not normalized, and where all is 0 and nothing is charged."""
+        if not self.trace_normalized:
+            return 1.0
+        scale = self.level(readings) + self.damping
+        return jnp.where(scale > 0, scale, 1.0)
 
     def cost(self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: PyTree) -> Float[Array, " k"]:
         """The cost (k,) of displacing one state's K actions by `delta` with divergence div delta, given the readings.

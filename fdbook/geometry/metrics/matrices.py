@@ -1,5 +1,7 @@
 """The metric that reads matrices: local information from the Jacobian of the velocity (E28), and its blur taken out (E29)."""
 
+import math
+import numbers
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -28,7 +30,8 @@ class Information(Metric):
     With `pooled`, one matrix for each state, the mean of H over its actions, which is F_t in expectation (E28) and needs far
     fewer actions than the mean of outer products of scores; without, each action has its own. With `deblurred`, the noise of the
     perturbed time is taken out again (E29), of the mean or of each one; actions narrower than `least_width` (action units) count
-    as that wide. Negative curvature, as there is between modes, charges nothing.
+    as that wide. Negative curvature, as there is between modes, charges nothing. Raises ValueError for a least width that is not
+    positive and finite, and for an interval of times where the blur is taken out of a mean.
     """
 
     reads: ClassVar[str] = "matrices"
@@ -41,11 +44,12 @@ class Information(Metric):
     trace_normalized: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
-        if not self.least_width > 0:
-            raise ValueError(f"Information takes a least width above 0; got {self.least_width}.")
+        width = self.least_width
+        if isinstance(width, bool) or not isinstance(width, numbers.Real) or not 0 < width < math.inf:
+            raise ValueError(f"Information takes a finite least_width above 0; got {width}.")
         if self.pooled and self.deblurred and isinstance(self.t, tuple):
             raise ValueError(
-                f"Information takes the blur of one time out of a mean, t between 0 and 1; got t={self.t}."
+                f"Information, pooled and deblurred, takes one time t in (0, 1), whose blur it takes out; got {self.t}."
             )
 
     def readings(self, field, observation, t, points, velocities) -> Curvatures:

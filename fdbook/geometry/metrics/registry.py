@@ -63,7 +63,7 @@ register(
     "information-local",
     Information,
     short="local",
-    summary="one such matrix for each action (E28)",
+    summary="one matrix for each action, from the flow's Jacobian (E28)",
     pooled=False,
     deblurred=False,
 )

@@ -24,7 +24,7 @@ __all__ = ["GRID", "PEAK", "TARGETS", "compute", "draw", "value"]
 PEAK = np.array([1.25, 0.75], np.float32)
 TARGETS = (0.03, 0.15, 0.6)
 LADDER = tuple(np.geomspace(300.0, 6.0, 8))
-METHODS = (*metrics.NAMES, "fql")
+METHODS = ("l2", "fisher-paper", "fisher-released", "fisher-exact", "fisher-rao", "fql")
 CURVE = tuple(np.geomspace(0.004, 2.0, 25))
 GRID = frontier.Grid((-1.7, 1.7), (-1.15, 1.15), (136, 92))
 

@@ -106,6 +106,7 @@ def _look(entry, **changes):
     names = (
         LOOKS.get(entry["agent"]),
         f"fisher-{entry['metric']}",
+        f"information-{entry['metric']}",
         entry["metric"] if entry["agent"] == "fidec" else None,
     )
     name = next((name for name in names if name in style.METRIC_COLORS), "exact")

@@ -1,15 +1,17 @@
 """Decorated: the flow stays as it is, and a small displacement of its actions climbs the critics under a metric (E18 to E24).
 
 The metric is a value among the settings: with `L2()` this is DeFlow (E18), with the others Fisher Decorator as its paper writes
-it (E19), as its released code computes it (E20), with the exact score (E21), and with the complete second order (E22). Nothing
-else differs: every metric sees the same states, the same base actions of each, and the same clip of the gradients.
+it (E19), as its released code computes it (E20), with the exact score (E21), and with the complete second order (E22); others
+read matrices (E28, E29). Nothing else differs: every metric sees the same states, the same base actions of each, and the same
+clip of the gradients.
 
-What a metric reads off the flow comes for free by default: the flow's own Euler steps, which every base action passes anyway,
-evaluate the velocity at t = (T - 1) / T, and E5 or E7 reads the score there. The points follow p_t only as the steps model it:
-for an exact Gaussian velocity ten of them keep 0.77 of its variance at a width of 0.3, and 0.98 at 0.03, so that the scores
+Scores come for free by default: the flow's own Euler steps, which every base action passes anyway, evaluate the velocity at
+t = (T - 1) / T, and E5 or E7 reads the score there. Matrices cost d forward derivatives of the velocity at that one time, about
+as much as d more steps of the actor's base actions, and an eigendecomposition. The points follow p_t only as the steps model
+it: for an exact Gaussian velocity ten of them keep 0.77 of its variance at a width of 0.3, and 0.98 at 0.03, so that the scores
 belong to a wider law than the points. A batch of B states becomes B / K states with K actions each, so that the K readings of a
-state cost nothing. The released code's way, a state for each row and K fresh samples of it at perturbed times, is
-`actions_per_state=1, fisher_samples="fresh"`.
+state cost no more than those of K states. The released code's way, a state for each row and K fresh samples of it at perturbed
+times, is `actions_per_state=1, fisher_samples="fresh"`.
 """
 
 import dataclasses
