@@ -288,9 +288,10 @@ def gain_ratio(
         (generator.integers(agents, size=agents), generator.integers(states, size=states)) for _ in range(resamples)
     ]
     table = np.array([_curve(ours, at, *draw) / _curve(theirs, at, *draw) for draw in draws])
-    low, high = np.nanquantile(table[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    known = np.isfinite(table[0])
-    return Ratio(np.asarray(at), table[0], np.where(known, low, np.nan), np.where(known, high, np.nan))
+    known = np.all(np.isfinite(table), axis=0)
+    low, high = np.quantile(np.where(known, table[1:], 0.0), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    parts = (np.where(known, values, np.nan) for values in (table[0], low, high))
+    return Ratio(np.asarray(at), *parts)
 
 
 def _curve(rungs: Rungs, at, agents, states) -> np.ndarray:

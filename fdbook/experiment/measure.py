@@ -175,8 +175,9 @@ def predicted_gain(
     With `information` F and `forms` G the gain at a KL of eps is sqrt(2 eps) times this: sum g G^-1 g over the root of
     sum g G^-1 F G^-1 g. It is largest for G = F, where the mean KL is spread over states as is best, too.
     """
-    steps = np.linalg.solve(np.asarray(forms, float), np.asarray(gradients, float)[..., None])[..., 0]
-    cost = np.einsum("...si,...sij,...sj->...", steps, np.asarray(information, float), steps)
+    gradients, information, forms = (np.asarray(x, float) for x in (gradients, information, forms))
+    steps = np.linalg.solve(forms, gradients[..., None])[..., 0]
+    cost = np.einsum("...si,...sij,...sj->...", steps, information, steps)
     return np.sum(gradients * steps, axis=(-2, -1)) / np.sqrt(cost)
 
 

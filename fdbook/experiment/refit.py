@@ -19,7 +19,7 @@ from fdbook.rl import networks
 from fdbook.rl.agents import Agent
 
 
-__all__ = ["Frozen", "Refit", "freeze", "read", "sample"]
+__all__ = ["Frozen", "Refit", "freeze", "placed", "read", "sample"]
 
 FIRST, CHUNK = 0.01, 500
 PILOT_SHARE, PILOT_STATES, UNIT_STATES = 0.25, 64, 512
@@ -193,7 +193,7 @@ class Refit:
         guess = self.agents.action_dim * (slope / (2 * level) * np.sqrt(density / 2))[:, None] / np.sqrt(wanted)[None]
         pilot = self.fit(guess, max(1, int(PILOT_SHARE * self.updates)))
         kl = np.mean(self.measured(pilot, PILOT_STATES).kl, axis=-1).T
-        return np.stack([_placed(*row, wanted) for row in zip(guess, kl, strict=True)])
+        return np.stack([placed(*row, wanted) for row in zip(guess, kl, strict=True)])
 
     def _level(self) -> np.ndarray:
         """What the metric charges |delta|^2 / d with, in the mean over states, for each agent."""
@@ -204,7 +204,7 @@ class Refit:
         return np.asarray(jnp.mean(over(self.frozen.readings), axis=1))
 
 
-def _placed(multipliers: np.ndarray, kl: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def placed(multipliers: np.ndarray, kl: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The multipliers at which log KL, linear between given ones (falling), is as wanted; outside, KL falls with their square."""
     logs = np.log(np.maximum.accumulate(np.maximum(np.nan_to_num(kl, nan=1e-9, posinf=1e9), 1e-9)))
     logs += 1e-9 * np.arange(len(logs))
