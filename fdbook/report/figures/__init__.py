@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import time
@@ -32,9 +33,10 @@ from fdbook.rl import records
 __all__ = ["REGISTRY", "Context", "describe", "load_numbers", "run"]
 
 REGISTRY: dict[str, str] = {
-    name: f"{__name__}.{name}" for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning")
+    name: f"{__name__}.{name}" for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning", "dose")
 }
 RUNS = Path(__file__).parents[3] / "figures" / "data" / "runs"
+LADDERS = RUNS.with_name("ladders")
 PACKAGES = ("fdbook", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "ogbench", "mujoco")
 SOURCES = ("fdbook.checks", "fdbook.geometry")
 
@@ -53,6 +55,8 @@ class Context:
     """Takes the share that is done, in [0, 1], and what is being done now."""
     runs: Callable[[], list[records.Record]] = list
     """Gives the run records that are kept with the figures."""
+    ladders: Callable[[], dict[str, dict]] = dict
+    """Gives the records of ladders that are kept with the figures, by the names of their files."""
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -101,8 +105,9 @@ def _machine() -> str:
 class _Studio:
     """One run: where it writes, what it starts from, and which figures are made."""
 
-    def __init__(self, out, seed, episodes, recordings, runs, fresh, redraw, bar):
-        self.out, self.recordings, self.runs, self.bar = out, recordings, runs, bar
+    def __init__(self, out, seed, episodes, recordings, runs, ladders, fresh, redraw, bar):
+        self.out, self.recordings, self.bar = out, recordings, bar
+        self.runs, self.ladders = runs, ladders
         self.fresh, self.redraw = fresh, redraw
         self.config = {"seed": seed, "episodes": episodes, "versions": _versions()}
         self.made: dict[str, dict] = {}
@@ -149,6 +154,11 @@ class _Studio:
             read.append(self._records())
             return [records.read(path) for path in _records_in(self.runs)]
 
+        def ladders():
+            read.append(self._records())
+            paths = sorted(self.ladders.glob("*.json"))
+            return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
         def numbers(other):
             _check_names([other])
             uses.add(other)
@@ -159,7 +169,7 @@ class _Studio:
             self.bar.update(len(self.made) + min(max(share, 0.0), 1.0) - self.bar.n)
 
         progress(0.0, "starting")
-        context = Context(self.config["seed"], self.recordings, numbers, progress, runs)
+        context = Context(self.config["seed"], self.recordings, numbers, progress, runs, ladders)
         result = module.compute(context)
         about = {"figure": name, "shows": describe(name), "machine": _machine(), "sources": _fingerprint(name)}
         about |= {"seconds": float(f"{time.perf_counter() - start:.3g}"), "uses": sorted(uses), **self.config}
@@ -184,8 +194,9 @@ class _Studio:
         files.write_whole(whole, without=gone)
 
     def _records(self) -> str:
-        """The digest of the run records."""
-        return hashlib.sha256(b"".join(path.read_bytes() for path in _records_in(self.runs))).hexdigest()[:16]
+        """The digest of the records of runs and of ladders."""
+        paths = [*_records_in(self.runs), *sorted(self.ladders.glob("*.json"))]
+        return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
     def _numbers(self, name) -> Path:
         return self.out / ("data" if self.redraw else ".made") / f"{name}.json"
@@ -213,6 +224,7 @@ def run(
     episodes: int = 20,
     recordings: Callable[[str], Any],
     runs: str | Path = RUNS,
+    ladders: str | Path = LADDERS,
     fresh: bool = False,
     redraw: bool = False,
     progress: bool = True,
@@ -220,7 +232,8 @@ def run(
     """Makes the named figures (all of them by default) in `out`, and returns the names of those that were made.
 
     `recordings` gives the recording of a data set by name, of `episodes` episodes; `runs` is a folder with the folders of runs,
-    as `fdbook train --out` makes them, whose records a figure of learning is drawn from. With `fresh` everything is computed
+    as `fdbook train --out` makes them, whose records a figure of learning is drawn from, `ladders`
+    one with files of `fdbook ladder`. With `fresh` everything is computed
     anew; with `redraw` nothing is, and the numbers under `out` are drawn whatever they were made from. Raises ValueError
     for an unknown name, OSError for a folder that cannot be written to, both before anything is computed, and
     KeyboardInterrupt, with a sentence that says which figures are finished, on Ctrl-C.
@@ -234,7 +247,7 @@ def run(
         files.check_writable(folder)
     form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
     with tqdm(total=len(names), bar_format=form, disable=not progress, mininterval=0.2, miniters=0) as bar:
-        studio = _Studio(out, seed, episodes, recordings, Path(runs), fresh, redraw, bar)
+        studio = _Studio(out, seed, episodes, recordings, Path(runs), Path(ladders), fresh, redraw, bar)
         try:
             for name in names:
                 studio.make(name)

@@ -1,0 +1,171 @@
+"""What geometry gains in exact KL as the logged actions get thinner: predicted by E26, and measured with flow and critics frozen.
+
+Nothing is trained here: the numbers are those of the records of `fdbook ladder` on runs whose recordings differ in one dose, the
+noise across the way of a point maze.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from fdbook.report import style
+
+
+__all__ = ["compute", "draw"]
+
+AT = 0.2
+"""The exact KL, in nats, at which metrics are compared."""
+CURVES = ("l2", "exact", "exact raw", "deblurred raw")
+SHOWN = ("released", "exact", "scale", "exact raw", "local raw", "deblurred raw")
+PARTS = {
+    "scale": "where: tr F / d alone",
+    "exact": "which way: E21, trace-normalized",
+    "exact raw": "both: E21",
+    "deblurred raw": "both, deblurred: E29",
+}
+
+
+def compute(context) -> dict:
+    """For each recording the dose, what the flow's true Fisher matrix is like, and of each metric curves and ratios to L2.
+
+    Raises FileNotFoundError when there is no record of a ladder on such a recording.
+    """
+    doses = []
+    for name, tree in context.ladders().items():
+        dose = tree["run"]["data"].get("dose") or {}
+        if not {"along", "across"} <= dose.keys() or dose["across"] is None:
+            continue
+        first = tree["metrics"][0]["ratio"]["kl"]
+        if AT not in first:
+            raise ValueError(f"The ladder {name} compares metrics at {first} nats; the figure needs {AT:g} among them.")
+        doses.append(_dose(name, tree, dose))
+    if not doses:
+        raise FileNotFoundError(
+            "There is no ladder of a recording with a dose; make one with: fdbook ladder RUN --out figures/data/ladders/NAME.json"
+        )
+    return {"doses": sorted(doses, key=lambda item: (item["along"], -item["across"])), "at": AT}
+
+
+def _dose(name, tree, dose) -> dict:
+    widths = sorted((dose["along"], dose["across"]))
+    entries = {}
+    for entry in tree["metrics"]:
+        at = entry["ratio"]["kl"].index(AT)
+        entries[entry["label"]] = {
+            "name": entry["metric"]["name"],
+            "normalized": bool(entry["metric"]["trace_normalized"]),
+            "kl": np.mean(entry["kl"], axis=1),
+            "gain": np.mean(entry["gain"], axis=1),
+            "ratio": [entry["ratio"][part][at] for part in ("ratio", "low", "high")],
+            "predicted": float(np.mean(entry["predicted"])),
+            "folded": float(np.max(entry["folded"])),
+        }
+    return {
+        "name": name,
+        "along": dose["along"],
+        "across": dose["across"],
+        "condition": (widths[1] / widths[0]) ** 2,
+        "flow condition": [float(np.mean(tree["condition"][q])) for q in ("0.1", "0.5", "0.9")],
+        "ceiling": float(np.mean(tree["ceiling"])),
+        "agents": len(tree["ceiling"]),
+        "metrics": entries,
+    }
+
+
+def draw(numbers: dict) -> Figure:
+    """Gain against KL on the thinnest recording; ratios against the dose; predicted and measured; what the gain is made of."""
+    fig, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 0.78 * style.WIDTH))
+    across = [dose for dose in numbers["doses"] if dose["across"] <= dose["along"]]
+    thinnest = max(across or numbers["doses"], key=lambda dose: dose["condition"])
+    _curves(axes[0, 0], thinnest)
+    _ratios(axes[0, 1], across, numbers["at"])
+    _predicted(axes[1, 0], numbers["doses"], numbers["at"])
+    _parts(axes[1, 1], thinnest, numbers["at"])
+    for letter, ax in zip("abcd", axes.flat, strict=True):
+        style.panel_label(ax, letter)
+    return fig
+
+
+def _look(entry, **changes) -> dict:
+    """A metric's look; with open markers where the trace is normalized, so that states count alike."""
+    look = style.look(entry["name"], **changes)
+    if entry["normalized"]:
+        look |= {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.0}
+    return look
+
+
+def _label(label, entry) -> str:
+    plain = style.METRIC_LABELS[entry["name"]]
+    return f"{plain}, per state alike" if entry["normalized"] else plain
+
+
+def _curves(ax, dose) -> None:
+    for label in (name for name in CURVES if name in dose["metrics"]):
+        entry = dose["metrics"][label]
+        ax.plot(entry["kl"], entry["gain"], **_look(entry, label=_label(label, entry)))
+    ax.set(xscale="log", yscale="log", xlabel="exact KL (nats)", ylabel="gain in Q")
+    ax.set_title(f"the thinnest recording: {dose['along']:g} along, {dose['across']:g} across")
+    for axis, ticks in ((ax.xaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1)), (ax.yaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2))):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    ax.legend(loc="upper left", fontsize=7)
+
+
+def _ratios(ax, doses, at) -> None:
+    shown = [label for label in SHOWN if all(label in dose["metrics"] for dose in doses)]
+    for place, label in enumerate(shown):
+        entries = [dose["metrics"][label] for dose in doses]
+        middle, low, high = np.array([[np.nan if x is None else x for x in entry["ratio"]] for entry in entries]).T
+        condition = np.array([dose["condition"] for dose in doses]) * 1.035 ** (place - (len(shown) - 1) / 2)
+        look = _look(entries[0], label=_label(label, entries[0]))
+        ax.errorbar(condition, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, capsize=0, **look)
+    ceiling = [dose["ceiling"] for dose in doses]
+    condition = [dose["condition"] for dose in doses]
+    ax.plot(condition, ceiling, color=style.INK, linewidth=0.9, linestyle=":", label="best that E26 allows")
+    ax.axhline(1, color=style.GRAY, linewidth=0.7)
+    ax.set(xscale="log", xlabel="condition number of the recording's noise", ylabel="gain over that of L2")
+    ax.xaxis.set_major_locator(FixedLocator([round(x, 1) for x in condition]))
+    ax.xaxis.set_major_formatter("{x:.3g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_title(f"at equal exact KL, {at:g} nats")
+    ax.legend(loc="upper left", fontsize=6.5)
+
+
+def _predicted(ax, doses, at) -> None:
+    lowest, highest = 1.0, 1.0
+    for dose in doses:
+        for entry in dose["metrics"].values():
+            middle, low, high = entry["ratio"]
+            if middle is None or entry["name"] == "l2":
+                continue
+            look = _look(entry, label=None, linestyle="none", markersize=4)
+            ax.errorbar(
+                entry["predicted"], middle, [[middle - low], [high - middle]], elinewidth=0.5, alpha=0.8, **look
+            )
+            lowest, highest = min(lowest, low, entry["predicted"]), max(highest, high, entry["predicted"])
+    ends = (lowest - 0.05, highest + 0.05)
+    ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
+    ax.set(xlim=ends, ylim=ends, xlabel="predicted by E26", ylabel="measured")
+    ax.set_title("every metric on every recording")
+    names = {entry["name"]: entry for dose in doses for entry in dose["metrics"].values() if entry["name"] != "l2"}
+    handles = [Line2D([], [], **style.look(name, linestyle="none", markersize=4)) for name in names]
+    ax.legend(handles=handles, loc="lower right", fontsize=6, ncols=2, handletextpad=0.1, columnspacing=0.6)
+
+
+def _parts(ax, dose, at) -> None:
+    """Bars: the gain of the scale alone, of the direction alone, of both, and what E26 allows."""
+    rows = [(words, dose["metrics"][label]) for label, words in PARTS.items() if label in dose["metrics"]]
+    for place, (_, entry) in enumerate(rows):
+        middle, low, high = entry["ratio"]
+        ax.barh(place, middle - 1, left=1, color=style.METRIC_COLORS[entry["name"]], height=0.6, alpha=0.85)
+        ax.errorbar(middle, place, xerr=[[middle - low], [high - middle]], color=style.INK, elinewidth=0.9)
+    ax.axvline(dose["ceiling"], color=style.INK, linewidth=0.9, linestyle=":")
+    ax.annotate(
+        "E26", (dose["ceiling"], -0.55), ha="right", va="bottom", fontsize=7, xytext=(-2, 0), textcoords="offset points"
+    )
+    ax.set(yticks=range(len(rows)), yticklabels=[words for words, _ in rows], xlabel="gain over that of L2")
+    ax.invert_yaxis()
+    ax.set_title("what the gain is made of")
