@@ -36,7 +36,10 @@ NAMES: dict[str, tuple[type[Agent], str]] = {
     "ifql": (IFQL, "the best of 32 samples of that flow, judged by implicit Q-learning"),
     "fql": (FQL, "Flow Q-Learning: a one-step policy held to the flow by L2 (E17)"),
     "deflow": (DecoratedFlow, "the flow and a displacement under L2 (E18)"),
-    "fidec": (DecoratedFlow, "the flow and a displacement under a metric of its own (E19 to E22, E28, E29; choose it with --metric)"),
+    "fidec": (
+        DecoratedFlow,
+        "the flow and a displacement under another metric (E19 to E22, E28, E29; choose it with --metric)",
+    ),
     "iql": (IQL, "implicit Q-learning with a Gaussian policy, without a flow"),
     "rebrac": (ReBRAC, "TD3 with behavior cloning, a deterministic policy, without a flow"),
 }
