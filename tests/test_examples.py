@@ -72,7 +72,10 @@ def examples(module):
     finder = doctest.DocTestFinder(exclude_empty=True)
     for name in module.__all__:
         value = getattr(module, name)
-        if (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__:
+        inside = f"{getattr(value, '__module__', '')}.".startswith(
+            f"{module.__name__}."
+        )  # of a package, its modules too
+        if (inspect.isfunction(value) or inspect.isclass(value)) and inside:
             found = finder.find(value, f"{module.__name__}.{name}", module=False, globs=dict(NAMESPACE))
             yield from (test for test in found if test.examples)
 

@@ -38,7 +38,7 @@ NAMES: dict[str, tuple[type[Agent], str]] = {
     "deflow": (DecoratedFlow, "the flow and a displacement under L2 (E18)"),
     "fidec": (
         DecoratedFlow,
-        "the flow and a displacement under a metric of its own (E19 to E22, E28, E29; choose it with --metric)",
+        "the flow and a displacement under another metric (E19 to E22, E28, E29; choose it with --metric)",
     ),
     "iql": (IQL, "implicit Q-learning with a Gaussian policy, without a flow"),
     "rebrac": (ReBRAC, "TD3 with behavior cloning, a deterministic policy, without a flow"),
