@@ -4,7 +4,7 @@ from fdbook.experiment.evaluation import environments
 from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, ladder_table
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
-from fdbook.experiment.spec import DataSpec, RunSpec
+from fdbook.experiment.spec import DataSpec, RunSpec, differences
 
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Run",
     "RunSpec",
     "climb",
+    "differences",
     "environments",
     "gain_ratio",
     "ladder_table",
