@@ -29,7 +29,7 @@ class Difference:
     specification: Mapping[str, tuple[Any, Any]]
     """By dotted names, the value of the first run and the value of this one; None where there is none."""
     unrecorded: tuple[str, ...]
-    """Settings that only one of the two records has, and that were taken to be equal: the other is older."""
+    """Settings that only one of the two records has; the other is older, and today's default was filled in."""
     score: float
     """The mean score over seeds, less that of the first run; NaN where one has none."""
     low: float
@@ -82,10 +82,15 @@ def _difference(first: Record, other: Record, differ: Differ) -> Difference:
     data = tuple(record.data.get("fingerprint") for record in (first, other))
     if data[0] != data[1]:
         found["data with the fingerprint"] = data
-    written = set() if first.agent != other.agent else set(_as_written(first, other))
-    unrecorded = tuple(sorted(name for name in written - set(found) if name.startswith("config.")))
+    unrecorded = () if first.agent != other.agent else _unrecorded(first, other, found)
     paired = sorted(first.seeds) == sorted(other.seeds)
     return Difference(found, unrecorded, *_score_difference(first, other, paired), paired)
+
+
+def _unrecorded(first: Record, other: Record, found: Mapping[str, tuple[Any, Any]]) -> tuple[str, ...]:
+    """The settings that one of two records of an agent lacks, and that were filled in."""
+    lacking = records.flatten({"config": first.config}).keys() ^ records.flatten({"config": other.config}).keys()
+    return tuple(sorted(name for name in lacking if None not in found.get(name, ())))
 
 
 def _scores(record: Record) -> np.ndarray:
@@ -137,7 +142,9 @@ def _specification_lines(difference: Difference, place: int) -> list[str]:
         f"only {number} has {'; '.join(names)}" for number, names in zip((place, 1), own, strict=True) if names
     ]
     if difference.unrecorded:
-        sentences.append(f"only one of the records has, and as today's default, {', '.join(difference.unrecorded)}")
+        sentences.append(
+            f"today's default is filled in where a record is older than {', '.join(difference.unrecorded)}"
+        )
     for sentence in sentences:
         lines += textwrap.wrap(sentence, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     return lines

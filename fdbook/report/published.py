@@ -62,11 +62,11 @@ class Fact:
 @functools.cache
 def facts() -> tuple[Fact, ...]:
     """All published numbers, in the order of `METHODS`."""
-    with resources.files(__package__).joinpath("published.csv").open(encoding="utf-8", newline="") as file:
-        rows = [
-            row | {"tasks": int(row["tasks"]), "mean": float(row["mean"]), "std": float(row["std"] or "nan")}
-            for row in csv.DictReader(file)
-        ]
+    text = resources.files(__package__).joinpath("published.csv").read_text(encoding="utf-8")
+    rows = [
+        row | {"tasks": int(row["tasks"]), "mean": float(row["mean"]), "std": float(row["std"] or "nan")}
+        for row in csv.DictReader(text.splitlines())
+    ]
     order = list(METHODS.values())
     return tuple(sorted((Fact(**row) for row in rows), key=lambda fact: (order.index(fact.method), fact.tasks)))
 
@@ -108,13 +108,13 @@ def _data(every: list[Record]) -> list[str]:
     return phrases + ([f"data of another {', '.join(told)} than the standard ones"] if told else [])
 
 
-def _apart(record: Record) -> float:
+def _apart(record: Record) -> int | float:
     """The largest number of updates between two of the last evaluations that a score is made of; infinite for one only."""
     steps = [item["step"] for item in record.scores[-LAST:]]
     return max((after - before for before, after in itertools.pairwise(steps)), default=math.inf)
 
 
-def _span(values: Sequence[float]) -> str:
+def _span(values: Sequence[int | float]) -> str:
     """The finite values, as 3 or 1 to 3."""
     finite = [value for value in values if value < math.inf]
     low, high = min(finite), max(finite)

@@ -187,8 +187,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between two specifications as records have them: by dotted names the values here and there, None for none."""
-    flats = [flatten(_without_labels(spec)) for spec in (here, there)]
-    both = ((name, tuple(flat.get(name) for flat in flats)) for name in flats[0] | flats[1])
+    one, two = flatten(_without_labels(here)), flatten(_without_labels(there))
+    both = ((name, (one.get(name), two.get(name))) for name in one | two)
     return {name: pair for name, pair in both if pair[0] != pair[1]}
 
 
