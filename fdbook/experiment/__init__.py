@@ -8,7 +8,7 @@ from fdbook.experiment.evaluation import environments
 from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, ladder_table
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
-from fdbook.experiment.spec import DataSpec, RunSpec
+from fdbook.experiment.spec import DataSpec, RunSpec, differences
 from fdbook.experiment.sweep import Cell, Sweep, read_sweep
 from fdbook.experiment.sweeping import copy_records, run_sweep, states
 
@@ -27,6 +27,7 @@ __all__ = [
     "Sweep",
     "climb",
     "copy_records",
+    "differences",
     "environments",
     "gain_ratio",
     "ladder_table",

@@ -24,7 +24,7 @@ from fdbook.rl import agents, records
 from fdbook.rl.agents import Config
 
 
-__all__ = ["DataSpec", "RunSpec"]
+__all__ = ["DataSpec", "RunSpec", "differences"]
 
 FILLED = ("metric", "updates", "evaluations", "episodes", "normalize", "wavelengths")
 """Parts that a preset fills in."""
@@ -178,9 +178,7 @@ class RunSpec:
         """
         if not isinstance(other, RunSpec):
             raise ValueError(f"A specification is compared with another RunSpec; got a {type(other).__name__}.")
-        here, there = (records.flatten(_without_labels(spec.to_dict())) for spec in (self, other))
-        both = ((name, (here.get(name), there.get(name))) for name in here | there)
-        return {name: pair for name, pair in both if pair[0] != pair[1]}
+        return records.differences(self.to_dict(), other.to_dict())
 
     @property
     def method(self) -> str:
@@ -206,6 +204,17 @@ class RunSpec:
             if name != "metric":
                 owner, short = (self.config, name.removeprefix("config.")) if "." in name else (self, name)
                 yield f"{short}={_word(getattr(owner, short))}"
+
+
+def differences(here: records.Record, there: records.Record) -> dict[str, tuple[Any, Any]]:
+    """What differs between the specifications of two runs, as `RunSpec.diff` says.
+
+    Where one cannot be made again, of a task of one's own or of another version, the records are compared as they are written.
+    """
+    try:
+        return RunSpec.from_dict(here.spec).diff(RunSpec.from_dict(there.spec))
+    except (ValueError, OSError):
+        return records.differences(here.spec, there.spec)
 
 
 def _task(tree: dict[str, Any], task: Task | None) -> Task:
@@ -319,12 +328,6 @@ def _features(given, filled, task: Task) -> dict[str, Any]:
     if normalize and task.dataset.pixels:
         raise ValueError(f"Observations of {task.name} are pictures, which are not normalized; got normalize=True.")
     return {"normalize": normalize, "wavelengths": wavelengths}
-
-
-def _without_labels(tree: dict[str, Any]) -> dict[str, Any]:
-    tree = {name: value for name, value in tree.items() if name not in ("overrides", "format")}
-    metric = tree["metric"] and {name: value for name, value in tree["metric"].items() if name != "label"}
-    return tree | {"metric": metric}
 
 
 def _seeds_word(seeds: Sequence[int]) -> str:

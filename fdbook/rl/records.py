@@ -17,7 +17,7 @@ import numpy as np
 from fdbook.disk import write_whole
 
 
-__all__ = ["Progress", "Record", "about", "read"]
+__all__ = ["Progress", "Record", "about", "differences", "read"]
 
 LAST = 3
 NAME = "record.json"
@@ -183,6 +183,19 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         nested = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
         flat |= nested
     return flat
+
+
+def differences(here: dict[str, Any], there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two specifications as records have them: by dotted names the values here and there, None for none."""
+    one, two = flatten(_without_labels(here)), flatten(_without_labels(there))
+    both = ((name, (one.get(name), two.get(name))) for name in one | two)
+    return {name: pair for name, pair in both if pair[0] != pair[1]}
+
+
+def _without_labels(tree: dict[str, Any]) -> dict[str, Any]:
+    tree = {name: value for name, value in tree.items() if name not in ("overrides", "format")}
+    metric = tree["metric"] and {name: value for name, value in tree["metric"].items() if name != "label"}
+    return tree | {"metric": metric}
 
 
 def read(path: str | Path) -> Record:

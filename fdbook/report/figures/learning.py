@@ -11,9 +11,10 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from fdbook.checks import count
 from fdbook.report import style
+from fdbook.report.runs import grouped
 
 
-__all__ = ["compute", "draw", "grouped"]
+__all__ = ["compute", "draw"]
 
 TITLES = {"cube-single-play": "robot arm, one cube", "pointmaze-medium-navigate": "point maze, medium"}
 LABELS = {
@@ -33,27 +34,6 @@ MARKS = {
     "rebrac": {"marker": "h", "linestyle": "-."},
 }
 DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
-
-
-def grouped(result: list) -> dict[str, dict[str, list]]:
-    """The records by task and method. Raises ValueError where two of a method differ in more than their seeds."""
-    groups: dict[str, dict[str, list]] = {}
-    for record in result:
-        groups.setdefault(record.task, {}).setdefault(record.method, []).append(record)
-    for task, methods in groups.items():
-        for name, several in methods.items():
-            seeds = [seed for record in several for seed in record.seeds]
-            others = sorted({part for record in several for part in _differences(several[0], record)})
-            if others or len(set(seeds)) < len(seeds):
-                why = f"they differ in {', '.join(others)}" if others else f"they share a seed ({seeds})"
-                raise ValueError(f"The records of {name} on {task} are not seeds of one run: {why}.")
-    return groups
-
-
-def _differences(record, other) -> list[str]:
-    """The parts of two specifications that differ, apart from the seeds."""
-    here, there = record.identity(), other.identity()
-    return [part for part in here | there if part != "seeds" and here.get(part) != there.get(part)]
 
 
 def _rows(several, read) -> np.ndarray:

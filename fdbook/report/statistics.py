@@ -1,0 +1,123 @@
+"""Scores of several seeds on several tasks, summed up with their uncertainty.
+
+The estimators are those of Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice"
+(https://arxiv.org/abs/2108.13264). Their library, rliable, is no dependency: its pins are old, and it pulls in the package arch
+for a bootstrap that is a few lines here.
+
+Scores are a mapping from the name of a task to an array of one score for each seed, shape (..., seeds); tasks may have
+different numbers of seeds. Leading axes, equal in all tasks, are carried through: the bootstrap has its resamples there.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.stats import trim_mean
+
+from fdbook.checks import check_finite, check_range
+
+
+__all__ = ["bootstrap_interval", "interquartile_mean", "mean", "performance_profile", "probability_of_improvement"]
+
+Scores = Mapping[str, np.ndarray]
+Values = np.ndarray | np.floating  # an array, or one number of NumPy
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+def _checked(scores: Mapping, where: str) -> dict[str, np.ndarray]:
+    """The scores as arrays of floats. Raises ValueError for none at all, NaN and infinite ones, and for what is no mapping."""
+    if not isinstance(scores, Mapping) or not scores:
+        raise ValueError(
+            f"{where} takes scores as a mapping from at least one task to an array; got {str(scores)[:60]!r}."
+        )
+    arrays = {task: np.asarray(values, float) for task, values in scores.items()}
+    for task, values in arrays.items():
+        if values.ndim == 0 or values.shape[-1] == 0:
+            raise ValueError(
+                f"{where} takes an array of at least one score for each task; got shape {values.shape} for {task}."
+            )
+        check_finite(values, f"scores of {task}", where)
+    return arrays
+
+
+def _pooled(scores: Mapping, where: str) -> np.ndarray:
+    """All scores of all tasks, (..., scores)."""
+    return np.concatenate(list(_checked(scores, where).values()), axis=-1)
+
+
+def mean(scores: Scores) -> Values:
+    """The mean of each task, averaged over tasks, shape (...): every task counts the same, however many seeds it has.
+
+    Raises ValueError for scores that are NaN or infinite, or none.
+    """
+    return np.mean([values.mean(axis=-1) for values in _checked(scores, "A mean").values()], axis=0)
+
+
+def interquartile_mean(scores: Scores) -> Values:
+    """The mean of the middle half of all scores, seeds and tasks alike, shape (...): every score counts the same.
+
+    A quarter of them, rounded down, is left out at each end, so that fewer than four are all averaged. Raises ValueError for
+    scores that are NaN or infinite, or none.
+    """
+    return trim_mean(_pooled(scores, "An interquartile mean"), 0.25, axis=-1)
+
+
+def performance_profile(scores: Scores, thresholds) -> Values:
+    """The share of all scores, seeds and tasks alike, that lies above each threshold, in [0, 1], shape (..., thresholds).
+
+    A score at a threshold is not above it. Raises ValueError for scores or thresholds that are NaN or infinite, or no scores.
+    """
+    pooled = _pooled(scores, "A performance profile")
+    thresholds = np.atleast_1d(check_finite(np.asarray(thresholds, float), "thresholds", "A performance profile"))
+    return np.stack([(pooled > threshold).mean(axis=-1) for threshold in thresholds], axis=-1)
+
+
+def probability_of_improvement(scores: Scores, others: Scores) -> Values:
+    """P(X > Y) for a seed of `scores` and one of `others` on the same task, averaged over tasks, in [0, 1], shape (...).
+
+    All pairs of seeds are compared, and a tie counts half. Raises ValueError when the two have different tasks, and for scores
+    that are NaN or infinite, or none.
+    """
+    where = "A probability of improvement"
+    here, there = _checked(scores, where), _checked(others, where)
+    if odd := sorted(here.keys() ^ there.keys()):
+        raise ValueError(f"{where} compares scores on the same tasks; only one of the two has {', '.join(odd)}.")
+    signs = (np.sign(here[task][..., :, None] - there[task][..., None, :]) for task in here)
+    return np.mean([(1 + sign.mean(axis=(-2, -1))) / 2 for sign in signs], axis=0)
+
+
+def bootstrap_interval(
+    statistic: Callable[..., Values],
+    *scores: Scores,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Values, Values]:
+    """The ends of the stratified percentile bootstrap interval of a statistic of one or more mappings of scores (seeds,).
+
+    Within each task of each mapping as many seeds are drawn, with replacement, as there are; tasks are not resampled. The
+    statistic is called once, with arrays (resamples, seeds), and gives an array (resamples, ...); the ends have shape (...).
+    Where a task has one seed nothing says how much seeds differ, and both ends are NaN. With few seeds the interval is too
+    narrow: three seeds of one task never leave the range of the three.
+
+    Raises ValueError for scores that are NaN, infinite, none or of several axes, for a confidence outside (0, 1) and for fewer
+    than one resample.
+    """
+    where = "A bootstrap interval"
+    check_range(confidence, "a confidence", where, high=1.0, open_low=True, open_high=True)
+    check_range(resamples, "a number of resamples", where, low=1.0)
+    checked = [_checked(each, where) for each in scores]
+    for task, values in ((task, values) for each in checked for task, values in each.items()):
+        if values.ndim != 1:
+            raise ValueError(f"{where} takes scores of shape (seeds,); got shape {values.shape} for {task}.")
+    generator = np.random.default_rng(seed)
+    drawn = [{task: _resampled(values, resamples, generator) for task, values in each.items()} for each in checked]
+    low, high = np.quantile(statistic(*drawn), [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    if any(values.size == 1 for each in checked for values in each.values()):
+        return low * np.nan, high * np.nan
+    return low, high
+
+
+def _resampled(values: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Values (seeds,) drawn with replacement, (resamples, seeds)."""
+    return values[generator.integers(values.size, size=(resamples, values.size))]

@@ -1,0 +1,337 @@
+"""`fdbook table` and `fdbook compare` on records made by hand: every number is known beforehand."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from fdbook import cli, experiment
+from fdbook.report import comparison, layouts, published, runs, table
+from fdbook.rl import records
+
+
+CUBE, MAZE = "cube-single-play-singletask-task2-v0", "pointmaze-medium-navigate-singletask-task1-v0"
+SOURCE = "FQL (ICML 2025, arXiv 2502.02538) Table 3"
+
+
+@pytest.fixture(scope="session")
+def spec():
+    """The dictionary of a specification, made once for each agent and task."""
+    made = {}
+
+    def get(task, agent):
+        if (task, agent) not in made:
+            made[task, agent] = json.dumps(experiment.RunSpec(task, agent).to_dict())
+        return json.loads(made[task, agent])
+
+    return get
+
+
+@pytest.fixture
+def record(spec):
+    """Makes a finished run with the given scores of its seeds, the same at each of three evaluations."""
+
+    def make(scores, task=CUBE, agent="bc", seeds=None, config=(), **changes):
+        tree = spec(task, agent) | {"seeds": list(range(len(scores)) if seeds is None else seeds)} | changes
+        tree["config"] |= dict(config)
+        steps = [item - 1000 * k for k, item in zip((2, 1, 0), [tree["updates"]] * 3, strict=True)]
+        progress = records.Progress(tree["updates"], scores=[{"step": step, "score": list(scores)} for step in steps])
+        return records.Record(tree, {"source": "recorded", "fingerprint": "0"}, "finished", progress=progress)
+
+    return make
+
+
+@pytest.fixture
+def say(capsys):
+    """Runs a command; returns its exit code, what it printed, and what it complained of."""
+
+    def run(*words):
+        return cli.main([str(word) for word in words]), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes records into folders of these names; returns the folder above."""
+
+    def write(**named):
+        for name, each in named.items():
+            (tmp_path / "runs" / name).mkdir(parents=True)
+            each.write(tmp_path / "runs" / name)
+        return tmp_path / "runs"
+
+    return write
+
+
+def cells(text):
+    """A Markdown table as a dictionary of dictionaries: by row, by column."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    head, _, *rows = [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_a_cell_is_the_mean_over_seeds_however_many_runs_they_came_in(record):
+    one, two = record([10.0, 20.0]), record([60.0], seeds=[7])
+    one.progress.scores.insert(0, {"step": 1, "score": [1000.0, 1000.0]})  # only the last three count
+    made = table.make({"a": one, "b": two, "c": record([5.0], MAZE)}, published="none")
+    cell = made.cells[CUBE, "bc"]
+    assert (cell.mean, cell.std, cell.seeds) == (30.0, pytest.approx(math.sqrt(700)), 3)  # (400 + 100 + 900) / 2
+    assert made.cells[CUBE, "bc"].text == "30.0 ± 26.5 (3)"
+    assert made.cells[MAZE, "bc"].text == "5.0 (1)"
+
+
+def test_the_last_row_takes_the_tasks_that_all_methods_have(record):
+    kept = {"a": record([0.0, 10, 20, 70]), "b": record([40.0, 40.0], agent="fql"), "c": record([99.0], MAZE)}
+    made = table.make(kept)
+    assert made.rows == (CUBE, MAZE, "IQM of 1 common task")
+    assert made.ours == ("bc", "fql")
+    assert (MAZE, "fql") not in made.cells
+    assert made.cells[made.aggregate, "bc"].mean == 15.0
+    assert made.cells[made.aggregate, "bc"].low < 15.0 < made.cells[made.aggregate, "bc"].high
+    assert made.cells[made.aggregate, "fql"].text == "40.0 [40.0, 40.0]"
+    apart = table.make({"a": record([1.0, 2.0]), "b": record([1.0, 2.0], MAZE, "fql")})
+    assert apart.rows == (CUBE, MAZE)
+    assert apart.aggregate is None
+    assert "No task has all our methods" in apart.caption
+
+
+def test_without_two_seeds_in_each_task_the_last_row_has_no_interval(record):
+    made = table.make({"a": record([10.0, 20.0]), "b": record([30.0], MAZE)})
+    assert made.cells["IQM of 2 tasks", "bc"].text == "20.0"
+
+
+def test_published_numbers_have_columns_of_their_own_with_their_source(record):
+    kept = {"a": record([10.0, 20.0]), "b": record([40.0], agent="deflow"), "c": record([40.0], MAZE)}
+    made = table.make(kept)
+    assert made.published == ("BC (FQL Table 3)", "DeFlow (CoDrift Table, 5 tasks)")
+    shown = cells(layouts.markdown(made))
+    assert shown[CUBE]["BC (FQL Table 3)"] == "3 ± 1"
+    assert shown[CUBE]["DeFlow (CoDrift Table, 5 tasks)"] == "96 ± 2"
+    assert (shown[CUBE]["bc"], shown[CUBE]["deflow"]) == ("15.0 ± 7.1 (2)", "40.0 (1)")
+    assert set(shown[MAZE].values()) == {"40.0 (1)", ""}
+    assert f"copied from: {SOURCE}; CoDrift Table" in made.caption
+    assert table.make(kept, published="none").published == ()
+    everything = table.make(kept, published="all").published
+    assert [column.split()[0] for column in everything] == ["BC", "IQL", "ReBRAC", "IFQL", "FQL", "DeFlow"]
+    with pytest.raises(ValueError, match=r"no choice of published numbers called 'sam'\. Did you mean 'same'\?"):
+        table.make(kept, published="sam")
+
+
+def test_the_published_numbers_are_those_of_the_papers():
+    found = {(fact.task, fact.method): fact for fact in published.facts()}
+    assert len(found) == len(published.facts())
+    fql = found["cube-single-play-singletask-task2-v0", "FQL"]
+    assert (fql.mean, fql.std, fql.tasks, fql.source) == (97.0, 2.0, 1, SOURCE)
+    assert math.isnan(found["antmaze-large-navigate-singletask-task1-v0", "BC"].std)
+    assert {fact.method for fact in published.facts()} == set(published.METHODS.values())
+    assert all(0 <= fact.mean <= 100 for fact in published.facts())
+    category = found["cube-single-play", "DeFlow"]
+    assert category.on(CUBE)
+    assert not category.on("cube-single-noisy-singletask-task2-v0")
+    assert not category.on("visual-" + CUBE)
+    assert not fql.on("cube-single-play-singletask-task3-v0")
+
+
+def test_the_agents_of_the_table_are_those_there_are():
+    from fdbook.rl import agents
+
+    assert set(published.METHODS) == set(agents.NAMES)
+
+
+def test_the_caption_says_what_differs_from_the_published_protocol(record):
+    caption = table.make(
+        {"a": record([1.0, 2.0], episodes=20), "b": record([1.0], MAZE, overrides=["config.tau"])}
+    ).caption
+    for phrase in (
+        "the preset laptop",
+        "settings of our own (tau)",
+        "data recorded anew",
+        "1 to 2 seeds (published: 8)",
+        "20,000 to 60,000 updates (published: 1,000,000)",
+        "1,000 updates between the last evaluations (published: 100,000)",
+        "20 to 50 episodes an evaluation (published: 50)",
+    ):
+        assert phrase in caption
+
+
+def test_a_run_as_published_differs_in_nothing(record):
+    run = record(np.arange(8.0), preset="paper", updates=1_000_000)
+    for item, step in zip(run.progress.scores, (800_000, 900_000, 1_000_000), strict=True):
+        item["step"] = step
+    run.data["source"] = "downloaded"
+    assert published.deviations([[run]]) == []
+    del run.progress.scores[0]
+    assert published.deviations([[run]]) == ["the mean of 2 evaluations only in 1 of 1 runs"]
+    run.spec["data"] = {"episodes": 10}
+    assert "data of another episodes than the standard ones" in published.deviations([[run]])
+
+
+def test_what_is_not_finished_or_has_no_score_is_left_out_with_a_word(record, written, say):
+    stopped, silent = record([99.0]), record([99.0], seeds=[1])
+    stopped.status, stopped.progress.done = "stopped", 1234
+    silent.progress.scores = [{"step": 10, "likelihood": [0.0]}]
+    folder = written(good=record([10.0, 20.0]), stopped=stopped, silent=silent)
+    code, printed, complaint = say("table", folder)
+    assert code == 0
+    assert cells(printed)[CUBE]["bc"] == "15.0 ± 7.1 (2)"
+    assert complaint.splitlines() == [
+        f"fdbook: {folder / 'silent'} is left out: it has no score",
+        f"fdbook: {folder / 'stopped'} is left out: stopped after 1,234 of 60,000 updates",
+    ]
+    code, printed, complaint = say("table", folder / "stopped")
+    assert (code, printed) == (1, "")
+    assert complaint.startswith("fdbook: No finished run with a score is there to show; ")
+
+
+def test_runs_that_are_not_seeds_of_one_are_refused(record, written, say):
+    folder = written(a=record([1.0]), b=record([2.0], seeds=[1], config={"width": 8}))
+    code, printed, complaint = say("table", folder)
+    assert (code, printed) == (1, "")
+    assert complaint == f"fdbook: The records of bc on {CUBE} are not seeds of one run: they differ in config.width.\n"
+
+
+def test_records_are_found_once_however_deep(record, written):
+    folder = written(a=record([1.0]), **{"deep/er": record([2.0])})
+    assert list(runs.find([folder])) == [folder / "a", folder / "deep" / "er"]
+    assert len(runs.find([folder, folder / "a", folder / "a" / "record.json"])) == 2
+    (folder / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no run record in .*empty, nor in the folders below it"):
+        runs.find([folder / "empty"])
+    with pytest.raises(FileNotFoundError, match="There is no run record nowhere"):
+        runs.find(["nowhere"])
+
+
+def test_markdown_is_aligned_and_latex_escaped(record):
+    made = table.make({"a": record([10.0, 20.0]), "b": record([3.0, 5.0], MAZE)})
+    made = dataclasses.replace(made, caption="100% of_it & more")
+    lines = layouts.markdown(made).splitlines()
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert lines[5:] == ["", "100% of_it & more"]
+    text = layouts.latex(made)
+    assert r"\caption{100\% of\_it \& more}" in text
+    assert rf"{CUBE} & 15.0 $\pm$ 7.1 (2) & 3 $\pm$ 1 \\" in text
+    assert r"\begin{tabular}{lr|r}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_csv_has_the_numbers_in_full(record):
+    made = table.make({"a": record([10.0, 20.0, 30.1]), "b": record([3.0], MAZE)})
+    rows = {row["task"]: row for row in csv.DictReader(io.StringIO(layouts.to_csv(made)))}
+    assert float(rows[CUBE]["bc mean"]) == pytest.approx(60.1 / 3, abs=1e-14)
+    assert (rows[CUBE]["bc seeds"], rows[CUBE]["BC (FQL Table 3) mean"], rows[CUBE]["bc low"]) == ("3", "3.0", "")
+    assert (rows[MAZE]["bc std"], rows[MAZE]["BC (FQL Table 3) std"]) == ("", "")
+    assert rows["IQM of 2 tasks"]["bc seeds"] == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["--out", "new/t.tex"], "\\begin{table}"),
+        (["--out", "t.csv"], "task,"),
+        (["--out", "t.md"], "| task"),
+        (["--out", "t.md", "--format", "csv"], "task,"),
+    ],
+)
+def test_a_file_has_the_format_of_its_name_or_the_one_asked_for(
+    record, written, say, tmp_path, monkeypatch, words, start
+):
+    folder = written(a=record([1.0, 2.0]))
+    monkeypatch.chdir(tmp_path)
+    assert say("table", folder, *words) == (0, f"The table is {words[1]}.\n", "")
+    assert (tmp_path / words[1]).read_text().startswith(start)
+
+
+def test_the_table_of_the_kept_runs_holds_what_the_book_has(say):
+    code, printed, complaint = say("table")
+    assert (code, complaint) == (0, "")
+    assert cells(printed)[MAZE]["deflow"] == "100.0 ± 0.0 (3)"
+    assert say("table", "--format", "html")[0] == 2
+
+
+# Comparisons
+
+
+def test_runs_with_the_same_seeds_are_compared_seed_by_seed(record):
+    """The seeds differ by far more than the runs do: paired, the difference is exact whatever is drawn."""
+    first, other = record([0.0, 50.0, 100.0]), record([102.0, 2.0, 52.0], seeds=[2, 0, 1], config={"width": 8})
+    found = comparison.compare({"a": first, "b": other}).differences["b"]
+    assert (found.score, found.low, found.high, found.paired) == (2.0, 2.0, 2.0, True)
+    assert found.specification["config.width"] == (256, 8)
+    free = comparison.compare({"a": first, "b": record([2.0, 52.0, 102.0], seeds=[3, 4, 5])}).differences["b"]
+    assert not free.paired
+    assert (free.score, free.low < -30, free.high > 30) == (2.0, True, True)
+
+
+def test_the_first_is_what_each_is_compared_with(record, written, say):
+    folder = written(a=record([10.0, 20.0]), b=record([15.0, 25.0], config={"width": 8}), c=record([30.0], agent="fql"))
+    code, printed, complaint = say("compare", *(folder / name for name in "abc"))
+    assert (code, complaint) == (0, "")
+    assert "2 against 1: score +5.0 [+5.0, +5.0] (95% bootstrap interval, paired by seed, 2 pairs)" in printed
+    assert "  config.width  256  ->  8\n" in printed
+    assert "3 against 1: score +15.0, no interval with one seed (seeds differ, not paired)" in printed
+    assert "  agent  bc    ->  fql\n  seeds  0, 1  ->  0\n  only 3 has config.alpha 300.0; " in printed
+    assert printed.splitlines()[2].split() == f"1 {folder / 'a'} bc seeds 0, 1 15.0 ± 7.1".split()
+
+
+def test_a_setting_that_is_younger_than_a_record_is_named(record):
+    old, new = record([1.0], agent="deflow"), record([1.0], agent="deflow")
+    del old.spec["config"]["actor_states"]
+    found = comparison.compare({"old": old, "new": new}, differ=experiment.differences)
+    assert found.differences["new"].specification == {}
+    assert found.differences["new"].unrecorded == ("config.actor_states",)
+    assert "today's default is filled in where a record is older than config.actor_states" in comparison.describe(found)
+    written = comparison.compare({"old": old, "new": new}).differences["new"]
+    assert written.specification == {"config.actor_states": (None, "current")}
+    assert written.unrecorded == ()
+
+
+def test_a_task_that_cannot_be_made_again_is_compared_as_written(record):
+    first, other = record([1.0]), record([1.0], config={"width": 8})
+    for each in (first, other):
+        each.spec["task"] = {"name": "my own task"}
+    with pytest.raises(ValueError, match="my own task"):
+        experiment.RunSpec.from_dict(first.spec)
+    assert experiment.differences(first, other) == {"config.width": (256, 8)}
+
+
+def test_other_data_differ_and_nothing_else_does(record):
+    first, other = record([1.0, 2.0]), record([1.0, 2.0])
+    words = comparison.describe(comparison.compare({"a": first, "b": other}, differ=experiment.differences))
+    assert words.endswith("\n  nothing differs in the specifications")
+    other.data["fingerprint"] = "1"
+    found = comparison.compare({"a": first, "b": other}).differences["b"]
+    assert found.specification == {"data with the fingerprint": ("0", "1")}
+
+
+def test_a_run_without_a_score_is_compared_all_the_same(record):
+    first, other = record([1.0]), record([1.0])
+    other.progress.scores, other.status, other.progress.done = [], "running", 5
+    words = comparison.describe(comparison.compare({"a": first, "b": other}))
+    assert "2 against 1: one of the two has no score" in words
+    assert "no score  running after 5 of 60,000 updates" in words
+
+
+def test_what_cannot_be_compared_gets_one_sentence(record, written, say):
+    folder = written(a=record([1.0]), b=record([1.0], MAZE))
+    assert say("compare", folder / "a", folder / "b") == (
+        1,
+        "",
+        f"fdbook: Runs of one task are compared; {folder / 'a'} is of {CUBE} and {folder / 'b'} of {MAZE}.\n",
+    )
+    assert say("compare", folder / "a")[::2] == (
+        2,
+        f"fdbook: fdbook compare takes at least two runs; got {folder / 'a'}\n",
+    )
+    assert say("compare", folder / "a", folder / "a")[0] == 1
+    code, _, complaint = say("compare", folder, folder / "a")
+    assert code == 2
+    assert complaint.startswith(f"fdbook: {folder} holds no run itself; below it are {folder / 'a'}")
+    assert say("compare", folder / "a", folder / "none")[::2] == (
+        1,
+        f"fdbook: There is no run record {folder / 'none'}.\n",
+    )
