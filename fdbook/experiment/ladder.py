@@ -30,8 +30,8 @@ from fdbook.geometry.metrics import Metric
 
 __all__ = ["Ladder", "LadderSpec", "Ratio", "Rungs", "climb", "gain_ratio", "label", "ladder_table"]
 
-NORMALIZED = ("fisher-paper", "fisher-released", "fisher-exact", "information-local", "information-deblurred")
-RAW = ("fisher-paper", "fisher-exact", "fisher-rao", "fisher-scale", "information", "information-local")
+NORMALIZED = ("fisher-paper", "fisher-released", "fisher-exact", "information-local")
+RAW = ("fisher-paper", "fisher-exact", "fisher-rao", "fisher-scale", "information-local")
 RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
 PARTS = ("flow", "critic")

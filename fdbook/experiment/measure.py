@@ -41,6 +41,7 @@ def mean_value(critic, unit, seen, action) -> Float[Array, ""]:
 
 
 def moving_map(delta) -> transport.LocalTransport:
+    """The transport map of a displacement that sees the flow's features of an observation."""
     return transport.LocalTransport(lambda seen, action: delta(seen["flow"], action))
 
 
