@@ -3,7 +3,7 @@
 #   PYTHON  the Python that makes the environment (3.11 or newer)     make figures PYTHON=python3.12
 #   VENV    where the environment is kept                             make test VENV=/tmp/fdbook
 #   OUT     where the figures are drawn                               make figures OUT=/tmp/figures
-#   JOBS    how many processes run the unit tests                     make test JOBS=4
+#   JOBS    how many processes run tests and notebooks                   make test JOBS=4
 #   ARGS    more arguments for `fdbook figures`, pytest or Jupyter    make figures ARGS="kl gap --seed 1"
 
 PYTHON ?= python3
@@ -31,7 +31,7 @@ figures: $(VENV)/.installed ## draw every figure, from flows trained and data re
 
 test: $(VENV)/.installed-test ## run the unit tests, then every notebook
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
-	$(BIN)/python -m pytest --nbval notebooks/
+	$(BIN)/python -m pytest --nbval -n $(JOBS) --dist loadfile notebooks/
 
 lab: $(VENV)/.installed ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/

@@ -252,3 +252,62 @@ def test_the_command_writes_the_record_and_shows_it(run, climbed, tmp_path, monk
     ):
         assert cli.main(typed) != 0
         assert sentence in capsys.readouterr().err
+
+
+def test_an_audit_knows_what_a_displacement_costs_and_what_its_metric_says(run, budget):
+    """DeFlow's translation: the KL in closed form; L2 takes it for half its squared length, whatever the behavior is like."""
+    step = jnp.asarray(np.array([[0.03, -0.02], [0.01, 0.02]]), jnp.float32)
+    moves = Encoded(None, Stretch(step, jnp.zeros(2, jnp.float32)))
+    made_run = dataclasses.replace(
+        run[0], agents=dataclasses.replace(run[0].agents, networks=run[0].agents.networks | {"delta": moves})
+    )
+    made = experiment.audit(made_run, loaded=run[1], states=24, actions=256)
+    costs = np.array([[0.5 * s @ np.linalg.solve(sigma, s) for sigma in COVARIANCES] for s in np.asarray(step)])
+    assert made.exact
+    assert np.all((costs.min(axis=1) < made.kl) & (made.kl < costs.max(axis=1)))
+    np.testing.assert_allclose(made.said, np.sum(np.asarray(step) ** 2, axis=1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(made.gain, np.array([1, 2]) * (np.asarray(step) @ SLOPE), atol=2e-3)
+    lines = experiment.audit_table(made_run, made).splitlines()
+    assert lines[0].split() == ["seed", "exact", "KL", "metric", "says", "gain", "in", "Q", "folded", "clipped", "off"]
+    assert lines[-1] == f"l2 was held at a budget of {run[0].agents.config.budget:g} (2 seeds)."
+    assert json.loads(json.dumps(made.to_dict()))["kl"] == pytest.approx(made.kl)
+
+
+def test_an_audit_of_a_one_step_policy_counts_neighbors(run):
+    """A policy that is the behavior, moved: 1 nat in a round state, less in a thin one that it is moved along."""
+    stacked = run[0].agents
+    networks = {name: stacked.networks[name] for name in ("flow", "critic")}
+    fql = train.init(agents.make("fql"), (6,), D, (0, 1), width=16, depth=1, batch_size=16)
+    fql = dataclasses.replace(
+        fql, networks=networks | {"actor": Encoded(None, Moved(jnp.full((2, 2), 0.1, jnp.float32)))}
+    )
+    made_run = dataclasses.replace(run[0], spec=RunSpec(run[0].spec.task, "fql", seeds=2, updates=1), agents=fql)
+    made = experiment.audit(made_run, loaded=run[1], states=24, actions=256)
+    assert not made.exact
+    assert made.said is None
+    thin = np.linalg.solve(COVARIANCES[0], [0.1, 0.1]) @ [0.1, 0.1] / 2
+    assert np.all((made.kl > thin) & (made.kl < 1))
+    assert "KL (neighbors)" in experiment.audit_table(made_run, made)
+    bare = dataclasses.replace(made_run, agents=dataclasses.replace(fql, networks=networks))
+    with pytest.raises(ValueError, match=r"^An audit takes a run whose policy moves away from a flow"):
+        experiment.audit(bare, loaded=run[1])
+
+
+class Moved(eqx.Module):
+    """A one-step policy: the Gaussian that the observation describes, moved by a step."""
+
+    step: jax.Array
+
+    def __call__(self, inputs):
+        mean, rows, noise = inputs[:2], inputs[2:6].reshape(2, 2), inputs[6:]
+        return mean + jnp.linalg.cholesky(rows) @ noise + self.step
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.5)])
+def test_nearest_neighbors_estimate_the_kl_of_gaussians(shift, scale):
+    rng = np.random.default_rng(1)
+    ours, theirs = shift + scale * rng.normal(size=(6000, 2)), rng.normal(size=(6000, 2))
+    truth = 2 * (np.log(1 / scale) + (scale**2 + shift**2 - 1) / 2)
+    assert experiment.neighbor_kl(ours, theirs) == pytest.approx(truth, abs=0.08)
+    with pytest.raises(ValueError, match=r"^neighbor_kl takes more than 5 samples of both; got 3 and 6000"):
+        experiment.neighbor_kl(ours[:3], theirs)

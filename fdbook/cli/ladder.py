@@ -1,12 +1,13 @@
-"""`fdbook ladder`."""
+"""`fdbook ladder` and `fdbook audit`: what is measured of trained runs, beside their scores."""
 
 import json
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, value_of
+from fdbook.checks import count
+from fdbook.cli.common import Misuse, add, at_least, value_of
 
 
-__all__ = ["add_ladder"]
+__all__ = ["add_audit", "add_ladder"]
 
 
 def add_ladder(commands) -> None:
@@ -85,3 +86,37 @@ def _ladder(arguments):
     write_whole({out: (json.dumps(tree, indent=1) + "\n").encode()})
     print(experiment.ladder_table(tree))
     print(f"The record is {out}.")
+
+
+def add_audit(commands) -> None:
+    """`fdbook audit RUN`: the KL that trained policies spend."""
+    parser = add(
+        commands,
+        "audit",
+        _audit,
+        computes=True,
+        summary="measure the KL that the policies of a run spend, beside what their metric says",
+        examples=("fdbook audit runs/...                on held-out states of its data",),
+    )
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run of fidec, deflow or fql")
+    parser.add_argument("--states", metavar="N", type=at_least(1), default=128, help="held-out states (default: 128)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="also write what was measured to a file")
+
+
+def _audit(arguments):
+    from fdbook import experiment
+    from fdbook.cli.training import check_run
+    from fdbook.disk import check_writable, write_whole
+    from fdbook.rl import records
+
+    check_run(arguments.run_folder)
+    if arguments.out is not None:
+        check_writable(arguments.out.parent)
+    run = experiment.open_run(arguments.run_folder)
+    held_out = count(arguments.states, "held-out state")
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {held_out}")
+    made = experiment.audit(run, states=arguments.states)
+    print(experiment.audit_table(run, made))
+    if arguments.out is not None:
+        tree = {"run": run.record.spec, "step": run.step, "about": records.about(), "states": arguments.states}
+        write_whole({arguments.out: (json.dumps(tree | {"audit": made.to_dict()}, indent=1) + "\n").encode()})

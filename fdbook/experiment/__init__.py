@@ -3,6 +3,7 @@
 A matrix of runs is a `Sweep`: `read_sweep` reads it from a file, `run_sweep` runs what is left of it.
 """
 
+from fdbook.experiment.audit import Audit, audit, audit_table, neighbor_kl
 from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
 from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, ladder_table
@@ -15,6 +16,7 @@ from fdbook.experiment.sweeping import copy_records, run_sweep, states
 
 __all__ = [
     "PRESETS",
+    "Audit",
     "Cell",
     "DataSpec",
     "Engine",
@@ -25,12 +27,15 @@ __all__ = [
     "Run",
     "RunSpec",
     "Sweep",
+    "audit",
+    "audit_table",
     "climb",
     "copy_records",
     "differences",
     "environments",
     "gain_ratio",
     "ladder_table",
+    "neighbor_kl",
     "open_run",
     "read_sweep",
     "run_sweep",

@@ -25,6 +25,7 @@ __all__ = [
     "features",
     "held_out",
     "local_geometry",
+    "log_probs",
     "mean_value",
     "measured",
     "moving_map",
@@ -40,14 +41,18 @@ def mean_value(critic, unit, seen, action) -> Float[Array, ""]:
     return unit * jnp.mean(critic.head(seen["critic"], jnp.clip(action, -1, 1)))
 
 
-def moving_map(delta) -> transport.LocalTransport:
+def moving_map(delta, sees: str = "flow") -> transport.LocalTransport:
     """The transport map of a displacement that sees the flow's features of an observation."""
-    return transport.LocalTransport(lambda seen, action: delta(seen["flow"], action))
+    return transport.LocalTransport(lambda seen, action: delta(seen[sees], action))
 
 
 def features(agent, observations) -> dict[str, Array]:
-    """What the flow, whose features the displacement sees too, and the critics see of observations."""
-    return {name: agent.networks[name].features(observations) for name in ("flow", "critic")}
+    """What each network sees of observations: "flow", "critic" and, where they are there, "delta" and "actor"."""
+    return {
+        name: agent.networks[name].features(observations)
+        for name in ("flow", "critic", "delta", "actor")
+        if name in agent.networks
+    }
 
 
 class HeldOut(NamedTuple):
@@ -60,7 +65,8 @@ class HeldOut(NamedTuple):
 
 
 @eqx.filter_jit
-def held_out(agents, observations, count, key):
+def held_out(agents, observations, count, key) -> HeldOut:
+    """`count` actions of each agent's flow at each of some states, with their exact log-density (E4)."""
     noises = jr.normal(key, (len(observations), count, agents.action_dim), jnp.float32)
 
     def one(agent):
@@ -73,6 +79,14 @@ def held_out(agents, observations, count, key):
         return HeldOut(seen, actions, log_probs, means - gap)
 
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
+
+
+@eqx.filter_jit
+def log_probs(agent, seen, actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
+    """The exact log-density (E4) of actions at each state under one agent's flow."""
+    log_prob = functools.partial(flow.log_prob, agent.networks["flow"].head, steps=SOLVER_STEPS)
+    over = jax.vmap(log_prob, in_axes=(None, 0))
+    return jax.lax.map(lambda row: over(*row), (seen["flow"], actions), batch_size=64)
 
 
 class Measured(NamedTuple):
@@ -90,11 +104,11 @@ class Measured(NamedTuple):
 
 
 @eqx.filter_jit
-def measured(agent, delta, held_out):
-    """One displacement of one agent at held-out states: what it gains and costs (E9)."""
+def measured(agent, delta, held_out, sees: str = "flow"):
+    """One displacement of one agent at held-out states: what it gains and costs (E9); `sees` names the features it takes."""
     field, critic = agent.networks["flow"].head, agent.networks["critic"]
     value = functools.partial(mean_value, critic, jnp.ones((), jnp.float32))
-    moving = moving_map(delta)
+    moving = moving_map(delta, sees)
 
     def sample(seen, action, log_prob, threshold):
         moved = moving(seen, action)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.random as jr
 import numpy as np
 from filelock import FileLock, Timeout
 
@@ -22,7 +23,7 @@ from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
 
 
-__all__ = ["Run", "load_data", "open_run", "prepared", "summary", "train"]
+__all__ = ["Run", "held_out_states", "load_data", "open_run", "prepared", "summary", "train"]
 
 LOCK = ".lock"
 FILM = 100
@@ -183,6 +184,13 @@ def prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
         wanted = f"normalize={spec.normalize}, wavelengths={spec.wavelengths}"
         raise ValueError(f"The specification says {wanted}; the data that were given are {how}.")
     return loaded
+
+
+def held_out_states(spec: RunSpec, loaded: Loaded | None, count: int, key):
+    """Observations (at most `count`, ...) of the validation set, or where there is none of the data, as agents see them."""
+    loaded = load_data(spec) if loaded is None else prepared(loaded, spec)
+    data = loaded.train if loaded.validation is None else loaded.validation
+    return data.at(jr.permutation(key, data.size)[:count]).observations
 
 
 def _about_data(loaded: Loaded) -> dict[str, Any]:
