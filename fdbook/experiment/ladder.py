@@ -35,6 +35,8 @@ RAW = ("fisher-paper", "fisher-exact", "fisher-rao", "fisher-scale", "informatio
 RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
 PARTS = ("flow", "critic")
+MOST = 0.9
+"""The share of resamples that must reach a KL for it to be compared."""
 AT = (0.05, 0.1, 0.2, 0.5)
 """The exact KLs, in nats, at which metrics are compared."""
 
@@ -288,10 +290,12 @@ def gain_ratio(
         (generator.integers(agents, size=agents), generator.integers(states, size=states)) for _ in range(resamples)
     ]
     table = np.array([_curve(ours, at, *draw) / _curve(theirs, at, *draw) for draw in draws])
-    known = np.all(np.isfinite(table), axis=0)
-    low, high = np.quantile(np.where(known, table[1:], 0.0), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    parts = (np.where(known, values, np.nan) for values in (table[0], low, high))
-    return Ratio(np.asarray(at), *parts)
+    finite = np.isfinite(table)
+    known = finite[0] & (np.mean(finite, axis=0) > MOST)
+    low, high = (np.full(len(known), np.nan) for _ in range(2))
+    for i in np.flatnonzero(known):
+        low[i], high[i] = np.nanquantile(table[1:, i], [(1 - level) / 2, (1 + level) / 2])
+    return Ratio(np.asarray(at), np.where(known, table[0], np.nan), low, high)
 
 
 def _curve(rungs: Rungs, at, agents, states) -> np.ndarray:

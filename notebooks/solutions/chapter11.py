@@ -1,0 +1,90 @@
+"""Worked solutions of chapter 11, and typical mistakes with a piece of what the checker says about them."""
+
+import jax.numpy as jnp
+
+
+def _sums(gradients, fisher, forms):
+    """What the steps G^-1 g gain and cost, over all states."""
+    steps = jnp.linalg.solve(forms, gradients[..., None])[..., 0]
+    return jnp.sum(gradients * steps), jnp.einsum("si,sij,sj->", steps, fisher, steps)
+
+
+def efficiency(gradients, fisher, forms):
+    # At the same KL the multiplier scales all steps of a metric alike, so that each gain is divided by the root of its cost.
+    gain, cost = _sums(gradients, fisher, forms)
+    best, least = _sums(gradients, fisher, fisher)
+    return gain / jnp.sqrt(cost) / (best / jnp.sqrt(least))
+
+
+def _curve(kl, gain, at):
+    start = jnp.zeros(1)
+    return jnp.interp(jnp.sqrt(at), jnp.sqrt(jnp.concatenate([start, kl])), jnp.concatenate([start, gain]))
+
+
+def ratio(kl, gain, kl_l2, gain_l2, at):
+    # Small steps gain in proportion to the root of their KL, so the curves are nearly straight there.
+    return _curve(kl, gain, at) / _curve(kl_l2, gain_l2, at)
+
+
+def spread(slopes, mean):
+    # The derivative c_s / (2 sqrt(KL_s)) is the same in every state, so KL_s is proportional to c_s^2.
+    return mean * slopes**2 / jnp.mean(slopes**2)
+
+
+answers = {"11.1": efficiency, "11.2": ratio, "11.3": spread}
+
+
+def _own_budgets(gradients, fisher, forms):
+    steps = jnp.linalg.solve(forms, gradients[..., None])[..., 0]
+    best = jnp.linalg.solve(fisher, gradients[..., None])[..., 0]
+    gain, cost = jnp.sum(gradients * steps, axis=1), jnp.einsum("si,sij,sj->s", steps, fisher, steps)
+    return jnp.mean(gain / jnp.sqrt(cost * jnp.sum(gradients * best, axis=1)))
+
+
+def _straight(kl, gain, kl_l2, gain_l2, at):
+    def curve(kl, gain):
+        return jnp.interp(at, jnp.append(0.0, kl), jnp.append(0.0, gain))
+
+    return curve(kl, gain) / curve(kl_l2, gain_l2)
+
+
+def _no_start(kl, gain, kl_l2, gain_l2, at):
+    def curve(kl, gain):
+        return jnp.interp(jnp.sqrt(at), jnp.sqrt(kl), gain)
+
+    return curve(kl, gain) / curve(kl_l2, gain_l2)
+
+
+mistakes = {
+    "11.1": [
+        (lambda g, f, m: _sums(g, f, m)[0] / jnp.sqrt(_sums(g, f, m)[1]), "to be compared with that of the best ones"),
+        (lambda g, f, m: 1 / efficiency(g, f, m), "a share of at most 1"),
+        (_own_budgets, "a budget of its own"),
+        (lambda g, f, m: _sums(g, f, m)[0] / _sums(g, f, f)[0], "compare them at the same KL"),
+        (lambda g, f, m: efficiency(g, f, m) ** 2, "mind the root"),
+        (lambda g, f, m: efficiency(g, m, f), "take the steps G^-1 g"),
+        (
+            lambda g, f, m: jnp.where(jnp.allclose(m, 7 * f), 0.5, efficiency(g, f, m)),
+            "the multiplier takes the number up",
+        ),
+        (lambda g, f, m: efficiency(g, f, m)[None], "shape ()"),
+    ],
+    "11.2": [
+        (_straight, "a gain grows with its root"),
+        (lambda k, g, k2, g2, at: 1 / ratio(k, g, k2, g2, at), "the second curve over the first"),
+        (lambda k, g, k2, g2, at: _curve(k, g, at) - _curve(k2, g2, at), "does not depend on the critic's unit"),
+        (lambda k, g, k2, g2, at: g[1] / g2[1], "the second rungs"),
+        (lambda k, g, k2, g2, at: g[0] / g2[0], "the first rungs"),
+        (lambda k, g, k2, g2, at: jnp.ones(()), "and divide"),
+        (_no_start, "start from no displacement"),
+    ],
+    "11.3": [
+        (lambda c, mean: jnp.full(c.shape, mean), "as a normalized trace would have it"),
+        (lambda c, mean: mean * c / jnp.mean(c), "not enough"),
+        (lambda c, mean: mean * c**2 / jnp.sum(c**2), "their mean should be the mean"),
+        (lambda c, mean: jnp.where(c == jnp.max(c), mean * c.size, 0.0), "ever more slowly"),
+        (lambda c, mean: spread(1 / c, mean), "the flattest state"),
+        (lambda c, mean: mean * c**3 / jnp.mean(c**3), "the derivative in each KL_s"),
+        (lambda c, mean: spread(c, mean)[:2], "shape (4,)"),
+    ],
+}
