@@ -20,10 +20,10 @@ AT = 0.2
 CURVES = ("l2", "exact", "exact raw", "deblurred raw")
 SHOWN = ("released", "exact", "scale", "exact raw", "local raw", "deblurred raw")
 PARTS = {
-    "scale": "where: tr F / d alone",
-    "exact": "which way: E21, trace-normalized",
-    "exact raw": "both: E21",
-    "deblurred raw": "both, deblurred: E29",
+    "scale": "where alone\n(tr F / d)",
+    "exact": "which way alone\n(E21, E24)",
+    "exact raw": "both\n(E21)",
+    "deblurred raw": "both, deblurred\n(E29)",
 }
 
 
@@ -76,7 +76,7 @@ def _dose(name, tree, dose) -> dict:
 
 def draw(numbers: dict) -> Figure:
     """Gain against KL on the thinnest recording; ratios against the dose; predicted and measured; what the gain is made of."""
-    fig, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 0.78 * style.WIDTH))
+    fig, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 0.86 * style.WIDTH))
     across = [dose for dose in numbers["doses"] if dose["across"] <= dose["along"]]
     thinnest = max(across or numbers["doses"], key=lambda dose: dose["condition"])
     _curves(axes[0, 0], thinnest)
@@ -85,6 +85,7 @@ def draw(numbers: dict) -> Figure:
     _parts(axes[1, 1], thinnest, numbers["at"])
     for letter, ax in zip("abcd", axes.flat, strict=True):
         style.panel_label(ax, letter)
+    _legend(fig, numbers["doses"])
     return fig
 
 
@@ -96,22 +97,26 @@ def _look(entry, **changes) -> dict:
     return look
 
 
-def _label(label, entry) -> str:
-    plain = style.METRIC_LABELS[entry["name"]]
-    return f"{plain}, per state alike" if entry["normalized"] else plain
+def _legend(fig, doses) -> None:
+    """One legend for all panels, below them."""
+    names = {entry["name"] for dose in doses for entry in dose["metrics"].values()}
+    handles = [Line2D([], [], **style.look(name)) for name in style.METRIC_LABELS if name in names]
+    plain = {"color": style.INK, "linestyle": "none", "marker": "o"}
+    handles.append(Line2D([], [], **plain, markerfacecolor="white", label="open: trace-normalized"))
+    handles.append(Line2D([], [], color=style.INK, linewidth=0.9, linestyle=":", label="best that E26 allows"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, columnspacing=1.2)
 
 
 def _curves(ax, dose) -> None:
     for label in (name for name in CURVES if name in dose["metrics"]):
         entry = dose["metrics"][label]
-        ax.plot(entry["kl"], entry["gain"], **_look(entry, label=_label(label, entry)))
+        ax.plot(entry["kl"], entry["gain"], **_look(entry))
     ax.set(xscale="log", yscale="log", xlabel="exact KL (nats)", ylabel="gain in Q")
-    ax.set_title(f"the thinnest recording: {dose['along']:g} along, {dose['across']:g} across")
+    ax.set_title(f"noise {dose['along']:g} along, {dose['across']:g} across")
     for axis, ticks in ((ax.xaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1)), (ax.yaxis, (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2))):
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
-    ax.legend(loc="upper left", fontsize=7)
 
 
 def _ratios(ax, doses, at) -> None:
@@ -120,18 +125,17 @@ def _ratios(ax, doses, at) -> None:
         entries = [dose["metrics"][label] for dose in doses]
         middle, low, high = np.array([[np.nan if x is None else x for x in entry["ratio"]] for entry in entries]).T
         condition = np.array([dose["condition"] for dose in doses]) * 1.035 ** (place - (len(shown) - 1) / 2)
-        look = _look(entries[0], label=_label(label, entries[0]))
+        look = _look(entries[0])
         ax.errorbar(condition, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, capsize=0, **look)
     ceiling = [dose["ceiling"] for dose in doses]
     condition = [dose["condition"] for dose in doses]
-    ax.plot(condition, ceiling, color=style.INK, linewidth=0.9, linestyle=":", label="best that E26 allows")
+    ax.plot(condition, ceiling, color=style.INK, linewidth=0.9, linestyle=":")
     ax.axhline(1, color=style.GRAY, linewidth=0.7)
-    ax.set(xscale="log", xlabel="condition number of the recording's noise", ylabel="gain over that of L2")
+    ax.set(xscale="log", xlabel="condition number of the noise", ylabel="gain over that of L2")
     ax.xaxis.set_major_locator(FixedLocator([round(x, 1) for x in condition]))
     ax.xaxis.set_major_formatter("{x:.3g}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_title(f"at equal exact KL, {at:g} nats")
-    ax.legend(loc="upper left", fontsize=6.5)
 
 
 def _predicted(ax, doses, at) -> None:
@@ -150,9 +154,6 @@ def _predicted(ax, doses, at) -> None:
     ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
     ax.set(xlim=ends, ylim=ends, xlabel="predicted by E26", ylabel="measured")
     ax.set_title("every metric on every recording")
-    names = {entry["name"]: entry for dose in doses for entry in dose["metrics"].values() if entry["name"] != "l2"}
-    handles = [Line2D([], [], **style.look(name, linestyle="none", markersize=4)) for name in names]
-    ax.legend(handles=handles, loc="lower right", fontsize=6, ncols=2, handletextpad=0.1, columnspacing=0.6)
 
 
 def _parts(ax, dose, at) -> None:

@@ -1,0 +1,87 @@
+"""The figure of the dose: its numbers come from the records of ladders, and what does not fit is refused in a sentence."""
+
+import copy
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from fdbook.geometry import metrics
+from fdbook.report import figures, style
+from fdbook.report.figures import dose
+
+
+KLS = [0.05, 0.2]
+
+
+def entry(name, ratio, **options):
+    """What a record keeps of one metric, on two rungs and for two agents."""
+    metric = metrics.make(name, **options)
+    return {
+        "label": metrics.short_name(metric) + (" raw" if options else ""),
+        "metric": metrics.to_dict(metric),
+        "kl": [[0.1, 0.3], [0.4, 0.6]],
+        "gain": [[1.0, 2.0], [3.0, 4.0]],
+        "folded": [[0.0, 0.0], [0.0, 0.02]],
+        "predicted": [ratio + 0.1, ratio + 0.3],
+        "ratio": {"kl": KLS, "ratio": [1.0, ratio], "low": [0.9, ratio - 0.1], "high": [1.1, ratio + 0.2]},
+    }
+
+
+def ladder(along, across, scale=1.0):
+    raw = {"trace_normalized": False}
+    entries = [entry("l2", 1.0), entry("exact", 1.4 * scale), entry("exact", 1.5 * scale, **raw), entry("scale", 1.1)]
+    entries.append(entry("deblurred", 1.7 * scale, **raw))
+    return {
+        "run": {"data": {"dose": {"along": along, "across": across, "heading": 0.5}}},
+        "ceiling": [2.0, 3.0],
+        "condition": {"0.1": [1.0, 2.0], "0.5": [4.0, 6.0], "0.9": [8.0, 9.0]},
+        "metrics": entries,
+    }
+
+
+def context(**trees):
+    return figures.Context(0, str, dict, lambda share, message: None, ladders=lambda: trees)
+
+
+def test_numbers_are_those_of_the_records():
+    other = {"run": {"data": {}}, "metrics": []}
+    numbers = dose.compute(context(thin=ladder(0.3, 0.03), plain=other, round=ladder(0.3, 0.3)))
+    assert [item["name"] for item in numbers["doses"]] == ["round", "thin"]
+    thin = numbers["doses"][1]
+    assert thin["condition"] == pytest.approx(100)
+    assert (thin["ceiling"], thin["flow condition"], thin["agents"]) == (2.5, [1.5, 5.0, 8.5], 2)
+    deblurred = thin["metrics"]["deblurred raw"]
+    assert deblurred["ratio"] == pytest.approx([1.7, 1.6, 1.9])
+    assert deblurred["predicted"] == pytest.approx(1.9)
+    assert (deblurred["normalized"], thin["metrics"]["exact"]["normalized"]) == (False, True)
+    np.testing.assert_allclose(deblurred["kl"], [0.2, 0.5])
+    np.testing.assert_allclose(deblurred["gain"], [1.5, 3.5])
+    assert deblurred["folded"] == 0.02
+
+
+def test_it_is_drawn_from_one_recording_or_several_and_where_a_kl_was_not_reached():
+    lost = ladder(0.3, 0.1)
+    lost["metrics"][2]["ratio"] = {"kl": KLS} | dict.fromkeys(("ratio", "low", "high"), [1.0, None])
+    for trees in ({"thin": ladder(0.3, 0.03)}, {"a": ladder(0.3, 0.03), "b": ladder(0.3, 0.3, 0.7), "c": lost}):
+        numbers = dose.compute(context(**trees))
+        with style.applied():
+            fig = dose.draw(numbers)
+            fig.draw_without_rendering()
+            bars = [patch.get_x() + patch.get_width() for patch in fig.axes[3].patches]
+            plt.close(fig)
+        np.testing.assert_allclose(bars, [1.1, 1.4, 1.5, 1.7])
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(
+        FileNotFoundError, match=r"^There is no ladder of a recording with a dose; make one with: fdbook ladder"
+    ):
+        dose.compute(context())
+    tree = copy.deepcopy(ladder(0.3, 0.03))
+    tree["metrics"][0]["ratio"]["kl"] = [0.05, 0.1]
+    with pytest.raises(
+        ValueError,
+        match=r"^The ladder thin compares metrics at \[0\.05, 0\.1\] nats; the figure needs 0\.2 among them\.",
+    ):
+        dose.compute(context(thin=tree))
