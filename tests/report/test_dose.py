@@ -62,7 +62,7 @@ def test_numbers_are_those_of_the_records():
 
 def test_it_is_drawn_from_one_recording_or_several_and_where_a_kl_was_not_reached():
     lost = ladder(0.3, 0.1)
-    lost["metrics"][2]["ratio"] = {"kl": KLS} | dict.fromkeys(("ratio", "low", "high"), [1.0, None])
+    lost["metrics"][2]["ratio"] = {"kl": KLS} | {part: [1.0, None] for part in ("ratio", "low", "high")}
     for trees in ({"thin": ladder(0.3, 0.03)}, {"a": ladder(0.3, 0.03), "b": ladder(0.3, 0.3, 0.7), "c": lost}):
         numbers = dose.compute(context(**trees))
         with style.applied():
@@ -80,8 +80,6 @@ def test_what_does_not_fit_is_refused():
         dose.compute(context())
     tree = copy.deepcopy(ladder(0.3, 0.03))
     tree["metrics"][0]["ratio"]["kl"] = [0.05, 0.1]
-    with pytest.raises(
-        ValueError,
-        match=r"^The ladder thin compares metrics at \[0\.05, 0\.1\] nats; the figure needs 0\.2 among them\.",
-    ):
+    sentence = r"^The ladder thin compares metrics at \[0\.05, 0\.1\] nats; the figure needs 0\.2 among them\."
+    with pytest.raises(ValueError, match=sentence):
         dose.compute(context(thin=tree))
