@@ -1,11 +1,13 @@
 """The figure of the dose: its numbers come from the records of ladders, and what does not fit is refused in a sentence."""
 
 import copy
+import json
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from fdbook.experiment import LadderSpec, RunSpec
 from fdbook.geometry import metrics
 from fdbook.report import figures, style
 from fdbook.report.figures import dose
@@ -83,3 +85,25 @@ def test_what_does_not_fit_is_refused():
     sentence = r"^The ladder thin compares metrics at \[0\.05, 0\.1\] nats; the figure needs 0\.2 among them\."
     with pytest.raises(ValueError, match=sentence):
         dose.compute(context(thin=tree))
+
+
+@pytest.mark.parametrize("path", sorted(figures.LADDERS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_records_are_what_their_names_say(path):
+    """The dose is that of the run, the metrics can be made again, every ladder rises, and L2 is its own measure."""
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    spec, widths = RunSpec.from_dict(tree["run"]), path.stem.removeprefix("dose-along-").split("-across-")
+    assert (spec.data.dose.along, spec.data.dose.across) == tuple(map(float, widths))
+    assert (spec.agent, spec.task.name, tree["step"]) == (
+        "deflow",
+        "pointmaze-medium-navigate-singletask-task1-v0",
+        10_000,
+    )
+    assert len(spec.seeds) == len(tree["ceiling"]) == 5
+    made = [metrics.from_dict(item["metric"]) for item in tree["metrics"]]
+    assert LadderSpec(metrics=made).to_dict()["metrics"] == tree["ladder"]["metrics"]
+    for item in tree["metrics"]:
+        assert np.all(np.diff(item["kl"], axis=0) > 0)
+        assert np.all(np.diff(item["multiplier"], axis=0) < 0)
+        low, middle, high = (np.array(item["ratio"][part], float) for part in ("low", "ratio", "high"))
+        assert np.all((low <= middle) & (middle <= high) | np.isnan(middle))
+    assert {1.0} == set(filter(None, tree["metrics"][0]["ratio"]["ratio"]))
