@@ -88,7 +88,17 @@ def _check_ratio(answer):
     value = call(answer, *map(jnp.asarray, (*ours, *theirs)), low)
     if not close(value, (0.5 / 0.2) / (0.1 / 0.1)):
         raise Wrong("right, but below the first rung a curve should start from no displacement, of no gain and no KL.")
+    if not _unknown(answer, *map(jnp.asarray, (*ours, *theirs)), 0.81):
+        raise Wrong("right, but beyond the last rung of either curve nothing was measured: return NaN there.")
     return "Equal KL, not equal rungs, multipliers or budgets."
+
+
+def _unknown(answer, *args) -> bool:
+    """Whether the answer to these arguments is NaN."""
+    try:
+        return bool(np.all(np.isnan(np.asarray(answer(*args), float))))
+    except (TypeError, ValueError):
+        return False
 
 
 @exercise("11.3")
@@ -100,7 +110,7 @@ def _check_spread(answer):
         mistakes = (
             (
                 np.full(4, mean),
-                "every state gets the same here, as a normalized trace would have it; steep ones should get more.",
+                "every state gets the same here; where the same KL gains more, more should be spent.",
             ),
             (
                 mean * 4 * slopes / np.sum(slopes),

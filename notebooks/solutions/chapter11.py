@@ -18,7 +18,8 @@ def efficiency(gradients, fisher, forms):
 
 def _curve(kl, gain, at):
     start = jnp.zeros(1)
-    return jnp.interp(jnp.sqrt(at), jnp.sqrt(jnp.concatenate([start, kl])), jnp.concatenate([start, gain]))
+    roots, gains = jnp.sqrt(jnp.concatenate([start, kl])), jnp.concatenate([start, gain])
+    return jnp.interp(jnp.sqrt(at), roots, gains, right=jnp.nan)
 
 
 def ratio(kl, gain, kl_l2, gain_l2, at):
@@ -46,6 +47,10 @@ def _straight(kl, gain, kl_l2, gain_l2, at):
         return jnp.interp(at, jnp.append(0.0, kl), jnp.append(0.0, gain))
 
     return curve(kl, gain) / curve(kl_l2, gain_l2)
+
+
+def _flat_ends(kl, gain, kl_l2, gain_l2, at):
+    return ratio(kl, gain, kl_l2, gain_l2, jnp.minimum(at, jnp.minimum(kl[-1], kl_l2[-1])))
 
 
 def _no_start(kl, gain, kl_l2, gain_l2, at):
@@ -77,9 +82,10 @@ mistakes = {
         (lambda k, g, k2, g2, at: g[0] / g2[0], "the first rungs"),
         (lambda k, g, k2, g2, at: jnp.ones(()), "and divide"),
         (_no_start, "start from no displacement"),
+        (_flat_ends, "beyond the last rung"),
     ],
     "11.3": [
-        (lambda c, mean: jnp.full(c.shape, mean), "as a normalized trace would have it"),
+        (lambda c, mean: jnp.full(c.shape, mean), "every state gets the same here"),
         (lambda c, mean: mean * c / jnp.mean(c), "not enough"),
         (lambda c, mean: mean * c**2 / jnp.sum(c**2), "their mean should be the mean"),
         (lambda c, mean: jnp.where(c == jnp.max(c), mean * c.size, 0.0), "ever more slowly"),

@@ -25,6 +25,7 @@ def entry(name, ratio, **options):
         "kl": [[0.1, 0.3], [0.4, 0.6]],
         "gain": [[1.0, 2.0], [3.0, 4.0]],
         "folded": [[0.0, 0.0], [0.0, 0.02]],
+        "off": [[0.02, 0.03], [0.04, 0.06]],
         "predicted": [ratio + 0.1, ratio + 0.3],
         "ratio": {"kl": KLS, "ratio": [1.0, ratio], "low": [0.9, ratio - 0.1], "high": [1.1, ratio + 0.2]},
     }
@@ -62,17 +63,39 @@ def test_numbers_are_those_of_the_records():
     assert deblurred["folded"] == 0.02
 
 
+def test_single_agents_are_compared_at_the_kl_and_not_beyond_their_rungs():
+    tree = ladder(0.3, 0.03)
+    tree["metrics"][1]["gain"] = [[3.0, 8.0], [9.0, 16.0]]
+    tree["metrics"][3]["folded"] = [[0.0, 0.3], [0.1, 0.5]]
+    tree["metrics"][2]["kl"] = [[0.1, 0.05], [0.4, 0.15]]
+    metrics_met = dose.compute(context(thin=tree))["doses"][0]["metrics"]
+    np.testing.assert_allclose(metrics_met["exact"]["each"], [3.0, 4.0])
+    root = (
+        2**0.5
+    )  # of 0.2 over 0.1: the first agent's rungs are at the roots of 0.1 and 0.4, the second's first at that of 0.3
+    first, second = 0.02 + 0.02 * (root - 1), 0.01 + 0.02 * (0.2 / 0.3) ** 0.5
+    assert metrics_met["exact"]["folded at"] == 0
+    assert metrics_met["exact"]["off"] == pytest.approx((first + second) / 2)
+    assert np.isnan(metrics_met["exact raw"]["each"]).tolist() == [False, True]
+
+
 def test_it_is_drawn_from_one_recording_or_several_and_where_a_kl_was_not_reached():
-    lost = ladder(0.3, 0.1)
-    lost["metrics"][2]["ratio"] = {"kl": KLS} | {part: [1.0, None] for part in ("ratio", "low", "high")}
-    for trees in ({"thin": ladder(0.3, 0.03)}, {"a": ladder(0.3, 0.03), "b": ladder(0.3, 0.3, 0.7), "c": lost}):
+    lost, thin_lost = ladder(0.3, 0.1), ladder(0.3, 0.03)
+    for tree in (lost, thin_lost):
+        tree["metrics"][2]["ratio"] = {"kl": KLS} | {part: [1.0, None] for part in ("ratio", "low", "high")}
+    cases = (
+        ({"thin": ladder(0.3, 0.03)}, [1.1, 1.4, 1.5, 1.7]),
+        ({"a": ladder(0.03, 0.3, 0.5), "b": ladder(0.3, 0.03), "c": lost}, [1.1, 1.4, 1.5, 1.7]),
+        ({"thin": thin_lost}, [1.1, 1.4, 1.7]),
+    )
+    for trees, ends in cases:
         numbers = dose.compute(context(**trees))
         with style.applied():
             fig = dose.draw(numbers)
             fig.draw_without_rendering()
             bars = [patch.get_x() + patch.get_width() for patch in fig.axes[3].patches]
             plt.close(fig)
-        np.testing.assert_allclose(bars, [1.1, 1.4, 1.5, 1.7])
+        np.testing.assert_allclose(bars, ends)
 
 
 def test_what_does_not_fit_is_refused():

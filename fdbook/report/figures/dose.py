@@ -17,6 +17,8 @@ __all__ = ["compute", "draw"]
 
 AT = 0.2
 """The exact KL, in nats, at which metrics are compared."""
+RARE = 0.01
+"""The share of the flow's own actions that count as rare, and so of displaced ones at no KL."""
 CURVES = ("l2", "exact", "exact raw", "deblurred raw")
 SHOWN = ("released", "exact", "scale", "exact raw", "local raw", "deblurred raw")
 PARTS = {
@@ -29,6 +31,10 @@ PARTS = {
 
 def compute(context) -> dict:
     """For each recording the dose, what the flow's true Fisher matrix is like, and of each metric curves and ratios to L2.
+
+    At the exact KL `AT`: `ratio` is the mean over agents and its interval, `each` the ratio of each agent, `off` the mean share
+    of displaced actions that the flow calls rarer than all but 1% of its own, `folded at` the largest share of an agent's folded
+    samples; `folded` is that on the whole ladder.
 
     Raises FileNotFoundError when there is no record of a ladder on such a recording.
     """
@@ -48,9 +54,16 @@ def compute(context) -> dict:
     return {"doses": sorted(doses, key=lambda item: (item["along"], -item["across"])), "at": AT}
 
 
+def _at(entry, part: str, start: float) -> np.ndarray:
+    """For each agent a part of a record at the exact KL `AT`, linear in the root of the KL from `start`, its value at no KL."""
+    kl, values = (np.array(entry[name], float).T for name in ("kl", part))
+    rows = zip(np.sqrt(np.maximum(kl, 0)), values, strict=True)
+    return np.array([np.interp(AT**0.5, np.append(0, root), np.append(start, row), right=np.nan) for root, row in rows])
+
+
 def _dose(name, tree, dose) -> dict:
     widths = sorted((dose["along"], dose["across"]))
-    entries = {}
+    entries, flat = {}, _at(tree["metrics"][0], "gain", 0.0)
     for entry in tree["metrics"]:
         at = entry["ratio"]["kl"].index(AT)
         entries[entry["label"]] = {
@@ -58,9 +71,12 @@ def _dose(name, tree, dose) -> dict:
             "normalized": bool(entry["metric"]["trace_normalized"]),
             "kl": np.mean(entry["kl"], axis=1),
             "gain": np.mean(entry["gain"], axis=1),
-            "ratio": [entry["ratio"][part][at] for part in ("ratio", "low", "high")],
+            "ratio": np.array([entry["ratio"][part][at] for part in ("ratio", "low", "high")], float),
             "predicted": float(np.mean(entry["predicted"])),
             "folded": float(np.max(entry["folded"])),
+            "folded at": float(np.max(_at(entry, "folded", 0.0))),
+            "each": _at(entry, "gain", 0.0) / flat,
+            "off": float(np.mean(_at(entry, "off", RARE))),
         }
     return {
         "name": name,
@@ -123,7 +139,7 @@ def _ratios(ax, doses, at) -> None:
     shown = [label for label in SHOWN if all(label in dose["metrics"] for dose in doses)]
     for place, label in enumerate(shown):
         entries = [dose["metrics"][label] for dose in doses]
-        middle, low, high = np.array([[np.nan if x is None else x for x in entry["ratio"]] for entry in entries]).T
+        middle, low, high = np.array([entry["ratio"] for entry in entries]).T
         condition = np.array([dose["condition"] for dose in doses]) * 1.035 ** (place - (len(shown) - 1) / 2)
         look = _look(entries[0])
         ax.errorbar(condition, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, capsize=0, **look)
@@ -143,7 +159,7 @@ def _predicted(ax, doses, at) -> None:
     for dose in doses:
         for entry in dose["metrics"].values():
             middle, low, high = entry["ratio"]
-            if middle is None or entry["name"] == "l2":
+            if np.isnan(middle) or entry["name"] == "l2":
                 continue
             look = _look(entry, label=None, linestyle="none", markersize=4)
             ax.errorbar(
@@ -152,6 +168,9 @@ def _predicted(ax, doses, at) -> None:
             lowest, highest = min(lowest, low, entry["predicted"]), max(highest, high, entry["predicted"])
     ends = (lowest - 0.05, highest + 0.05)
     ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
+    ax.annotate(
+        "as predicted", (0.97, 0.93), xycoords="axes fraction", ha="right", va="top", fontsize=7, color=style.GRAY
+    )
     ax.set(xlim=ends, ylim=ends, xlabel="predicted by E26", ylabel="measured")
     ax.set_title("every metric on every recording")
 
@@ -159,14 +178,12 @@ def _predicted(ax, doses, at) -> None:
 def _parts(ax, dose, at) -> None:
     """Bars: the gain of the scale alone, of the direction alone, of both, and what E26 allows."""
     rows = [(words, dose["metrics"][label]) for label, words in PARTS.items() if label in dose["metrics"]]
+    rows = [(words, entry) for words, entry in rows if np.isfinite(entry["ratio"][0])]
     for place, (_, entry) in enumerate(rows):
         middle, low, high = entry["ratio"]
         ax.barh(place, middle - 1, left=1, color=style.METRIC_COLORS[entry["name"]], height=0.6, alpha=0.85)
         ax.errorbar(middle, place, xerr=[[middle - low], [high - middle]], color=style.INK, elinewidth=0.9)
     ax.axvline(dose["ceiling"], color=style.INK, linewidth=0.9, linestyle=":")
-    ax.annotate(
-        "E26", (dose["ceiling"], -0.55), ha="right", va="bottom", fontsize=7, xytext=(-2, 0), textcoords="offset points"
-    )
     ax.set(yticks=range(len(rows)), yticklabels=[words for words, _ in rows], xlabel="gain over that of L2")
     ax.invert_yaxis()
     ax.set_title("what the gain is made of")
