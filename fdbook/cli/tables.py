@@ -66,7 +66,10 @@ def add_compare(commands) -> None:
         "compare",
         _compare,
         summary="say what differs between runs of one task: their specifications, and their scores with an interval",
-        examples=("fdbook compare runs/A runs/B runs/C    B and C, each against A",),
+        examples=(
+            "fdbook compare runs/A runs/B runs/C    B and C, each against A",
+            "fdbook compare runs/A runs/B-seed-*    runs that are seeds of one are taken together",
+        ),
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="the folder of a run, or its record.json")
 
@@ -75,6 +78,7 @@ def _compare(arguments):
     from fdbook import experiment
     from fdbook.cli.training import check_run
     from fdbook.report import comparison
+    from fdbook.report.runs import joined
     from fdbook.rl import records
 
     if len(arguments.runs) < 2:
@@ -83,4 +87,4 @@ def _compare(arguments):
         if place.is_dir():
             check_run(place)
     read = {place: records.read(place) for place in arguments.runs}
-    print(comparison.describe(comparison.compare(read, differ=experiment.differences)))
+    print(comparison.describe(comparison.compare(joined(read), differ=experiment.differences)))

@@ -35,8 +35,13 @@ class Difference:
     low: float
     """The lower end of its 95% bootstrap interval; NaN where a run has one seed."""
     high: float
-    paired: bool
-    """Whether the seeds are the same, so that differences of one seed were taken."""
+    unpaired: str = ""
+    """Why seeds are not paired, as in "seeds differ"; empty where differences of each seed were taken."""
+
+    @property
+    def paired(self) -> bool:
+        """Whether the two share their seeds and the episodes that these are evaluated in."""
+        return not self.unpaired
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +65,11 @@ def compare(runs: Mapping[Path, Record] | Mapping[str, Record], *, differ: Diffe
     """Compares runs, by the names of their folders, with the first.
 
     `differ` says what differs between two specifications: `fdbook.experiment.differences` knows today's defaults, what is used
-    without it compares the records as they are written. Scores are those of `Record.score`; of runs with the same seeds, the
-    differences of each seed are resampled, of others the two lists of seeds independently.
+    without it compares the records as they are written. Scores are those of `Record.score`; of runs with the same seeds and the
+    same number of evaluation episodes, which begin alike, the differences of each seed are resampled, of others the two lists of
+    seeds independently.
 
-    Raises ValueError for fewer than two runs and for runs of different tasks.
+    Raises ValueError for fewer than two runs, and for runs of different tasks or kinds of score.
     """
     named = {str(name): record for name, record in runs.items()}
     if len(named) < 2:
@@ -74,6 +80,9 @@ def compare(runs: Mapping[Path, Record] | Mapping[str, Record], *, differ: Diffe
             raise ValueError(
                 f"Runs of one task are compared; {first} is of {reference.task} and {name} of {record.task}."
             )
+        if record.score_kind != reference.score_kind:
+            kinds = f"that of {first} is {reference.score_kind}, that of {name} {record.score_kind}"
+            raise ValueError(f"Runs with one kind of score are compared; {kinds}.")
     return Comparison(named, {name: _difference(reference, record, differ) for name, record in others})
 
 
@@ -83,8 +92,21 @@ def _difference(first: Record, other: Record, differ: Differ) -> Difference:
     if data[0] != data[1]:
         found["data with the fingerprint"] = data
     unrecorded = () if first.agent != other.agent else _unrecorded(first, other, found)
-    paired = sorted(first.seeds) == sorted(other.seeds)
-    return Difference(found, unrecorded, *_score_difference(first, other, paired), paired)
+    unpaired = _why_unpaired(first, other)
+    return Difference(found, unrecorded, *_score_difference(first, other, not unpaired), unpaired)
+
+
+def _why_unpaired(first: Record, other: Record) -> str:
+    """Why the seeds of two runs are not paired; empty where they are."""
+    different = {
+        "seeds": sorted(first.seeds) != sorted(other.seeds),
+        "episodes": first.spec["episodes"] != other.spec["episodes"],
+    }
+    return (
+        f"{' and '.join(word for word, differ in different.items() if differ)} differ"
+        if any(different.values())
+        else ""
+    )
 
 
 def _unrecorded(first: Record, other: Record, found: Mapping[str, tuple[Any, Any]]) -> tuple[str, ...]:
@@ -119,12 +141,43 @@ def _score_difference(first: Record, other: Record, paired: bool) -> tuple[float
 def describe(comparison: Comparison) -> str:
     """The comparison in lines: the runs with their scores, and for each but the first what differs."""
     rows = [_row(place, name, record) for place, (name, record) in enumerate(comparison.runs.items(), 1)]
-    lines = [f"{comparison.task}: the mean of the last three evaluations, ± standard deviation over seeds", ""]
-    lines += _aligned(rows)
+    kind = next(iter(comparison.runs.values())).score_kind
+    lines = [f"{comparison.task}: {kind}, the mean of the last three evaluations, ± standard deviation over seeds", ""]
+    lines += [*_aligned(rows), *_note_lines(comparison)]
     for place, (name, difference) in enumerate(comparison.differences.items(), 2):
         lines += ["", f"{place} against 1: {_score_words(difference, comparison.runs[name])}"]
         lines += _specification_lines(difference, place)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_caution_lines(comparison)])
+
+
+def _note_lines(comparison: Comparison) -> list[str]:
+    """What the records note, each note once, with the places of the runs that have it."""
+    notes: dict[str, list[str]] = {}
+    for place, record in enumerate(comparison.runs.values(), 1):
+        notes.setdefault(record.note, []).append(str(place))
+    told = [f"note of {', '.join(places)}: {note}" for note, places in notes.items() if note]
+    return ["", *(line for text in told for line in _wrapped(text))] if told else []
+
+
+def _caution_lines(comparison: Comparison) -> list[str]:
+    """What few seeds do to the intervals, where there are some."""
+    first = len(next(iter(comparison.runs.values())).seeds)
+    sizes = {
+        (min(first, len(comparison.runs[name].seeds)), difference.paired)
+        for name, difference in comparison.differences.items()
+        if not math.isnan(difference.low)
+    }
+    told = [statistics.caution(seeds, alone=paired) for seeds, paired in sorted(sizes)]
+    return (
+        ["", *(line for text in told if text for line in _wrapped(f"{text[0].upper()}{text[1:]}."))]
+        if any(told)
+        else []
+    )
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    rest = {"initial_indent": indent, "subsequent_indent": f"{indent}  ", "break_on_hyphens": False}
+    return textwrap.wrap(text, WIDTH, **rest)
 
 
 def _specification_lines(difference: Difference, place: int) -> list[str]:
@@ -145,9 +198,7 @@ def _specification_lines(difference: Difference, place: int) -> list[str]:
         sentences.append(
             f"today's default is filled in where a record is older than {', '.join(difference.unrecorded)}"
         )
-    for sentence in sentences:
-        lines += textwrap.wrap(sentence, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-    return lines
+    return lines + [line for sentence in sentences for line in _wrapped(sentence, "  ")]
 
 
 def _row(place: int, name: str, record: Record) -> tuple[str, ...]:
@@ -161,7 +212,8 @@ def _row(place: int, name: str, record: Record) -> tuple[str, ...]:
 def _score_words(difference: Difference, record: Record) -> str:
     if math.isnan(difference.score):
         return "one of the two has no score"
-    how = f"paired by seed, {count(len(record.seeds), 'pair')}" if difference.paired else "seeds differ, not paired"
+    pairs = f"paired by seed, {count(len(record.seeds), 'pair')}"
+    how = pairs if difference.paired else f"{difference.unpaired}, not paired"
     if math.isnan(difference.low):
         return f"score {difference.score:+.1f}, no interval with one seed ({how})"
     return (

@@ -16,7 +16,7 @@ from importlib import resources
 from fdbook.rl.records import LAST, Record
 
 
-__all__ = ["METHODS", "PROTOCOL", "Fact", "deviations", "facts"]
+__all__ = ["METHODS", "PROTOCOL", "Fact", "conditions", "deviations", "facts", "protocol"]
 
 METHODS = {
     "bc": "BC",
@@ -32,6 +32,8 @@ PROTOCOL = {"seeds": 8, "updates": 1_000_000, "apart": 100_000, "episodes": 50}
 """Of FQL, and of the papers that follow it: states, OGBench's own data, mean of the last three evaluations so far apart."""
 PIXELS = {"seeds": 4, "updates": 500_000}
 """What differs where observations are pictures."""
+D4RL = {"updates": 500_000, "apart": 0}
+"""What differs in D4RL, where the last evaluation alone counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,29 +73,77 @@ def facts() -> tuple[Fact, ...]:
     return tuple(sorted((Fact(**row) for row in rows), key=lambda fact: (order.index(fact.method), fact.tasks)))
 
 
-def deviations(groups: Iterable[Sequence[Record]]) -> list[str]:
-    """What differs from the published protocol, a phrase each, from the records of finished runs; one group for each cell."""
+def protocol(record: Record) -> dict[str, int] | None:
+    """What `PROTOCOL` names, as the papers have it on the task of a run; None for a task that is in none of their tables.
+
+    "apart" is 0 where they take the last evaluation alone.
+    """
+    if "options" in record.spec["task"]:  # a task of one's own
+        return None
+    if record.task.startswith("D4RL/"):
+        return None if record.task.startswith("D4RL/pointmaze/") else PROTOCOL | D4RL
+    if not any(fact.tasks == 1 and fact.on(record.task) for fact in facts()):
+        return None
+    return PROTOCOL | (PIXELS if record.task.startswith("visual-") else {})
+
+
+def conditions(groups: Iterable[Sequence[Record]]) -> list[str]:
+    """How finished runs were made, a phrase each, from their records; one group for each cell."""
     groups = [list(group) for group in groups]
     every = [record for group in groups for record in group]
+    measured = [
+        f"{_span(values)} {_noun(name, values)}" for name, values in _measured(groups).items() if name != "apart"
+    ]
+    return [*_settings(every, usual=""), *_data(every), *measured, *_short(every)]
+
+
+def deviations(groups: Iterable[Sequence[Record]]) -> list[str]:
+    """What differs from the published protocol, a phrase each, from the records of finished runs; one group for each cell.
+
+    Runs of tasks that the papers do not have say nothing here.
+    """
+    groups = [list(group) for group in groups]
+    told = [(group, wanted) for group in groups if (wanted := protocol(group[0])) is not None]
+    groups, protocols = [group for group, _ in told], [wanted for _, wanted in told]
+    every = [record for group in groups for record in group]
     phrases = [*_settings(every), *_data(every)]
-    measured = {
-        "seeds": ([sum(len(record.seeds) for record in group) for group in groups], "seeds"),
-        "updates": ([group[0].updates for group in groups], "updates"),
-        "apart": ([_apart(group[0]) for group in groups], "updates between the last evaluations"),
-        "episodes": ([group[0].spec["episodes"] for group in groups], "episodes an evaluation"),
+    for name, values in _measured(groups).items():
+        pairs = list(zip(values, (wanted[name] for wanted in protocols), strict=True))
+        pairs = [(value, want) for value, want in pairs if want and value < math.inf]
+        if any(value != want for value, want in pairs):
+            ours, wanted = zip(*pairs, strict=True)
+            phrases.append(f"{_span(ours)} {_noun(name, ours)} (published: {_span(wanted)})")
+    if any(not wanted["apart"] and len(group[0].scores) > 1 for group, wanted in told):
+        phrases.append("in D4RL the mean of the last three evaluations (published: the last alone)")
+    return phrases + _short([record for group, wanted in told if wanted["apart"] for record in group])
+
+
+def _measured(groups: Sequence[Sequence[Record]]) -> dict[str, list[int | float]]:
+    """What `PROTOCOL` names, of each group."""
+    return {
+        "seeds": [sum(len(record.seeds) for record in group) for group in groups],
+        "updates": [group[0].updates for group in groups],
+        "apart": [_apart(group[0]) for group in groups],
+        "episodes": [group[0].spec["episodes"] for group in groups],
     }
-    protocols = [PROTOCOL | (PIXELS if group[0].task.startswith("visual-") else {}) for group in groups]
-    for name, (values, noun) in measured.items():
-        wanted = [protocol[name] for protocol in protocols]
-        if any(value not in (want, math.inf) for value, want in zip(values, wanted, strict=True)):
-            phrases.append(f"{_span(values)} {noun} (published: {_span(wanted)})")
-    if short := [len(record.scores) for record in every if len(record.scores) < LAST]:
-        phrases.append(f"the mean of {_span(short)} evaluations only in {len(short)} of {len(every)} runs")
-    return phrases
 
 
-def _settings(every: list[Record]) -> list[str]:
-    presets = sorted({str(record.spec["preset"]) for record in every} - {"paper"})
+def _noun(name: str, values: Iterable[int | float]) -> str:
+    """What comes after the values of `_measured`."""
+    noun = {"seeds": "seed", "updates": "update", "apart": "update", "episodes": "episode"}[name]
+    rest = {"apart": " between the last evaluations", "episodes": " an evaluation"}.get(name, "")
+    return f"{noun}{'' if set(values) == {1} else 's'}{rest}"
+
+
+def _short(every: list[Record]) -> list[str]:
+    """Which runs have fewer evaluations than a score takes."""
+    short = [len(record.scores) for record in every if len(record.scores) < LAST]
+    return [f"the mean of {_span(short)} evaluations only in {len(short)} of {len(every)} runs"] if short else []
+
+
+def _settings(every: list[Record], usual: str = "paper") -> list[str]:
+    """The presets but the usual one, and the settings that were said."""
+    presets = sorted({str(record.spec["preset"]) for record in every} - {usual})
     phrases = [f"the preset{'s' if len(presets) > 1 else ''} {', '.join(presets)}"] if presets else []
     told = {name for record in every for name in record.spec.get("overrides") or ()}
     told = sorted(name.removeprefix("config.") for name in told - {"updates", "evaluations", "episodes", "metric"})

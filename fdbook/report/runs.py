@@ -1,13 +1,14 @@
 """Run records as tables and figures take them: found in folders, and joined where they are seeds of one run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fdbook.checks import count
 from fdbook.rl import records
-from fdbook.rl.records import Record
+from fdbook.rl.records import Progress, Record
 
 
-__all__ = ["find", "grouped", "progress"]
+__all__ = ["find", "grouped", "joined", "progress"]
 
 
 def find(places: Iterable[str | Path]) -> dict[Path, Record]:
@@ -38,12 +39,63 @@ def grouped(result: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
         groups.setdefault(record.task, {}).setdefault(record.method, []).append(record)
     for task, methods in groups.items():
         for name, several in methods.items():
-            seeds = [seed for record in several for seed in record.seeds]
-            others = sorted({part for record in several for part in _differences(several[0], record)})
-            if others or len(set(seeds)) < len(seeds):
-                why = f"they differ in {', '.join(others)}" if others else f"they share a seed ({seeds})"
+            if why := _why_apart(several):
                 raise ValueError(f"The records of {name} on {task} are not seeds of one run: {why}.")
     return groups
+
+
+def joined(found: Mapping[Path, Record] | Mapping[str, Record]) -> dict[str, Record]:
+    """The records by name, finished ones that are seeds of one run as one record of all these seeds, without its curves.
+
+    Where all of them are seeds of one run they stay apart, so that they can be compared.
+    """
+    groups: list[dict[Path | str, Record]] = []
+    for name, record in found.items():
+        home = next((group for group in groups if _are_one([*group.values(), record])), None)
+        if home is None:
+            groups.append(home := {})
+        home[name] = record
+    if len(groups) < 2:
+        return {str(name): record for name, record in found.items()}
+    return {_name(list(group)): _as_one(list(group.values())) for group in groups}
+
+
+def _are_one(several: Sequence[Record]) -> bool:
+    """Whether finished records of one method are seeds of one run, evaluated alike."""
+    same = len({(record.method, len(record.scores), record.status == "finished") for record in several}) == 1
+    return same and several[0].status == "finished" and not _why_apart(several)
+
+
+def _name(names: Sequence[Path | str]) -> str:
+    return str(names[0]) + (f" and {count(len(names) - 1, 'other')}" if len(names) > 1 else "")
+
+
+def _as_one(several: Sequence[Record]) -> Record:
+    """One record of all seeds."""
+    first, rows = several[0], zip(*(record.scores for record in several), strict=True)
+    if len(several) == 1:
+        return first
+    scores = [
+        {"step": row[0]["step"]}
+        | {key: [value for item in row for value in item[key]] for key in row[0] if key != "step" and _in_all(key, row)}
+        for row in rows
+    ]
+    note = " ".join(dict.fromkeys(record.note for record in several if record.note))
+    spec = first.spec | {"seeds": [seed for record in several for seed in record.seeds]}
+    return Record(spec, first.data, first.status, note, Progress(done=first.done, scores=scores))
+
+
+def _in_all(key: str, row: Sequence[Mapping]) -> bool:
+    return all(key in item for item in row)
+
+
+def _why_apart(several: Sequence[Record]) -> str:
+    """Why records of one task and method are not seeds of one run; empty where they are."""
+    seeds = [seed for record in several for seed in record.seeds]
+    others = sorted({part for record in several for part in _differences(several[0], record)})
+    if others:
+        return f"they differ in {', '.join(others)}"
+    return f"they share a seed ({seeds})" if len(set(seeds)) < len(seeds) else ""
 
 
 def _differences(record: Record, other: Record) -> list[str]:

@@ -1,11 +1,12 @@
 """Scores of several seeds on several tasks, summed up with their uncertainty.
 
 The estimators are those of Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice"
-(https://arxiv.org/abs/2108.13264). Their library, rliable, is no dependency: its pins are old, and it pulls in the package arch
-for a bootstrap that is a few lines here.
+(https://arxiv.org/abs/2108.13264). Their library, rliable, is no dependency: it wants as many seeds on every task, and pulls in
+old releases of arch and statsmodels for a bootstrap that is a few lines here.
 
-Scores are a mapping from the name of a task to an array of one score for each seed, shape (..., seeds); tasks may have
-different numbers of seeds. Leading axes, equal in all tasks, are carried through: the bootstrap has its resamples there.
+Scores are an array (seeds, tasks), or a mapping from the name of a task to an array of one score for each seed, shape
+(..., seeds); tasks of a mapping may have different numbers of seeds. Leading axes, equal in all tasks, are carried through: the
+bootstrap has its resamples there.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,19 +17,32 @@ from scipy.stats import trim_mean
 from fdbook.checks import check_finite, check_range
 
 
-__all__ = ["bootstrap_interval", "interquartile_mean", "mean", "performance_profile", "probability_of_improvement"]
+__all__ = [
+    "ENOUGH",
+    "bootstrap_interval",
+    "caution",
+    "interquartile_mean",
+    "mean",
+    "performance_profile",
+    "probability_of_improvement",
+]
 
-Scores = Mapping[str, np.ndarray]
+Scores = Mapping[str, np.ndarray] | np.ndarray
 Values = np.ndarray | np.floating  # an array, or one number of NumPy
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+ENOUGH = 10
+"""Seeds with which a percentile bootstrap interval covers about as often as it says."""
 
 
-def _checked(scores: Mapping, where: str) -> dict[str, np.ndarray]:
-    """The scores as arrays of floats. Raises ValueError for none at all, NaN and infinite ones, and for what is no mapping."""
+def _checked(scores: Scores, where: str) -> dict[str, np.ndarray]:
+    """The scores as arrays of floats. Raises ValueError for none at all, NaN and infinite ones, and another shape."""
+    if isinstance(scores, np.ndarray) and scores.ndim == 2:
+        scores = {f"task {place}": column for place, column in enumerate(scores.T, 1)}
     if not isinstance(scores, Mapping) or not scores:
+        got = f"shape {scores.shape}" if isinstance(scores, np.ndarray) else repr(str(scores)[:60])
         raise ValueError(
-            f"{where} takes scores as a mapping from at least one task to an array; got {str(scores)[:60]!r}."
+            f"{where} takes scores as a mapping from at least one task to an array, or as an array (seeds, tasks); got {got}."
         )
     arrays = {task: np.asarray(values, float) for task, values in scores.items()}
     for task, values in arrays.items():
@@ -40,7 +54,7 @@ def _checked(scores: Mapping, where: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _pooled(scores: Mapping, where: str) -> np.ndarray:
+def _pooled(scores: Scores, where: str) -> np.ndarray:
     """All scores of all tasks, (..., scores)."""
     return np.concatenate(list(_checked(scores, where).values()), axis=-1)
 
@@ -93,12 +107,12 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Values, Values]:
-    """The ends of the stratified percentile bootstrap interval of a statistic of one or more mappings of scores (seeds,).
+    """The ends of the stratified percentile bootstrap interval of a statistic of one or more sets of scores, (seeds,) each task.
 
-    Within each task of each mapping as many seeds are drawn, with replacement, as there are; tasks are not resampled. The
+    Within each task of each set as many seeds are drawn, with replacement, as there are; tasks are not resampled. The
     statistic is called once, with arrays (resamples, seeds), and gives an array (resamples, ...); the ends have shape (...).
     Where a task has one seed nothing says how much seeds differ, and both ends are NaN. With few seeds the interval is too
-    narrow: three seeds of one task never leave the range of the three.
+    narrow (`caution`).
 
     Raises ValueError for scores that are NaN, infinite, none or of several axes, for a confidence outside (0, 1) and for fewer
     than one resample.
@@ -116,6 +130,23 @@ def bootstrap_interval(
     if any(values.size == 1 for each in checked for values in each.values()):
         return low * np.nan, high * np.nan
     return low, high
+
+
+def caution(seeds: int, *, alone: bool = True) -> str:
+    """What to say of a 95% interval from few seeds of a task; empty for `ENOUGH` of them, and for one, which has no interval.
+
+    That of the mean of two or three seeds, `alone` and not with other seeds, is their range, as each end is drawn in 1/4 or 1/27
+    of cases, more than 2.5%. The range holds the median of what they are draws of unless all lie on one side of it, in a share
+    1 - 2^(1 - seeds).
+    """
+    if not 1 < seeds < ENOUGH:
+        return ""
+    if seeds > 3 or not alone:
+        return f"with {seeds} seeds a bootstrap interval is narrower than it says"
+    return (
+        f"with {seeds} seeds a bootstrap interval is their range, which covers the truth in about {1 - 2.0 ** (1 - seeds):.0%} "
+        f"of cases, not {CONFIDENCE:.0%}"
+    )
 
 
 def _resampled(values: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:

@@ -23,6 +23,8 @@ __all__ = ["SHOWN", "Cell", "Table", "make"]
 SHOWN = ("same", "all", "none")
 """Which published numbers are shown: of the methods that are in the table, of all, or none."""
 AGGREGATE = "IQM of "
+KINDS = {"success": "success in percent", "normalized return": "normalized return in percent", "return": "return"}
+"""Kinds of score, in words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,8 @@ def make(runs: Mapping[Path, Record] | Mapping[str, Record], *, published: str =
     A cell is the mean and the sample standard deviation over seeds of `Record.score`. Unfinished runs, and those without a
     score, are left out. `published` is one of `SHOWN`.
 
-    Raises ValueError when records of one method and task are not seeds of one run, or no run is left to show.
+    Raises ValueError when records of one method and task are not seeds of one run, when those of one task have several kinds of
+    score, or when no run is left to show.
     """
     if published not in SHOWN:
         raise ValueError(unknown("choice of published numbers", published, SHOWN))
@@ -91,6 +94,7 @@ def make(runs: Mapping[Path, Record] | Mapping[str, Record], *, published: str =
     if not groups:
         raise ValueError(f"No finished run with a score is there to show; {'; '.join(told) or 'no record was given'}.")
     groups = {task: groups[task] for task in sorted(groups)}
+    kinds = {task: _kind(task, methods) for task, methods in groups.items()}
     scores = {
         (task, method): np.concatenate([record.score() for record in several])
         for task, methods in groups.items()
@@ -98,12 +102,12 @@ def make(runs: Mapping[Path, Record] | Mapping[str, Record], *, published: str =
     }
     methods = sorted({method for _, method in scores}, key=_order)
     cells = {place: _cell(values) for place, values in scores.items()}
-    row, common = _aggregate(scores, list(groups), methods)
+    row, common = _aggregate(scores, [task for task in groups if kinds[task] != "return"], methods)
     facts = _facts(list(groups), methods, published)
     for fact, task in facts:
         cells[task, fact.column] = Cell(fact.mean, fact.std, decimals=0)
     columns = tuple(dict.fromkeys(fact.column for fact, _ in facts))
-    caption = _caption(groups, facts, common)
+    caption = _caption(groups, facts, scores, common)
     return Table((*groups, *{place[0]: None for place in row}), tuple(methods), columns, cells | row, caption, told)
 
 
@@ -118,6 +122,16 @@ def _why_not(record: Record) -> str:
     return ""
 
 
+def _kind(task: str, methods: Mapping[str, Sequence[Record]]) -> str:
+    """The kind of score of a task's records."""
+    kinds = sorted({record.score_kind for several in methods.values() for record in several})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"The records of {task} have scores of several kinds, which do not compare: {', '.join(kinds)}."
+        )
+    return kinds[0]
+
+
 def _order(method: str) -> tuple[int, str]:
     names, agent = list(facts_of.METHODS), method.split()[0]
     return (names.index(agent) if agent in names else len(names)), method
@@ -129,7 +143,7 @@ def _cell(values: np.ndarray) -> Cell:
 
 
 def _aggregate(scores, tasks, methods) -> tuple[dict[tuple[str, str], Cell], list[str]]:
-    """The cells of the interquartile mean over the tasks that all methods have, and those tasks."""
+    """The cells of the interquartile mean over those of the tasks that all methods have, and these tasks."""
     common = [task for task in tasks if all((task, method) in scores for method in methods)]
     if not common:
         return {}, common
@@ -149,30 +163,60 @@ def _facts(tasks: Sequence[str], methods: Sequence[str], which: str) -> list:
     return [(fact, task) for fact in shown for task in tasks if fact.on(task)]
 
 
-def _caption(groups, facts, common: list[str]) -> str:
+def _caption(groups, facts, scores, common: list[str]) -> str:
     cells = [several for methods in groups.values() for several in methods.values()]
+    kinds = sorted({several[0].score_kind for several in cells}, reverse=True)
     sentences = [
-        "Scores are means of a run's last three evaluations; shown are their mean ± sample standard deviation over seeds, and "
-        "the number of seeds in parentheses."
+        f"Scores are means of a run's last three evaluations ({', '.join(KINDS[kind] for kind in kinds)}); shown are their "
+        "mean ± sample standard deviation over seeds, and the number of seeds in parentheses."
     ]
-    if common:
-        sentences.append(
-            "IQM: interquartile mean over the seeds of the tasks that all our methods have, with its 95% interval (stratified "
-            "bootstrap) where each task has two seeds or more."
-        )
-    else:
-        sentences.append("No task has all our methods, so that there is no mean over tasks.")
-    if facts:
-        sources = "; ".join(dict.fromkeys(fact.source for fact, _ in facts))
-        sentences.append(f"Published numbers stand in columns of their own, copied from: {sources}.")
+    sentences += [_about_aggregate(scores, common, kinds), *_about_published(facts), *_about_runs(cells)]
+    return " ".join(sentences)
+
+
+def _about_aggregate(scores, common: list[str], kinds: list[str]) -> str:
+    percent = " whose score is in percent" if "return" in kinds else ""
+    if not common:
+        return f"No task{percent} has all our methods, so that there is no mean over tasks."
+    fewest = min(values.size for (task, _), values in scores.items() if task in common)
+    told = f"; with {fewest} seeds it is too narrow" if 1 < fewest < statistics.ENOUGH else ""
+    return (
+        f"IQM: interquartile mean over the seeds of the tasks{percent} that all our methods have, with its 95% interval "
+        f"(stratified bootstrap) where each task has two seeds or more{told}."
+    )
+
+
+def _about_published(facts) -> list[str]:
+    if not facts:
+        return []
+    sources = "; ".join(dict.fromkeys(fact.source for fact, _ in facts))
+    sentences = [f"Published numbers stand in columns of their own, copied from: {sources}."]
     if several := sorted({fact.tasks for fact, _ in facts} - {1}):
         sentences.append(
             f"A published column of {several[0]} tasks has the mean of the tasks of a data set at each of them."
         )
-    different = "; ".join(facts_of.deviations(cells))
-    sentences.append(
-        f"What differs from the published protocol in our runs: {different}."
-        if different
-        else "In seeds, updates, evaluations and data our runs follow the published protocol."
-    )
-    return " ".join(sentences)
+    return sentences
+
+
+def _about_runs(cells: Sequence[Sequence[Record]]) -> list[str]:
+    """How the runs were made, and what of it differs from the published protocol."""
+    known = [several for several in cells if facts_of.protocol(several[0]) is not None]
+    own = [several for several in cells if several not in known]
+    sentences = []
+    if known:
+        different = "; ".join(facts_of.deviations(known))
+        where = " on the papers' tasks" if own else ""
+        sentences.append(
+            f"What differs from the published protocol in our runs{where}: {different}."
+            if different
+            else f"In seeds, updates, evaluations and data our runs{where} follow the published protocol."
+        )
+    if any(several[0].task.startswith("D4RL/") for several in known):
+        sentences.append("D4RL is Minari's here, whose scores and those published on the old D4RL do not compare.")
+    if own:
+        sentences.append(f"Our runs on tasks that the papers do not have: {'; '.join(facts_of.conditions(own))}.")
+    every = [record for several in cells for record in several]
+    for note in dict.fromkeys(record.note for record in every if record.note):
+        told = sum(record.note == note for record in every)
+        sentences.append(f"Noted in {told} of {count(len(every), 'record')}: {note.rstrip('.')}.")
+    return sentences

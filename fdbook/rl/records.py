@@ -94,6 +94,15 @@ class Record:
         return f"{self.agent} {self.metric}" if self.agent == "fidec" else self.agent
 
     @property
+    def score_kind(self) -> str:
+        """What its score is, as its task says it: "success" or "normalized return", both in percent, or "return"."""
+        options = self.spec["task"].get("options")
+        if options is not None:  # a task of one's own
+            return options.get("score") or ("normalized return" if "references" in options else "return")
+        succeeds = not self.task.startswith("D4RL/") or self.task.startswith("D4RL/pointmaze/")
+        return "success" if succeeds else "normalized return"
+
+    @property
     def seeds(self) -> list[int]:
         """The seeds that are trained side by side."""
         return list(self.spec["seeds"])

@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import norm
 
-from fdbook.report.statistics import bootstrap_interval, interquartile_mean, mean, performance_profile
+from fdbook.report.statistics import bootstrap_interval, caution, interquartile_mean, mean, performance_profile
 from fdbook.report.statistics import probability_of_improvement as better
 
 
@@ -105,7 +106,50 @@ def test_the_seed_is_all_that_an_interval_depends_on():
     assert bootstrap_interval(mean, scores, seed=1) != bootstrap_interval(mean, scores, seed=2)
 
 
-@pytest.mark.parametrize("scores", [{"a": np.array([3.0])}, UNEVEN])
+def test_an_interval_is_that_of_another_library(budget):
+    """SciPy resamples the samples that it is given independently of each other: within tasks, if each is one task's."""
+    scores = {"a": np.array([0.0, 3.0, 9.0, 10.0]), "b": np.array([50.0, 90.0, 20.0, 30.0, 60.0])}
+
+    def statistic(*drawn, axis):
+        return stats.trim_mean(np.concatenate(drawn, axis=axis), 0.25, axis=axis)
+
+    options = {"vectorized": True, "method": "percentile", "n_resamples": 20_000, "random_state": 0}
+    wanted = stats.bootstrap(tuple(scores.values()), statistic, **options).confidence_interval
+    found = bootstrap_interval(interquartile_mean, scores, resamples=20_000)
+    np.testing.assert_allclose(found, wanted, atol=budget("bootstrap_ends"))
+
+
+@pytest.mark.parametrize(
+    "statistic", [mean, interquartile_mean, lambda scores: performance_profile(scores, [3.5, 6.0])]
+)
+def test_an_array_of_seeds_and_tasks_is_as_good_as_a_mapping(statistic):
+    table = np.arange(12.0).reshape(4, 3) ** 1.5  # four seeds of three tasks
+    tasks = dict(zip("abc", table.T, strict=True))
+    np.testing.assert_array_equal(statistic(table), statistic(tasks))
+    np.testing.assert_array_equal(bootstrap_interval(statistic, table), bootstrap_interval(statistic, tasks))
+
+
+def test_improvement_takes_arrays_with_other_numbers_of_seeds():
+    assert better(np.array([[1.0, 5.0], [3.0, 5.0]]), np.array([[2.0, 5.0]])) == 0.5
+
+
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.5), (3, 0.75)])
+def test_the_interval_of_two_or_three_seeds_covers_as_seldom_as_the_caution_says(seeds, share):
+    """Of 400 times a share of 0.5 has a standard deviation of 0.025."""
+    draws = np.random.default_rng(2).normal(size=(400, seeds))
+    ends = [bootstrap_interval(mean, {"a": draw}, resamples=4000) for draw in draws]
+    np.testing.assert_allclose(ends, np.stack([draws.min(axis=1), draws.max(axis=1)], axis=1), rtol=1e-12)
+    assert np.mean([low <= 0 <= high for low, high in ends]) == pytest.approx(share, abs=0.06)
+    assert f"in about {share:.0%} of cases, not 95%" in caution(seeds)
+
+
+def test_enough_seeds_need_no_caution_and_one_has_no_interval():
+    assert [bool(caution(seeds)) for seeds in (1, 2, 9, 10)] == [False, True, True, False]
+    assert caution(4) == caution(4, alone=False) == "with 4 seeds a bootstrap interval is narrower than it says"
+    assert "range" not in caution(3, alone=False)
+
+
+@pytest.mark.parametrize("scores", [{"a": np.array([3.0])}, UNEVEN, np.ones((1, 2))])
 def test_where_a_task_has_one_seed_there_is_no_interval(scores):
     assert np.isnan(bootstrap_interval(mean, scores)).all()
     assert np.isfinite(mean(scores))
@@ -125,7 +169,10 @@ STATISTICS = {
     ("scores", "sentence"),
     [
         ({"a": np.array([1.0, np.nan])}, r"finite scores of a; 1 of 2 values are NaN or infinite\.$"),
-        ({}, r"scores as a mapping from at least one task to an array; got '\{\}'\.$"),
+        ({}, r"scores as a mapping from at least one task to an array, or as an array \(seeds, tasks\); got '\{\}'\.$"),
+        (np.ones(3), r"scores as a mapping .*; got shape \(3,\)\.$"),
+        (np.ones((3, 0)), r"scores as a mapping .*; got .*\.$"),
+        (np.array([[1.0], [np.inf]]), r"finite scores of task 1; 1 of 2 values are NaN or infinite\.$"),
         ({"a": np.array([])}, r"an array of at least one score for each task; got shape \(0,\) for a\.$"),
     ],
 )

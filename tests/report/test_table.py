@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 
 from fdbook import cli, experiment
+from fdbook.data import custom
+from fdbook.data.tasks import TASKS
 from fdbook.report import comparison, layouts, published, runs, table
 from fdbook.rl import records
 
 
 CUBE, MAZE = "cube-single-play-singletask-task2-v0", "pointmaze-medium-navigate-singletask-task1-v0"
+PUZZLE = "puzzle-3x3-play-singletask-task4-v0"
 SOURCE = "FQL (ICML 2025, arXiv 2502.02538) Table 3"
 
 
@@ -144,19 +148,96 @@ def test_the_agents_of_the_table_are_those_there_are():
 
 
 def test_the_caption_says_what_differs_from_the_published_protocol(record):
-    caption = table.make(
-        {"a": record([1.0, 2.0], episodes=20), "b": record([1.0], MAZE, overrides=["config.tau"])}
-    ).caption
+    other = record([1.0], PUZZLE, overrides=["config.tau"], updates=70_000)
+    caption = table.make({"a": record([1.0, 2.0], episodes=20), "b": other}).caption
     for phrase in (
-        "the preset laptop",
+        "our runs: the preset laptop",
         "settings of our own (tau)",
         "data recorded anew",
         "1 to 2 seeds (published: 8)",
-        "20,000 to 60,000 updates (published: 1,000,000)",
+        "60,000 to 70,000 updates (published: 1,000,000)",
         "1,000 updates between the last evaluations (published: 100,000)",
         "20 to 50 episodes an evaluation (published: 50)",
     ):
         assert phrase in caption
+
+
+def test_tasks_that_the_papers_do_not_have_are_held_to_no_protocol(record):
+    kept = {"a": record([1.0, 2.0]), "b": record([1.0], MAZE, overrides=["config.tau"])}
+    assert table.make(kept).caption.endswith(
+        "in our runs on the papers' tasks: the preset laptop; data recorded anew; 2 seeds (published: 8); 60,000 updates "
+        "(published: 1,000,000); 1,000 updates between the last evaluations (published: 100,000). Our runs on tasks that the "
+        "papers do not have: the preset laptop; settings of our own (tau); data recorded anew; 1 seed; 20,000 updates; 50 "
+        "episodes an evaluation."
+    )
+    assert "published" not in table.make({"b": kept["b"]}).caption
+
+
+def test_d4rl_has_a_protocol_of_its_own_and_scores_that_do_not_compare(record):
+    caption = table.make({"a": record([1.0, 2.0], "D4RL/pen/human-v2", updates=500_000)}).caption
+    assert "(normalized return in percent)" in caption
+    assert (
+        "; 2 seeds (published: 8); in D4RL the mean of the last three evaluations (published: the last alone)."
+        in caption
+    )
+    assert "those published on the old D4RL do not compare." in caption
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_protocols_and_kinds_of_score_are_those_of_the_registry(name):
+    task = TASKS[name]
+    spec = {"task": task.to_dict(), "agent": "bc", "metric": None}
+    made = records.Record(spec, {})
+    assert made.score_kind == task.score
+    wanted = published.protocol(made)
+    assert (wanted is None) == (task.published is None)
+    if wanted is not None:
+        steps = task.evaluations
+        apart = {after - before for before, after in itertools.pairwise(steps)} or {0}
+        assert (wanted["updates"], {wanted["apart"]}) == (task.updates, apart)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "return"),
+        ({"references": (0.0, 2.0)}, "normalized return"),
+        ({"references": (0.0, 2.0), "score": "return"}, "return"),
+        ({"score": "success", "name": CUBE}, "success"),
+    ],
+)
+def test_a_task_of_ones_own_says_its_kind_of_score_and_has_no_protocol(options, kind):
+    arrays = {"observations": np.zeros((4, 1)), "actions": np.zeros((4, 1)), "terminals": np.array([0, 0, 0, 1])}
+    task = custom.from_arrays(arrays, **options)
+    made = records.Record({"task": task.to_dict(), "agent": "bc", "metric": None}, {})
+    assert made.score_kind == task.score == kind
+    assert published.protocol(made) is None
+
+
+def own(record, scores, name, **options):
+    """A finished run on a task of one's own."""
+    made = record(scores)
+    made.spec["task"] = {"name": name, "options": options}
+    return made
+
+
+def test_returns_stay_out_of_the_mean_over_tasks(record):
+    made = table.make({"a": record([10.0, 20.0]), "b": own(record, [-900.0, -800.0], "mine")})
+    assert made.rows == (CUBE, "mine", "IQM of 1 task")
+    assert made.cells[made.aggregate, "bc"].mean == 15.0
+    assert "(success in percent, return)" in made.caption
+    assert "seeds of the tasks whose score is in percent that all" in made.caption
+    assert "No task whose score is in percent has" in table.make({"b": own(record, [1.0], "mine")}).caption
+    other = own(record, [1.0], "mine", score="success")
+    other.spec["agent"] = "iql"
+    with pytest.raises(ValueError, match=r"^The records of mine have scores of several kinds, .*: return, success\.$"):
+        table.make({"a": own(record, [1.0], "mine"), "b": other})
+
+
+def test_what_records_note_is_in_the_caption(record):
+    noted = record([1.0], MAZE)
+    noted.note = "Made long ago."
+    assert table.make({"a": record([1.0]), "b": noted}).caption.endswith("Noted in 1 of 2 records: Made long ago.")
 
 
 def test_a_run_as_published_differs_in_nothing(record):
@@ -278,6 +359,75 @@ def test_the_first_is_what_each_is_compared_with(record, written, say):
     assert printed.splitlines()[2].split() == f"1 {folder / 'a'} bc seeds 0, 1 15.0 ± 7.1".split()
 
 
+def test_seeds_are_paired_only_where_they_see_the_same_episodes(record):
+    kept = {"a": record([0.0, 100.0]), "b": record([1.0, 101.0], episodes=20), "c": record([5.0], episodes=20)}
+    found = comparison.compare(kept).differences
+    assert (found["b"].unpaired, found["c"].unpaired) == ("episodes differ", "seeds and episodes differ")
+    assert (found["b"].low, found["b"].high) == (-99.0, 101.0)
+    assert "(95% bootstrap interval, episodes differ, not paired)" in comparison.describe(comparison.compare(kept))
+
+
+def test_the_words_tell_how_little_few_seeds_say(record):
+    def last(first, other):
+        return comparison.describe(comparison.compare({"a": first, "b": other})).splitlines()[-1]
+
+    three, other = record([1.0, 2.0, 3.0]), record([2.0, 4.0, 4.0], agent="iql")
+    assert last(three, other).startswith(
+        "With 3 seeds a bootstrap interval is their range, which covers the truth in about 75%"
+    )
+    assert (
+        last(three, record([2.0, 4.0, 4.0], seeds=[5, 6, 7]))
+        == "With 3 seeds a bootstrap interval is narrower than it says."
+    )
+    assert "bootstrap" not in last(record(np.arange(10.0)), record(np.arange(10.0), agent="iql"))
+
+
+def test_runs_that_are_seeds_of_one_are_compared_together(record, written, say):
+    parts = {
+        "one": record([10.0], seeds=[1]),
+        "zero": record([0.0, 30.0], seeds=[0, 2]),
+        "rest": record([5.0, 15.0, 35.0], agent="iql"),
+    }
+    parts["one"].progress.scores[-1]["error"] = [1.0]
+    folder = written(**parts)
+    code, printed, _ = say("compare", folder / "rest", folder / "one", folder / "zero")
+    assert code == 0
+    assert printed.splitlines()[3].split() == f"2 {folder / 'one'} and 1 other bc seeds 1, 0, 2 13.3 ± 15.3".split()
+    assert "2 against 1: score -5.0 [-5.0, -5.0] (95% bootstrap interval, paired by seed, 3 pairs)" in printed
+    assert "3 against 1" not in printed
+    code, printed, _ = say("compare", folder / "one", folder / "zero")
+    assert (code, "2 against 1: score +5.0" in printed) == (0, True)
+
+
+@pytest.mark.parametrize("change", ["status", "seed", "setting", "evaluations"])
+def test_runs_that_are_not_seeds_of_one_stay_apart(record, change):
+    kept = {
+        "a": record([1.0]),
+        "b": record([2.0], seeds=[0 if change == "seed" else 1]),
+        "c": record([3.0], agent="iql"),
+    }
+    if change == "status":
+        kept["a"].status = kept["b"].status = "running"
+    elif change == "setting":
+        kept["b"].spec["config"]["width"] = 8
+    elif change == "evaluations":
+        del kept["b"].progress.scores[0]
+    assert runs.joined(kept) == kept
+
+
+def test_what_records_note_is_told_once(record):
+    kept = {name: record([1.0], seeds=[seed]) for seed, name in enumerate("abc")}
+    kept["a"].note = kept["c"].note = "Made long ago."
+    assert "\n\nnote of 1, 3: Made long ago.\n" in comparison.describe(comparison.compare(kept))
+
+
+def test_scores_of_other_kinds_are_not_compared(record):
+    with pytest.raises(
+        ValueError, match=r"^Runs with one kind of score are compared; that of a is return, that of b success\.$"
+    ):
+        comparison.compare({"a": own(record, [1.0], "mine"), "b": own(record, [1.0], "mine", score="success")})
+
+
 def test_a_setting_that_is_younger_than_a_record_is_named(record):
     old, new = record([1.0], agent="deflow"), record([1.0], agent="deflow")
     del old.spec["config"]["actor_states"]
@@ -302,7 +452,7 @@ def test_a_task_that_cannot_be_made_again_is_compared_as_written(record):
 def test_other_data_differ_and_nothing_else_does(record):
     first, other = record([1.0, 2.0]), record([1.0, 2.0])
     words = comparison.describe(comparison.compare({"a": first, "b": other}, differ=experiment.differences))
-    assert words.endswith("\n  nothing differs in the specifications")
+    assert "2 pairs)\n  nothing differs in the specifications\n" in words
     other.data["fingerprint"] = "1"
     found = comparison.compare({"a": first, "b": other}).differences["b"]
     assert found.specification == {"data with the fingerprint": ("0", "1")}
