@@ -168,9 +168,7 @@ def _predicted(ax, doses, at) -> None:
             lowest, highest = min(lowest, low, entry["predicted"]), max(highest, high, entry["predicted"])
     ends = (lowest - 0.05, highest + 0.05)
     ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
-    ax.annotate(
-        "as predicted", (0.97, 0.93), xycoords="axes fraction", ha="right", va="top", fontsize=7, color=style.GRAY
-    )
+    ax.annotate("line: as predicted", (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=7, color=style.GRAY)
     ax.set(xlim=ends, ylim=ends, xlabel="predicted by E26", ylabel="measured")
     ax.set_title("every metric on every recording")
 
