@@ -6,7 +6,9 @@ Values that are known when a function is called raise ValueError. Values that ar
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,6 +20,7 @@ __all__ = [
     "Array",
     "check_fields",
     "check_finite",
+    "check_kinds",
     "check_point",
     "check_range",
     "check_rows",
@@ -55,6 +58,30 @@ def check_fields(cls: type, names: Iterable[str], kind: str) -> None:
     for name in names:
         if name not in fields:
             raise ValueError(unknown(kind, name, fields))
+
+
+KINDS: dict[type, tuple[Any, str]] = {
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (float | int, "a number"),
+    str: (str, "a word"),
+}
+
+
+def check_kinds(instance, where: str) -> None:
+    """Refuses values of a dataclass that are of another kind than their defaults: text for a number, a fraction for a whole one.
+
+    Fields whose default is of no such kind are let through, and so is None where a field's type says that it may be None.
+    """
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        optional = type(None) in typing.get_args(field.type)
+        if type(field.default) not in KINDS or (value is None and optional):
+            continue
+        kind, words = KINDS[type(field.default)]
+        value = value.item() if isinstance(value, np.generic) else value
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{where} takes {words} for {field.name}; got {value!r}.")
 
 
 def check_shape(x, shape: tuple, what: str, where: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jaxtyping
 import matplotlib
 import pytest
 from jaxtyping import install_import_hook
@@ -33,3 +34,11 @@ def budget():
         return budgets[name]["tolerance"]
 
     return tolerance
+
+
+@pytest.fixture
+def unhooked():
+    """Turns the checks of jaxtyping off, as they are for a reader: the package's own sentences have to do."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

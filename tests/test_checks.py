@@ -1,12 +1,15 @@
 """Refusals: which values pass, and what the sentence says of those that do not, eagerly and in compiled code."""
 
+import dataclasses
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fdbook.checks import check_finite, check_point, check_range, check_shape, check_time, known, unknown
+from fdbook.checks import check_finite, check_kinds, check_point, check_range, check_shape, check_time, known, unknown
 
 
 def test_known_is_what_can_be_looked_at():
@@ -113,3 +116,33 @@ def test_finite_in_compiled_code():
     assert check(jnp.ones(2)).sum() == 2
     with pytest.raises(eqx.EquinoxRuntimeError, match="here takes finite actions"):
         check(jnp.array([1.0, jnp.inf]))
+
+
+@dataclasses.dataclass
+class Sizes:
+    """One field of each kind; only the last may be None."""
+
+    whole: int = 3
+    number: float = 0.5
+    word: str = "mean"
+    switch: bool = True
+    free: object = ()
+    limit: float | None = 5.0
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"whole": 2.5}, "takes a whole number for whole; got 2.5"),
+        ({"whole": True}, "takes a whole number for whole; got True"),
+        ({"whole": None}, "takes a whole number for whole; got None"),
+        ({"number": "fast"}, "takes a number for number; got 'fast'"),
+        ({"word": 3}, "takes a word for word; got 3"),
+        ({"switch": 1}, "takes true or false for switch; got 1"),
+        ({"limit": "none"}, "takes a number for limit; got 'none'"),
+    ],
+)
+def test_kinds(values, sentence):
+    check_kinds(Sizes(whole=np.int64(2), number=1, free="anything", limit=None), "It")
+    with pytest.raises(ValueError, match=f"^It {re.escape(sentence)}"):
+        check_kinds(Sizes(**values), "It")

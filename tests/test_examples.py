@@ -11,6 +11,7 @@ import pytest
 
 import fdbook
 from fdbook import experiment
+from fdbook.experiment import auditing
 from fdbook.geometry import (
     anisotropy,
     densities,
@@ -30,6 +31,7 @@ from fdbook.rl import agents, records
 MODULES = [
     agents,
     anisotropy,
+    auditing,
     densities,
     distillation,
     experiment.spec,

@@ -23,6 +23,7 @@ from fdbook.geometry import metrics
 from fdbook.geometry.anisotropy import GaussianPolicy
 from fdbook.rl import agents, records, train
 from fdbook.rl.networks import Encoded
+from fdbook.rl.transitions import Transitions
 
 
 D = 2
@@ -31,6 +32,8 @@ WIDTHS = ((0.3, 0.05), (0.1, 0.1))
 """Two kinds of state: a thin one, turned by 30 degrees, and a round one."""
 L2 = metrics.L2()
 RAW = metrics.make("fisher-exact", damping=0.0, t=0.97, trace_normalized=False)
+DISGUISED = metrics.L2(damping=1.0, trace_normalized=True)
+"""L2 by another formula: twice its cost, over two."""
 SHARP = metrics.make("information-deblurred", damping=0.0, trace_normalized=False, least_width=1e-3)
 
 
@@ -82,7 +85,7 @@ SPEC |= {"held_out_states": 24, "held_out_actions": 8, "fisher_actions": 256}
 
 @pytest.fixture(scope="module")
 def climbed(run):
-    return ladder.climb(run[0], ladder.LadderSpec(metrics=(SHARP,), **SPEC), loaded=run[1])
+    return ladder.climb(run[0], ladder.LadderSpec(metrics=(SHARP, DISGUISED), **SPEC), loaded=run[1])
 
 
 def efficiency(forms, thin):
@@ -127,6 +130,16 @@ def test_rungs_lie_where_they_are_wanted(climbed):
     np.testing.assert_array_equal(ladder.gain_ratio(climbed, L2, (0.1, 0.3)).ratio, 1)
 
 
+def test_metrics_start_alike_and_see_the_same(climbed):
+    """L2 in disguise climbs L2's own ladder: the same first weights, states, actions and draws, and the same resamples."""
+    plain, disguised = climbed.of(L2), climbed.of(DISGUISED)
+    for one, other in zip(plain, disguised, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-2, atol=1e-4)  # rounding grows along hundreds of updates
+    compared = ladder.gain_ratio(climbed, DISGUISED, (0.1, 0.2))
+    for value in (compared.ratio, compared.low, compared.high):
+        np.testing.assert_allclose(value, 1, rtol=1e-2)
+
+
 def test_agents_differ_only_in_the_unit_of_their_value(climbed):
     """The second critic is twice as steep: it gains twice as much at the same KL."""
     at = np.array([0.1, 0.3])
@@ -138,14 +151,14 @@ def test_agents_differ_only_in_the_unit_of_their_value(climbed):
 
 def test_the_record_says_what_was_measured(climbed):
     tree = json.loads(json.dumps(climbed.to_dict()))
-    assert [entry["label"] for entry in tree["metrics"]] == ["l2", ladder.label(SHARP)]
+    assert [entry["label"] for entry in tree["metrics"]] == ["l2", ladder.label(SHARP), ladder.label(DISGUISED)]
     assert metrics.from_dict(tree["metrics"][1]["metric"]) == SHARP
     np.testing.assert_allclose(tree["metrics"][1]["kl"], climbed.of(SHARP).kl.mean(axis=-1), rtol=1e-4)
     compared = tree["metrics"][1]["ratio"]
     np.testing.assert_allclose(compared["ratio"][:3], ladder.gain_ratio(climbed, SHARP).ratio[:3], rtol=1e-4)
     assert compared["kl"] == [0.05, 0.1, 0.2, 0.5]
     lines = ladder.ladder_table(tree).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert lines[1].split()[:3] == ["l2", "1.00", "(1.00-1.00)"]
     assert lines[-1].startswith("E26 allows ")
 
@@ -169,13 +182,27 @@ class Stretch(eqx.Module):
         return self.step + self.scale * action
 
 
-def test_a_translation_is_measured_exactly(run, budget):
+def test_a_translation_is_measured_exactly(run):
+    """KL and gain of both kinds of state; the mean log-ratio of n samples has variance 2 KL / n."""
     step = np.array([0.03, -0.02])
     got = measured_translation(run, step)
-    kl = np.repeat([0.5 * step @ np.linalg.solve(sigma, step) for sigma in COVARIANCES], 8)
-    np.testing.assert_allclose(got.kl, kl, atol=5 * np.sqrt(2 * kl.max() / 512))  # E[log-ratio] has variance 2 KL / n
+    for kind, sigma in enumerate(COVARIANCES):
+        kl = 0.5 * step @ np.linalg.solve(sigma, step)
+        assert np.mean(got.kl[8 * kind : 8 * kind + 8]) == pytest.approx(kl, abs=4 * np.sqrt(2 * kl / 4096))
+        assert kl > 8 * np.sqrt(2 * kl / 4096)
     np.testing.assert_allclose(got.gain, SLOPE @ step, atol=2e-3)
     assert (float(got.folded), abs(float(got.clipped)) < 0.01) == (0, True)
+
+
+def test_what_leaves_the_box_is_cut_off_and_judged_where_it_ends(run):
+    """Far beyond the edge: the critics see the corner, and most of the way is lost; all of it is off the manifold."""
+    got = measured_translation(run, np.array([3.0, 3.0]))
+    np.testing.assert_allclose(got.gain, SLOPE @ [1, 1], atol=0.08)
+    assert float(got.clipped) == pytest.approx(1 - 1 / 3, abs=0.02)
+    assert float(got.off) == 1
+    still = measured_translation(run, np.zeros(2))
+    assert float(still.off) == pytest.approx(0.01, abs=0.002)
+    np.testing.assert_allclose(still.kl, 0, atol=2e-3)  # ten steps of the solver, there and back
 
 
 def test_a_stretch_costs_its_determinant_and_a_reflection_folds(run):
@@ -215,13 +242,53 @@ def test_multipliers_are_placed_by_interpolation():
     assert odd[0] > odd[1]
 
 
-def test_bad_ladders_are_refused_in_one_sentence(run):
+def rows(first, count):
+    """Transitions whose observations are numbers from `first` on."""
+    seen = np.arange(first, first + count, dtype=np.float32)[:, None]
+    return Transitions.of(seen, 0 * seen, 0 * seen[:, 0], 1 + 0 * seen[:, 0], np.arange(count) == count - 1, seen)
+
+
+def test_states_to_measure_at_are_others_than_those_to_learn_from(run):
+    """From the validation set; where there is none, from the data, but never the same."""
+    key = jax.random.key(0)
+
+    def states(validation, *counts):
+        loaded = dataclasses.replace(run[1], train=rows(0, 100), validation=validation)
+        return (np.ravel(x) for x in measure.observations(loaded, *counts, key=key))
+
+    train, held = states(rows(1000, 50), 60, 20)
+    assert (len(set(train)), len(set(held)), train.max() < 100, held.min() >= 1000) == (60, 20, True, True)
+    train, held = states(None, 60, 20)
+    assert (len(set(train)), len(set(held)), set(train) & set(held)) == (60, 20, set())
+    assert [len(part) for part in states(None, 500, 20)] == [80, 20]
+
+
+def test_a_fingerprint_tells_frozen_networks_apart(run):
+    agents_, changed = run[0].agents, jax.tree.map(lambda x: x, run[0].agents)
+    changed = dataclasses.replace(
+        changed, networks=changed.networks | {"critic": Critics(2 * agents_.networks["critic"].slope)}
+    )
+    moved = dataclasses.replace(agents_, networks=agents_.networks | {"delta": Moved(jnp.ones((2, 2)))})
+    assert ladder._fingerprint(agents_) == ladder._fingerprint(moved) != ladder._fingerprint(changed)
+
+
+def test_bad_ladders_are_refused_in_one_sentence(run, unhooked):
     for options, sentence in (
         ({"metrics": (RAW, RAW)}, "A ladder takes each metric once; two of those given are equal."),
         ({"kl": (0.5, 0.1)}, "LadderSpec takes a range of KL, two rising numbers above 0; got (0.5, 0.1)."),
         ({"rungs": 1}, "rungs"),
         ({"updates": 0}, "updates"),
         ({"learning_rate": 0.0}, "a learning rate"),
+        ({"kl": 0.5}, "LadderSpec takes a range of KL, two rising numbers above 0; got 0.5."),
+        ({"kl": (0.1, "x")}, "two rising numbers above 0; got (0.1, 'x')."),
+        ({"kl": (0.1, np.inf)}, "two rising numbers above 0"),
+        ({"updates": "abc"}, "LadderSpec takes a whole number for updates; got 'abc'."),
+        ({"rungs": 2.5}, "LadderSpec takes a whole number for rungs; got 2.5."),
+        ({"states": None}, "LadderSpec takes a whole number for states; got None."),
+        ({"seed": -1}, "LadderSpec takes seed in [0, inf]; got -1."),
+        ({"learning_rate": "fast"}, "LadderSpec takes a number for learning_rate; got 'fast'."),
+        ({"metrics": "exact"}, "A ladder takes several metrics, as in ('exact', 'deblurred'); got 'exact'."),
+        ({"metrics": ("exakt",)}, "Did you mean 'exact'"),
     ):
         with pytest.raises(ValueError, match=re.escape(sentence)):
             ladder.LadderSpec(**options)
@@ -230,7 +297,7 @@ def test_bad_ladders_are_refused_in_one_sentence(run):
         ladder.climb(dataclasses.replace(run[0], agents=bare), loaded=run[1])
 
 
-def test_the_command_writes_the_record_and_shows_it(run, climbed, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_the_record_and_shows_it(run, climbed, tmp_path, monkeypatch, capsys, unhooked):
     asked = []
     (tmp_path / "record.json").write_text("{}")
     monkeypatch.setattr(experiment, "open_run", lambda folder: run[0])
@@ -249,6 +316,8 @@ def test_the_command_writes_the_record_and_shows_it(run, climbed, tmp_path, monk
         (["ladder", str(tmp_path), "--metric", "exakt"], "no metric called 'exakt'. Did you mean 'exact'"),
         (["ladder", str(tmp_path), "--set", "update=3"], "Did you mean 'updates'"),
         (["ladder", str(tmp_path), "--set", "updates"], "--set takes NAME=VALUE; got 'updates'"),
+        (["ladder", str(tmp_path), "--set", "kl=0.5"], "fdbook: LadderSpec takes a range of KL"),
+        (["ladder", str(tmp_path), "--metric", "exact,t=0.9,0.8"], "or an interval of such times; got (0.9, 0.8)"),
     ):
         assert cli.main(typed) != 0
         assert sentence in capsys.readouterr().err

@@ -41,6 +41,12 @@ def add_figures(commands) -> None:
         type=Path,
         help="folder with the folders of runs, for the figure of learning (default: figures/data/runs of the book)",
     )
+    parser.add_argument(
+        "--ladders",
+        metavar="DIR",
+        type=Path,
+        help="folder with files of `fdbook ladder`, for the figure dose (default: figures/data/ladders of the book)",
+    )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--fresh", action="store_true", help="compute anew what is already there and up to date")
     again.add_argument("--redraw", action="store_true", help="compute nothing: draw the numbers in DIR/data again")
@@ -65,6 +71,7 @@ def _figures(arguments):
         return ogbench.load_or_record(name, **settings)
 
     redo = {"fresh": arguments.fresh, "redraw": arguments.redraw, "runs": arguments.runs or figures.RUNS}
+    redo["ladders"] = arguments.ladders or figures.LADDERS
     figures.run(names, out=arguments.out, recordings=recordings, **settings, **redo)
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 
 
-__all__ = ["Misuse", "Parser", "add", "at_least", "bars", "check_device", "check_names", "unknown_name", "value_of"]
+__all__ = ["Misuse", "Parser", "add", "at_least", "bars", "check_device", "check_names", "pairs", "unknown_name"]
 
 
 class Misuse(Exception):
@@ -84,16 +84,27 @@ def add(commands, name, run, *, summary, examples, computes: bool = False, **opt
     return parser
 
 
-def value_of(text: str):
+def _value(text: str):
     """A setting's value: a number, true, false, none, a word, or several with commas between them."""
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]
     if "," in text:
-        return tuple(value_of(part) for part in text.split(","))
+        return tuple(_value(part) for part in text.split(","))
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
     return text
+
+
+def pairs(texts, option: str) -> dict:
+    """NAME=VALUE, several times, as a mapping from names to values."""
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise Misuse(f"{option} takes NAME=VALUE; got {text!r}")
+        result[name] = _value(value)
+    return result

@@ -1,10 +1,10 @@
 """`fdbook ladder` and `fdbook audit`: what is measured of trained runs, beside their scores."""
 
 import json
+import re
 from pathlib import Path
 
-from fdbook.checks import count
-from fdbook.cli.common import Misuse, add, at_least, value_of
+from fdbook.cli.common import add, at_least, pairs
 
 
 __all__ = ["add_audit", "add_ladder"]
@@ -38,27 +38,16 @@ def add_ladder(commands) -> None:
     parser.add_argument("--no-progress", action="store_true", help="say nothing on the way")
 
 
-def _pairs(texts, option: str) -> dict:
-    """NAME=VALUE, several times."""
-    result = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise Misuse(f"{option} takes NAME=VALUE; got {text!r}")
-        result[name] = value_of(value)
-    return result
-
-
 def _spec(arguments):
     from fdbook.checks import check_fields
     from fdbook.experiment import LadderSpec
     from fdbook.geometry import metrics
 
-    chosen = _pairs(arguments.set, "--set")
+    chosen = pairs(arguments.set, "--set")
     check_fields(LadderSpec, chosen, "part of a ladder")
     if arguments.metric is not None:
-        named = (text.split(",") for text in arguments.metric)
-        chosen["metrics"] = tuple(metrics.make(name, **_pairs(rest, "--metric NAME,")) for name, *rest in named)
+        named = (re.split(r",(?=\w+=)", text) for text in arguments.metric)  # values may have commas, too
+        chosen["metrics"] = tuple(metrics.make(name, **pairs(rest, "--metric NAME,")) for name, *rest in named)
     return LadderSpec(**chosen)
 
 
@@ -113,8 +102,7 @@ def _audit(arguments):
     if arguments.out is not None:
         check_writable(arguments.out.parent)
     run = experiment.open_run(arguments.run_folder)
-    held_out = count(arguments.states, "held-out state")
-    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {held_out}")
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}")
     made = experiment.audit(run, states=arguments.states)
     print(experiment.audit_table(run, made))
     if arguments.out is not None:

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars, value_of
+from fdbook.cli.common import Misuse, add, at_least, bars, pairs
 from fdbook.cli.data import add_dose, dose_of
 
 
@@ -147,15 +147,9 @@ def _today(name: str) -> str:
 
 def _settings(arguments) -> tuple[dict, dict]:
     """The settings of --set: the agent's, and the metric's."""
-    config, metric_options = {}, {}
-    for text in arguments.set:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise Misuse(f"--set takes NAME=VALUE; got {text!r}")
-        name = _today(name)
-        target = metric_options if name.startswith("metric.") else config
-        target[name.removeprefix("metric.")] = value_of(value)
-    return config, metric_options
+    said = {_today(name): value for name, value in pairs(arguments.set, "--set").items()}
+    metric = {name.removeprefix("metric."): value for name, value in said.items() if name.startswith("metric.")}
+    return {name: value for name, value in said.items() if not name.startswith("metric.")}, metric
 
 
 def _spec(arguments):

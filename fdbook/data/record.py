@@ -172,7 +172,7 @@ class Workshop:
             pointmaze.finish(self.place, shards["train"], self.folder)
         else:
             self.place.folder.mkdir(exist_ok=True)
-            for split, path in self.place.files.items():
+            for split, path in reversed(self.place.files.items()):  # training data last: where they are, all is
                 _save(path, lambda file, paths=shards[split]: _join(file, paths, self.dataset), self.folder)
         _save(self.place.folder / LABEL, lambda file: file.write(_about(self.place)), self.folder)
 

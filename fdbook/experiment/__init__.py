@@ -3,7 +3,7 @@
 A matrix of runs is a `Sweep`: `read_sweep` reads it from a file, `run_sweep` runs what is left of it.
 """
 
-from fdbook.experiment.audit import Audit, audit, audit_table, neighbor_kl
+from fdbook.experiment.auditing import Audit, audit, audit_table, neighbor_kl
 from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
 from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, ladder_table

@@ -11,6 +11,7 @@ a displaced action leaves the box, the critics see the clipped one. E26 predicts
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,12 +21,13 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
-from fdbook.checks import Array, check_range
+from fdbook.checks import Array, check_kinds, check_range
 from fdbook.data.load import Loaded
 from fdbook.experiment import measure, refit
-from fdbook.experiment.run import Run, load_data, prepared
-from fdbook.geometry import metrics
+from fdbook.experiment.run import Run, data_of
+from fdbook.geometry import frontier, metrics
 from fdbook.geometry.metrics import Metric
+from fdbook.rl.agents import Agent
 
 
 __all__ = ["Ladder", "LadderSpec", "Ratio", "Rungs", "climb", "gain_ratio", "label", "ladder_table"]
@@ -34,6 +36,7 @@ NORMALIZED = ("fisher-paper", "fisher-released", "fisher-exact", "information-lo
 RAW = ("fisher-paper", "fisher-exact", "fisher-rao", "fisher-scale", "information-local")
 RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
+LEAST = {"rungs": 2.0, "seed": 0.0}
 PARTS = ("flow", "critic")
 MOST = 0.9
 """The share of resamples that must reach a KL for it to be compared."""
@@ -51,6 +54,17 @@ def _compared() -> tuple[Metric, ...]:
     return metrics.L2(), *made
 
 
+def _metrics(given: Sequence[Metric | str]) -> tuple[Metric, ...]:
+    """The metrics that are said, with L2 in front if it is not among them."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ValueError(f"A ladder takes several metrics, as in ('exact', 'deblurred'); got {given!r}.")
+    chosen = tuple(metrics.make(each) if isinstance(each, str) else each for each in given)
+    chosen = chosen if metrics.L2() in chosen else (metrics.L2(), *chosen)
+    if len(set(chosen)) < len(chosen):
+        raise ValueError("A ladder takes each metric once; two of those given are equal.")
+    return chosen
+
+
 @dataclasses.dataclass(frozen=True)
 class LadderSpec:
     """How displacements are refit and measured. L2 is always among the metrics: it is what the others are compared with.
@@ -58,7 +72,8 @@ class LadderSpec:
     Raises ValueError for values out of range and for two equal metrics.
     """
 
-    metrics: Sequence[Metric] = dataclasses.field(default_factory=_compared)
+    metrics: Sequence[Metric | str] = dataclasses.field(default_factory=_compared)
+    """Metrics, or names of them as they are registered."""
     rungs: int = 6
     """Multipliers of each metric, placed by a short pilot so that they span `kl`."""
     kl: tuple[float, float] = (0.02, 1.0)
@@ -80,17 +95,16 @@ class LadderSpec:
     seed: int = 0
 
     def __post_init__(self):
-        chosen = tuple(self.metrics)
-        chosen = chosen if metrics.L2() in chosen else (metrics.L2(), *chosen)
-        if len(set(chosen)) < len(chosen):
-            raise ValueError("A ladder takes each metric once; two of those given are equal.")
-        object.__setattr__(self, "metrics", chosen)
+        object.__setattr__(self, "metrics", _metrics(self.metrics))
+        check_kinds(self, "LadderSpec")
         for field in dataclasses.fields(self):
-            if isinstance(field.default, int) and field.name != "seed":
-                check_range(getattr(self, field.name), field.name, "LadderSpec", low=1.0)
-        check_range(self.rungs, "rungs", "LadderSpec", low=2.0)
+            if isinstance(field.default, int):
+                low = LEAST.get(field.name, 1.0)
+                check_range(getattr(self, field.name), field.name, "LadderSpec", low=low)
         check_range(self.learning_rate, "a learning rate", "LadderSpec", open_low=True)
-        if not 0 < self.kl[0] < self.kl[1]:
+        ends = self.kl if isinstance(self.kl, Sequence) else ()
+        two = len(ends) == 2 and all(isinstance(end, float | int) for end in ends)
+        if not two or not 0 < ends[0] < ends[1] < math.inf:
             raise ValueError(f"LadderSpec takes a range of KL, two rising numbers above 0; got {self.kl}.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,7 +143,6 @@ class Ladder:
     """The prediction of E26 for the true Fisher matrix, (agents,)."""
     condition: np.ndarray
     """The condition number of the true Fisher matrix at each state, (agents, states)."""
-
     fingerprint: str
     """Twelve characters that tell the frozen networks from others."""
 
@@ -179,7 +192,7 @@ def climb(
     if missing:
         raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
     where, sample, judge, read, fit = jr.split(jr.key(spec.seed), 5)
-    train, held = _observations(run, spec, loaded, where)
+    train, held = measure.observations(data_of(run.spec, loaded), spec.states, spec.held_out_states, key=where)
     progress("sampling the flow")
     agents, keys = run.agents, jr.split(sample, 3)
     frozen, slope = refit.freeze(agents, train, spec.actions, key=keys[0])
@@ -197,10 +210,7 @@ def climb(
         maps.append(made[1])
     values = np.linalg.eigvalsh(local.information)
     best = measure.predicted_ratio(local, local.information)
-    digest = hashlib.sha256(
-        b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(eqx.filter(scene.kept, eqx.is_array)))
-    )
-    return Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0], digest.hexdigest()[:12])
+    return Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0], _fingerprint(agents))
 
 
 class _Scene(NamedTuple):
@@ -213,11 +223,6 @@ class _Scene(NamedTuple):
     frozen: refit.Frozen
     pools: tuple[Array, Array]
     held_out: measure.HeldOut
-
-    @property
-    def kept(self) -> PyTree:
-        """The frozen networks."""
-        return [self.run.agents.networks[name] for name in PARTS]
 
     def rungs(self, metric: Metric, slope, local, *, read, fit) -> tuple[Rungs, PyTree]:
         """The rungs of one metric, and their displacements."""
@@ -233,6 +238,12 @@ class _Scene(NamedTuple):
         return Rungs(multipliers.T, *refitting.measured(deltas), measure.predicted_ratio(local, forms)), deltas
 
 
+def _fingerprint(agents: Agent) -> str:
+    """Twelve characters that two frozen runs share only if their flows and critics are the same."""
+    arrays = jax.tree.leaves(eqx.filter([agents.networks[name] for name in PARTS], eqx.is_array))
+    return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays)).hexdigest()[:12]
+
+
 def _rounded(values) -> Any:
     """Nested lists of numbers with five digits; None where there is none."""
     if isinstance(values, np.ndarray | list | tuple):
@@ -244,19 +255,6 @@ def label(metric: Metric) -> str:
     """The short name of a metric with what is unusual about it."""
     unusual = "".join(f" {name}={value}" for name, value in metrics.unusual(metric).items())
     return f"{metrics.short_name(metric)}{unusual}".replace(" trace_normalized=False", " raw")
-
-
-def _observations(run: Run, spec: LadderSpec, loaded: Loaded | None, key) -> tuple[Array, Array]:
-    """States to train on and others to measure at, as the agents see them."""
-    loaded = load_data(run.spec) if loaded is None else prepared(loaded, run.spec)
-    keys, held = jr.split(key), loaded.validation
-    if held is None:
-        numbers = jr.permutation(keys[0], loaded.train.size)[: spec.states + spec.held_out_states]
-        chosen = loaded.train.at(numbers).observations
-        return chosen[spec.held_out_states :], chosen[: spec.held_out_states]
-    parts = zip((loaded.train, held), (spec.states, spec.held_out_states), keys, strict=True)
-    train, held = (data.at(jr.permutation(key, data.size)[:count]).observations for data, count, key in parts)
-    return train, held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +276,7 @@ def gain_ratio(
     level: float = 0.95,
     seed: int = 0,
 ) -> Ratio:
-    """The gain in Q over that of L2 at some exact KLs `at` in nats: the mean over agents, with a bootstrap interval.
+    """The gain in Q over that of L2 at some exact KLs `at` in nats, both in the mean over agents, with a bootstrap interval.
 
     Between rungs, and from no displacement at all to the first one, the gain is linear in the root of the KL. Agents and states
     are drawn anew in each resample, the same for both metrics. With one agent the interval is one over states alone.
@@ -299,14 +297,9 @@ def gain_ratio(
 
 
 def _curve(rungs: Rungs, at, agents, states) -> np.ndarray:
-    """The mean over agents of the gain at some KLs, relative to each agent's largest on these states."""
-    result = []
-    for agent in agents:
-        gain, kl = (x[:, agent, states].mean(axis=1) for x in (rungs.gain, rungs.kl))
-        order = np.argsort(kl)
-        roots, gains = np.sqrt(np.maximum(np.append(0.0, kl[order]), 0)), np.append(0.0, gain[order])
-        result.append(np.interp(np.sqrt(at), roots, gains, right=np.nan))
-    return np.mean(result, axis=0)
+    """The gain at some KLs in the mean over agents and states, in units of Q; NaN beyond any agent's last rung."""
+    gain, kl = (x[:, :, states].mean(axis=2).T for x in (rungs.gain, rungs.kl))
+    return np.mean([frontier.at_kl(kl[agent], gain[agent], at) for agent in agents], axis=0)
 
 
 def ladder_table(tree: dict[str, Any]) -> str:

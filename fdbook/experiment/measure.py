@@ -16,11 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from fdbook.checks import Array
+from fdbook.data.load import Loaded
 from fdbook.geometry import flow, metrics, transport
 
 
 __all__ = [
     "HeldOut",
+    "Local",
+    "Measured",
     "charged",
     "features",
     "held_out",
@@ -29,11 +32,41 @@ __all__ = [
     "mean_value",
     "measured",
     "moving_map",
+    "observations",
+    "pick",
     "predicted_gain",
+    "predicted_ratio",
+    "stack",
 ]
 
 SOLVER_STEPS = 10
 OFF_LEVEL = 0.01
+
+
+def observations(loaded: Loaded, train: int, held_out: int, *, key) -> tuple[Array, Array]:
+    """At most so many states of a run's data to learn from, and others to measure at, as its agents see them.
+
+    Those to measure at come from the validation set. Where there is none, both come from the data, apart from each other: then
+    the agents have seen them.
+    """
+    keys = jr.split(key)
+    if loaded.validation is None:
+        numbers = jr.permutation(keys[0], loaded.train.size)[: train + held_out]
+        chosen = loaded.train.at(numbers).observations
+        return chosen[held_out:], chosen[:held_out]
+    parts = zip((loaded.train, loaded.validation), (train, held_out), keys, strict=True)
+    rows = [data.at(jr.permutation(key, data.size)[:count]).observations for data, count, key in parts]
+    return rows[0], rows[1]
+
+
+def pick(tree, *index):
+    """The parts of a tree's arrays at an index of their first axes; what is no array stays."""
+    return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, tree)
+
+
+def stack(rows):
+    """Trees alike as one tree, their arrays stacked along a new first axis."""
+    return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
 def mean_value(critic, unit, seen, action) -> Float[Array, ""]:
@@ -42,17 +75,14 @@ def mean_value(critic, unit, seen, action) -> Float[Array, ""]:
 
 
 def moving_map(delta, sees: str = "flow") -> transport.LocalTransport:
-    """The transport map of a displacement that sees the flow's features of an observation."""
+    """The transport map of a displacement that sees one network's features of an observation, those of `sees`."""
     return transport.LocalTransport(lambda seen, action: delta(seen[sees], action))
 
 
 def features(agent, observations) -> dict[str, Array]:
     """What each network sees of observations: "flow", "critic" and, where they are there, "delta" and "actor"."""
-    return {
-        name: agent.networks[name].features(observations)
-        for name in ("flow", "critic", "delta", "actor")
-        if name in agent.networks
-    }
+    there = [name for name in ("flow", "critic", "delta", "actor") if name in agent.networks]
+    return {name: agent.networks[name].features(observations) for name in there}
 
 
 class HeldOut(NamedTuple):
@@ -170,7 +200,6 @@ def charged(metric, readings, held_out: HeldOut) -> Float[Array, "agents states 
 
 @eqx.filter_jit
 def _charged(metric, readings, d):
-
     def form(readings):
         k = jax.tree.leaves(readings)[0].shape[0]
 

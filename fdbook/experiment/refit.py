@@ -3,7 +3,6 @@
 import functools
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array
 from fdbook.experiment import measure
-from fdbook.geometry import flow, loop, transport
+from fdbook.geometry import anisotropy, loop, transport
 from fdbook.geometry.metrics import Metric
 from fdbook.rl import networks
 from fdbook.rl.agents import Agent
@@ -60,13 +59,10 @@ class _Loss(eqx.Module):
 @eqx.filter_jit
 def sample(agents, observations, count, key):
     """Actions (agents, states, count, d) of each agent's flow, by an accurate solver; the noises are the agents' common ones."""
-    d = agents.action_dim
-    noises = jr.normal(key, (len(observations), count, d), jnp.float32)
 
     def one(agent):
         field = agent.networks["flow"]
-        draw = jax.vmap(functools.partial(flow.sample, field.head, solver=diffrax.Heun(), steps=10), in_axes=(None, 0))
-        return jax.lax.map(lambda row: draw(*row), (field.features(observations), noises), batch_size=64)
+        return anisotropy.sample_actions(field.head, field.features(observations), count, key=key)
 
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
 
@@ -148,9 +144,9 @@ class Refit:
         update, state = loop.training(loss, self._first(count, rungs), optimizer)
         data = (self.frozen, jnp.asarray(multipliers, jnp.float32))
         options: dict[str, Any] = {"steps": updates or self.updates, "chunk": min(CHUNK, self.updates)}
-        return loop.run(update, state, data, key=self._fit_key, progress=False, label="displacements", **options)[
-            0
-        ].model
+        options |= {"key": self._fit_key, "progress": False, "label": "displacements"}
+        state, _ = loop.run(update, state, data, **options)
+        return state.model
 
     def _first(self, count, rungs) -> PyTree:
         config, (*_, width) = self.agents.config, self.frozen.seen["flow"].shape
@@ -165,18 +161,11 @@ class Refit:
         """What they gain and cost at the held-out states, or at the first few of them, with axes (rungs, agents) in front."""
         agents, rungs = jax.tree.leaves(eqx.filter(deltas, eqx.is_array))[0].shape[:2]
 
-        def at(tree, *index):
-            return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, tree)
+        def one(rung, place):
+            parts = (measure.pick(tree, place) for tree in (self.agents, measure.pick(deltas, slice(None), rung)))
+            return measure.measured(*parts, measure.pick(self.held_out, place, slice(states)))
 
-        table = [
-            [
-                measure.measured(at(self.agents, a), at(deltas, a, r), at(self.held_out, a, slice(states)))
-                for a in range(agents)
-            ]
-            for r in range(rungs)
-        ]
-        rows = [jax.tree.map(lambda *x: np.stack(x), *row) for row in table]
-        return jax.tree.map(lambda *x: np.stack(x), *rows)
+        return measure.stack([measure.stack([one(rung, place) for place in range(agents)]) for rung in range(rungs)])
 
     def placed(
         self,

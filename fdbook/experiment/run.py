@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax.random as jr
 import numpy as np
 from filelock import FileLock, Timeout
 
@@ -23,7 +22,7 @@ from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
 
 
-__all__ = ["Run", "held_out_states", "load_data", "open_run", "prepared", "summary", "train"]
+__all__ = ["Run", "data_of", "open_run", "summary", "train"]
 
 LOCK = ".lock"
 FILM = 100
@@ -120,7 +119,7 @@ def train(
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
     options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say, "watch": watch}
-    loaded = load_data(spec) if loaded is None else prepared(loaded, spec)
+    loaded = data_of(spec, loaded)
     with _alone(folder):
         return _trained(spec, loaded, folder, options)
 
@@ -160,13 +159,18 @@ def _init(spec: RunSpec, observation_shape: tuple[int, ...], action_dim: int) ->
     return engine.init(agents.make(spec.agent), observation_shape, action_dim, spec.seeds, **config)
 
 
-def load_data(spec: RunSpec) -> Loaded:
-    """The data of a specification, prepared as it says."""
+def data_of(spec: RunSpec, loaded: Loaded | None = None) -> Loaded:
+    """The data of a specification, prepared as it says; `loaded` ones, if given, stand in for those that would be loaded."""
+    return _load(spec) if loaded is None else _prepared(loaded, spec)
+
+
+def _load(spec: RunSpec) -> Loaded:
+    """Loads the data of a specification, prepared as it says."""
     place = dataclasses.asdict(spec.data)
     return load.load(spec.task, normalize=spec.normalize, wavelengths=spec.wavelengths, **place)
 
 
-def prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
+def _prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
     """Given data, prepared as the specification says. Raises ValueError for data of another task or prepared otherwise."""
     if loaded.task.dataset.name != spec.task.dataset.name or loaded.task.name != spec.task.name:
         raise ValueError(f"A run on {spec.task.name} takes its data; got those of {loaded.task.name}.")
@@ -184,13 +188,6 @@ def prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
         wanted = f"normalize={spec.normalize}, wavelengths={spec.wavelengths}"
         raise ValueError(f"The specification says {wanted}; the data that were given are {how}.")
     return loaded
-
-
-def held_out_states(spec: RunSpec, loaded: Loaded | None, count: int, key):
-    """Observations (at most `count`, ...) of the validation set, or where there is none of the data, as agents see them."""
-    loaded = load_data(spec) if loaded is None else prepared(loaded, spec)
-    data = loaded.train if loaded.validation is None else loaded.validation
-    return data.at(jr.permutation(key, data.size)[:count]).observations
 
 
 def _about_data(loaded: Loaded) -> dict[str, Any]:

@@ -75,11 +75,9 @@ def states(sweep: Sweep) -> list[State]:
 
 def _differences(record: records.Record, cell: Cell) -> str:
     """What of a record is not as the cell's specification says."""
-    there = dataclasses.replace(record, data={}).identity()
-    here = records.Record(cell.spec.to_dict(), {}).identity()
-    told = [f"{name} is {there.get(name)!r} there and {here.get(name)!r} here" for name in here | there]
-    different = [here.get(name) != there.get(name) for name in here | there]
-    return "; ".join(text for text, differs in zip(told, different, strict=True) if differs)
+    asked = records.Record(cell.spec.to_dict(), {})
+    pairs = dataclasses.replace(record, data={}).differing(asked)
+    return "; ".join(f"{name} is {there!r} there and {here!r} here" for name, (there, here) in pairs.items())
 
 
 def run_sweep(

@@ -22,7 +22,7 @@ from fdbook.geometry.densities import Density, off_manifold
 from fdbook.geometry.metrics import Metric
 
 
-__all__ = ["Grid", "Measured", "Optimum", "Yardstick", "trace", "trace_one_step"]
+__all__ = ["Grid", "Measured", "Optimum", "Yardstick", "at_kl", "trace", "trace_one_step"]
 
 
 class Grid(NamedTuple):
@@ -69,6 +69,24 @@ class Grid(NamedTuple):
         share = self.share(points)
         full = share > 0
         return float(np.sum(share[full] * np.log(share[full] / np.maximum(mass[full], 1e-12))))
+
+
+def at_kl(
+    kl: Float[Array, " r"],
+    values: Float[Array, " r"],
+    at: Float[Array, "*k"] | Sequence[float] | float,
+    start: float = 0.0,
+) -> np.ndarray:
+    """What was measured at rungs of some KLs (r,), read off at other KLs: linear in the root of the KL, NaN beyond the last rung.
+
+    The curve begins at no KL with `start`; a gain, which begins with 0, grows with the root of a small KL.
+
+    >>> frontier.at_kl(np.array([0.04, 0.16]), np.array([1.0, 2.0]), [0.01, 0.09, 0.5]).tolist()
+    [0.5, 1.5, nan]
+    """
+    order = np.argsort(kl)
+    roots = np.sqrt(np.maximum(np.append(0.0, np.asarray(kl, float)[order]), 0))
+    return np.asarray(np.interp(np.sqrt(at), roots, np.append(start, np.asarray(values, float)[order]), right=np.nan))
 
 
 class Measured(NamedTuple):

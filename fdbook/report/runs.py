@@ -92,13 +92,7 @@ def _in_all(key: str, row: Sequence[Mapping]) -> bool:
 def _why_apart(several: Sequence[Record]) -> str:
     """Why records of one task and method are not seeds of one run; empty where they are."""
     seeds = [seed for record in several for seed in record.seeds]
-    others = sorted({part for record in several for part in _differences(several[0], record)})
+    others = sorted({part for record in several for part in several[0].differing(record)} - {"seeds"})
     if others:
         return f"they differ in {', '.join(others)}"
     return f"they share a seed ({seeds})" if len(set(seeds)) < len(seeds) else ""
-
-
-def _differences(record: Record, other: Record) -> list[str]:
-    """The parts of two specifications that differ, apart from the seeds."""
-    here, there = record.identity(), other.identity()
-    return [part for part in here | there if part != "seeds" and here.get(part) != there.get(part)]

@@ -101,7 +101,7 @@ class Checkpoints:
     def restore(self, like: PyTree) -> tuple[PyTree, dict[str, Any], list[str]] | None:
         """The newest checkpoint that is sound: a state shaped `like` this one, its JSON tree, complaints about newer ones.
 
-        None when there is none. Raises ValueError when all are damaged.
+        None when there is none. Raises ValueError when all are damaged, or the newest sound one is of another form.
         """
         wanted, args, complaints = _leaves(like), self._orbax.args, []
         for step in self.steps:
@@ -109,7 +109,11 @@ class Checkpoints:
                 complaints.append(f"The checkpoint of step {step} in {self.folder} is damaged.")
                 continue
             parts = args.Composite(arrays=args.StandardRestore(wanted), progress=args.JsonRestore())
-            result: Any = self._manager.restore(step, args=parts)
+            try:
+                result: Any = self._manager.restore(step, args=parts)
+            except (KeyError, ValueError) as error:  # whole, as its seal says, but of another form
+                where = f"The checkpoint of step {step} in {self.folder}"
+                raise ValueError(f"{where} was saved by another version of fdbook, or of other networks.") from error
             structure = jax.tree.structure(eqx.filter(like, eqx.is_array))
             arrays = structure.unflatten([jnp.asarray(result.arrays[name]) for name in sorted(wanted)])
             return eqx.combine(arrays, like), result.progress, complaints

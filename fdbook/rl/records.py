@@ -137,6 +137,10 @@ class Record:
         flat = {name: value for name, value in flatten(self.spec).items() if name.split(".")[0] not in LABELS}
         return flat | {"data with the fingerprint": self.data.get("fingerprint")}
 
+    def differing(self, other: "Record") -> dict[str, tuple[Any, Any]]:
+        """Where two identities differ: by dotted names the values here and there, None where there is none."""
+        return _pairs_that_differ(self.identity(), other.identity())
+
     def score(self, last: int = LAST) -> np.ndarray:
         """The papers' number for each seed: the mean score of the last three evaluations (or of as many as there are).
 
@@ -196,8 +200,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between two specifications as records have them: by dotted names the values here and there, None for none."""
-    one, two = flatten(_without_labels(here)), flatten(_without_labels(there))
-    both = ((name, (one.get(name), two.get(name))) for name in one | two)
+    return _pairs_that_differ(flatten(_without_labels(here)), flatten(_without_labels(there)))
+
+
+def _pairs_that_differ(here: dict[str, Any], there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    both = ((name, (here.get(name), there.get(name))) for name in here | there)
     return {name: pair for name, pair in both if pair[0] != pair[1]}
 
 

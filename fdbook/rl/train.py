@@ -387,10 +387,10 @@ def _resume(stores, folder, agents, record, say) -> Agent:
 
 def _check_same(before, record, folder) -> None:
     """Refuses a folder with another run. A longer one of the same kind carries it on: no update depends on how many there are."""
-    longer, old, new = record.updates > before.updates, before.identity(), record.identity()
-    for name in new | old:
-        if old.get(name) != new.get(name) and not (longer and name in ("updates", "evaluations")):
-            kinds = f"{name} {old.get(name)!r}, not {new.get(name)!r}"
+    longer = record.updates > before.updates
+    for name, (new, old) in record.differing(before).items():
+        if not (longer and name in ("updates", "evaluations")):
+            kinds = f"{name} {old!r}, not {new!r}"
             raise ValueError(f"{folder} holds a run with {kinds}: choose another folder.")
     if longer:
         later = [step for step in record.evaluations if step > before.updates]

@@ -275,6 +275,21 @@ def gone(numbers):
     return all(state.startswith("Z") for state in found.stdout.split())
 
 
+def test_where_the_training_data_are_the_validation_data_are_too(tmp_path, monkeypatch):
+    """Stopped between the two files, a recording does not look like one that has no validation data."""
+    place, save = Place(MAZE, 1, 0, tmp_path), sys.modules[record.__module__]._save
+
+    def stop_before(path, *arguments, **options):
+        if path == place.files["train"]:
+            raise KeyboardInterrupt
+        save(path, *arguments, **options)
+
+    monkeypatch.setattr(sys.modules[record.__module__], "_save", stop_before)
+    with pytest.raises(KeyboardInterrupt):
+        rerecord(place)
+    assert [path.exists() for path in (place.files["train"], place.files["validation"])] == [False, True]
+
+
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to find the workers with")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_at_random_moments(recorded, same, tmp_path, start, until, workers):

@@ -2,7 +2,6 @@
 
 import equinox as eqx
 import jax.random as jr
-import jaxtyping
 import pytest
 from plain import random_mixture
 
@@ -30,14 +29,6 @@ def fitted(mixture):
     options = {"steps": 3000, "batch_size": 256, "learning_rate": 3e-3, "decay": 0.99, "progress": False}
     trained, losses = flow.fit(field, actions, key=fit_key, **options)
     return trained, losses, field
-
-
-@pytest.fixture
-def unhooked():
-    """Turns the checks of jaxtyping off, as they are for a reader: the package's own sentences have to do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

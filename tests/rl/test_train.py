@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from fdbook.rl import agents, records, train
-from fdbook.rl.checkpoints import Checkpoints
+from fdbook.rl.checkpoints import Checkpoints, _digest
 from fdbook.rl.transitions import Transitions
 
 
@@ -339,6 +339,18 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_refused(tmp_p
     assert "The checkpoint of step 1000" in said[0]
     assert said[0].endswith("The run is carried on from step 800.")
     assert saved(tmp_path) == [1000, 800]
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(tmp_path):
+    """Whole and sealed, but its parts have other names."""
+    orbax = pytest.importorskip("orbax.checkpoint")
+    state = {"weight": np.ones(3, np.float32)}
+    with Checkpoints(tmp_path) as stores:
+        parts = orbax.args.Composite(arrays=orbax.args.StandardSave(state), story=orbax.args.JsonSave({}))
+        stores._manager.save(5, args=parts, force=True)
+        stores._seal(5).write_text(_digest(tmp_path / "5"))
+        with pytest.raises(ValueError, match=r"^The checkpoint of step 5 in .* was saved by another version of fdbook"):
+            stores.restore(state)
 
 
 def test_a_bit_that_flipped_in_a_checkpoint_is_seen(tmp_path):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from fdbook.geometry import frontier
 from fdbook.report import style
 
 
@@ -55,10 +56,9 @@ def compute(context) -> dict:
 
 
 def _at(entry, part: str, start: float) -> np.ndarray:
-    """For each agent a part of a record at the exact KL `AT`, linear in the root of the KL from `start`, its value at no KL."""
+    """For each agent a part of a record at the exact KL `AT`; `start` is its value at no KL."""
     kl, values = (np.array(entry[name], float).T for name in ("kl", part))
-    rows = zip(np.sqrt(np.maximum(kl, 0)), values, strict=True)
-    return np.array([np.interp(AT**0.5, np.append(0, root), np.append(start, row), right=np.nan) for root, row in rows])
+    return np.array([frontier.at_kl(*row, AT, start) for row in zip(kl, values, strict=True)])
 
 
 def _dose(name, tree, dose) -> dict:

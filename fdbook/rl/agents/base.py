@@ -14,11 +14,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
-from fdbook.checks import Array, check_fields, check_range, unknown
+from fdbook.checks import Array, check_fields, check_kinds, check_range, unknown
 from fdbook.geometry import flow, loop, paths
 from fdbook.rl import networks
 from fdbook.rl.transitions import Batch
@@ -51,8 +50,7 @@ class Config:
 
     def __post_init__(self):
         where = type(self).__name__.removesuffix("Config") or "An agent"
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), field.default, where)
+        check_kinds(self, where)
         for name in ("width", "depth", "batch_size", "num_critics", "flow_steps"):
             check_range(getattr(self, name), name, where, low=1.0)
         check_range(self.learning_rate, "a learning rate", where, open_low=True)
@@ -68,22 +66,6 @@ class Config:
         """Adam, behind the clipping of gradients if there is one."""
         adam = optax.adam(self.learning_rate)
         return adam if self.max_grad_norm is None else optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
-
-
-def _check_type(name: str, value: Any, default: Any, where: str) -> None:
-    """Refuses a setting of another kind than its default: text for a number, a fraction for a whole one."""
-    kinds = {
-        bool: (bool, "true or false"),
-        int: (int, "a whole number"),
-        float: (float | int, "a number"),
-        str: (str, "a word"),
-    }
-    if type(default) not in kinds or value is None:
-        return
-    kind, words = kinds[type(default)]
-    value = value.item() if isinstance(value, np.generic) else value
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{where} takes {words} for {name}; got {value!r}.")
 
 
 class Agent(eqx.Module):

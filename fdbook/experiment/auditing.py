@@ -2,8 +2,8 @@
 
 A decorated flow is held at a budget of its metric's penalty, in the metric's own unit. Here its displacement is measured on
 held-out states: the exact KL of the displaced law from the flow's (E9), and how much of it folds, is cut off by the action
-box, or lies where the flow hardly ever is. A one-step policy has no density: its KL is estimated from nearest neighbors among
-samples.
+box, or lies where the flow hardly ever is. The flow's law is that of its exact ODE; the few Euler steps that agents act with
+follow it only nearly. A one-step policy has no density: its KL is estimated from nearest neighbors among samples.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 from fdbook.checks import Array, count
 from fdbook.data.load import Loaded
 from fdbook.experiment import measure, refit
-from fdbook.experiment.run import Run, held_out_states
+from fdbook.experiment.run import Run, data_of
 from fdbook.geometry import metrics
 
 
@@ -63,7 +63,7 @@ def audit(run: Run, *, loaded: Loaded | None = None, states: int = 128, actions:
             f"An audit takes a run whose policy moves away from a flow, of fidec, deflow or fql; got {run.spec.method}."
         )
     state_key, action_key, read_key = jr.split(jr.key(seed), 3)
-    observations = held_out_states(run.spec, loaded, states, state_key)
+    observations = measure.observations(data_of(run.spec, loaded), 0, states, key=state_key)[1]
     judge = measure.held_out(run.agents, observations, actions, action_key)
     if "delta" in names:
         return _decorated(run, observations, judge, read_key)
@@ -72,13 +72,8 @@ def audit(run: Run, *, loaded: Loaded | None = None, states: int = 128, actions:
 
 def _decorated(run: Run, observations, judge, key) -> Audit:
     agents = run.agents
-    rows = []
-    for place in range(len(run.spec.seeds)):
-        agent, held = (
-            jax.tree.map(lambda x, i=place: x[i] if eqx.is_array(x) else x, tree) for tree in (agents, judge)
-        )
-        rows.append(measure.measured(agent, agent.networks["delta"].head, held, "delta"))
-    table = jax.tree.map(lambda *x: np.stack(x), *rows)
+    pairs = [(measure.pick(agents, place), measure.pick(judge, place)) for place in range(len(run.spec.seeds))]
+    table = measure.stack([measure.measured(one, one.networks["delta"].head, held, "delta") for one, held in pairs])
     plain = {"damping": 0.0, "trace_normalized": False}
     metric = dataclasses.replace(agents.metric, **plain)
     readings = refit.read(agents, metric, observations, judge.actions, key)

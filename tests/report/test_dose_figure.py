@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from fdbook import cli
 from fdbook.experiment import LadderSpec, RunSpec
 from fdbook.geometry import metrics
 from fdbook.report import figures, style
@@ -130,3 +131,22 @@ def test_the_records_are_what_their_names_say(path):
         low, middle, high = (np.array(item["ratio"][part], float) for part in ("low", "ratio", "high"))
         assert np.all((low <= middle) & (middle <= high) | np.isnan(middle))
     assert {1.0} == set(filter(None, tree["metrics"][0]["ratio"]["ratio"]))
+
+
+def test_the_runner_reads_ladders_and_computes_again_when_they_change(tmp_path, capsys):
+    folder, out = tmp_path / "ladders", tmp_path / "figures"
+    folder.mkdir()
+
+    def ceiling(scale):
+        tree = ladder(0.3, 0.03) | {"ceiling": [scale, scale]}
+        (folder / "thin.json").write_text(json.dumps(tree))
+        asked = ["figures", "dose", "--out", str(out), "--ladders", str(folder), "--no-progress"]
+        assert cli.main(asked) == 0
+        said = capsys.readouterr()
+        return said.out + said.err, figures.load_numbers("dose", out)["doses"][0]["ceiling"]
+
+    assert ceiling(2.0)[1] == 2
+    assert "up to date" in ceiling(2.0)[0]
+    said, found = ceiling(3.0)
+    assert "computed" in said
+    assert found == 3
