@@ -172,12 +172,14 @@ class Workshop:
             pointmaze.finish(self.place, shards["train"], self.folder)
         else:
             self.place.folder.mkdir(exist_ok=True)
-            for split, path in reversed(self.place.files.items()):  # training data last: where they are, all is
-                _save(path, lambda file, paths=shards[split]: _join(file, paths, self.dataset), self.folder)
+            for split, path in self.place.files.items():
+                _save(self.folder / path.name, functools.partial(_join, shards[split], self.dataset), self.folder)
+            for path in reversed(self.place.files.values()):  # training data last: where they are, all is
+                os.replace(self.folder / path.name, path)
         _save(self.place.folder / LABEL, lambda file: file.write(_about(self.place)), self.folder)
 
 
-def _join(file, shards: list[Path], dataset: DataSet) -> None:
+def _join(shards: list[Path], dataset: DataSet, file) -> None:
     """Writes the arrays of all episodes, one after the other, into one npz file, with one episode in memory at a time."""
     method = zipfile.ZIP_DEFLATED if dataset.pixels else zipfile.ZIP_STORED
     with zipfile.ZipFile(file, "w", method) as archive:

@@ -277,14 +277,14 @@ def gone(numbers):
 
 def test_where_the_training_data_are_the_validation_data_are_too(tmp_path, monkeypatch):
     """Stopped between the two files, a recording does not look like one that has no validation data."""
-    place, save = Place(MAZE, 1, 0, tmp_path), sys.modules[record.__module__]._save
+    place, replace = Place(MAZE, 1, 0, tmp_path), os.replace
 
-    def stop_before(path, *arguments, **options):
-        if path == place.files["train"]:
+    def stop_before(source, target):
+        if target == place.files["train"]:
             raise KeyboardInterrupt
-        save(path, *arguments, **options)
+        replace(source, target)
 
-    monkeypatch.setattr(sys.modules[record.__module__], "_save", stop_before)
+    monkeypatch.setattr(os, "replace", stop_before)
     with pytest.raises(KeyboardInterrupt):
         rerecord(place)
     assert [path.exists() for path in (place.files["train"], place.files["validation"])] == [False, True]
