@@ -221,6 +221,7 @@ def add_evaluate(commands) -> None:
         examples=(
             "fdbook evaluate runs/cube-single-play-singletask-task2-v0/fidec-exact-laptop-seed-0",
             "fdbook evaluate runs/... --episodes 200          with more episodes",
+            "fdbook evaluate runs/... --starts anywhere       from starts all over an OGBench maze",
             "fdbook evaluate runs/... --set num_samples=16    the best of 16 actions, as the critics judge them",
             "fdbook evaluate runs/... --video episode.gif     and film one episode (needs EGL or a display)",
         ),
@@ -228,6 +229,12 @@ def add_evaluate(commands) -> None:
     _add_settings(parser, "act with another setting: num_samples, num_refinements")
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run, as `fdbook train` named it")
     parser.add_argument("--episodes", metavar="N", type=at_least(1), help="episodes for each seed (default: the run's)")
+    parser.add_argument(
+        "--starts",
+        choices=("task", "anywhere"),
+        default="task",
+        help="where episodes start (default: as the task says)",
+    )
     parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of one seed into a GIF")
     parser.add_argument("--video-episode", metavar="N", type=at_least(0), default=0, help="which episode (default: 0)")
     parser.add_argument(
@@ -273,7 +280,7 @@ def _evaluate(arguments):
     except ValueError as error:
         raise Misuse(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
-    result = run.evaluate(episodes=episodes, progress=bars(arguments))
+    result = run.evaluate(episodes=episodes, starts=arguments.starts, progress=bars(arguments))
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {count(episodes, 'episode')}")
     if run.step < run.spec.updates:
         print(f"The run is not finished: {run.step:,} of {run.spec.updates:,} updates ({run.record.status}).")

@@ -21,6 +21,7 @@ from fdbook.rl.transitions import Transitions
 __all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordings", "score"]
 
 SOURCES = ("auto", "recorded", "download")
+STARTS = ("task", "anywhere")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +40,18 @@ class Loaded:
         return environment(self.task, self.folder)
 
 
-def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None):
+def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None, starts: str = "task"):
     """A new environment to evaluate a task in: raw observations as those of its transitions, actions in [-1, 1].
 
-    `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Raises
-    ValueError for a task without an environment: logs alone are judged by `fdbook.rl.offline_evaluation`.
+    `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Episodes start
+    as the "task" says, or, in OGBench's mazes, "anywhere" in the maze. Raises ValueError for starts that the task does not have,
+    and for a task without an environment: logs alone are judged by `fdbook.rl.offline_evaluation`.
     """
-    return _quiet(sources.of(task.dataset).environment(task, folder, render_mode=render_mode))
+    if starts not in STARTS:
+        raise ValueError(unknown("kind of starts", starts, STARTS))
+    source = sources.of(task.dataset)
+    made = source.environment(task, folder, render_mode=render_mode)
+    return _quiet(made if starts == "task" else source.start_anywhere(task, made))
 
 
 def _quiet(environment):

@@ -183,6 +183,23 @@ def repeatable(environment):
     return environment
 
 
+def _anywhere(environment):
+    """A maze whose resets put the robot into a free cell that their seed draws, as far off its center as the task does."""
+    plain, maze = environment.reset, environment.unwrapped
+    free = np.argwhere(np.asarray(maze.maze_map) == 0)
+
+    def reset(*, seed=None, options=None):
+        observation, info = plain(seed=seed, options=options)
+        generator = np.random.default_rng(seed)
+        cells = free[np.any(free != np.array(maze.cur_task_info["goal_ij"]), axis=1)]
+        center = np.array(maze.ij_to_xy(tuple(cells[generator.integers(len(cells))])), float)
+        maze.set_xy(center + generator.uniform(-1, 1, 2) * maze._noise * maze._maze_unit / 4)
+        return np.asarray(maze.get_ob(), observation.dtype), info
+
+    environment.reset = reset
+    return environment
+
+
 def _tidy(environment):
     """Removes the temporary file from which a maze's model came, and which nobody else removes."""
     if hasattr(environment.unwrapped, "maze_map"):
@@ -315,6 +332,12 @@ class OGBench(sources.Source):
     def environment(self, task, folder=None, *, render_mode=None):
         """As the function `environment`, which needs no data."""
         return environment(task, render_mode)
+
+    def start_anywhere(self, task, environment):
+        """The environment of a maze whose episodes start anywhere but in the goal's own cell."""
+        if task.dataset.family != "maze" or task.dataset.pixels:
+            return super().start_anywhere(task, environment)
+        return _anywhere(environment)
 
     def contents(self, tasks: Sequence[Task], folder=None):
         """What is in the training file, with what each task rewards."""

@@ -81,6 +81,10 @@ class Source(abc.ABC):
         `folder` holds the data, if the environment is described there. Raises ValueError for a task that has none.
         """
 
+    def start_anywhere(self, task: Task, environment):
+        """The environment of a maze with starts that the seed of a reset draws anywhere in the maze; ValueError for others."""
+        raise ValueError(f"Only OGBench's mazes can start anywhere; {task.name} starts as its task says.")
+
     @abc.abstractmethod
     def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> Contents:
         """What is in the training files of the data set of these tasks. Raises as `transitions` does."""

@@ -6,7 +6,8 @@ A matrix of runs is a `Sweep`: `read_sweep` reads it from a file, `run_sweep` ru
 from fdbook.experiment.auditing import Audit, audit, audit_table, neighbor_kl
 from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
-from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, ladder_table
+from fdbook.experiment.gains import ladder_table
+from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, play_difference
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
 from fdbook.experiment.spec import DataSpec, RunSpec, differences
@@ -37,6 +38,7 @@ __all__ = [
     "ladder_table",
     "neighbor_kl",
     "open_run",
+    "play_difference",
     "read_sweep",
     "run_sweep",
     "states",

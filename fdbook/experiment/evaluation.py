@@ -30,19 +30,20 @@ MOST = 16
 
 @contextlib.contextmanager
 def environments(
-    task: Task, seeds: int, episodes: int, *, workers: int | None = None
+    task: Task, seeds: int, episodes: int, *, workers: int | None = None, starts: str = "task"
 ) -> Iterator[Callable[[], Environments]]:
     """A function that makes the environments of an evaluation when they are first needed; they are closed at the end.
 
     They are stepped by `workers` processes (None: by one for each core but two, at most MOST; 0: by this process, as are those of
-    tasks that another process cannot make). The numbers are the same.
+    tasks that another process cannot make). The numbers are the same. `starts` is where episodes start, as in
+    `fdbook.data.load.environment`.
     """
     share = min(episodes, FEW if task.dataset.family in ("cube", "scene", "puzzle") else MANY)
     made: list[Environments] = []
 
     def get() -> Environments:
         if not made:
-            made.append(_environments(task, seeds * share, _workers(workers)))
+            made.append(_environments(task, seeds * share, _workers(workers), starts))
         return made[0]
 
     try:
@@ -59,8 +60,8 @@ def _workers(asked: int | None) -> int:
     return max(0, min(MOST, cores() - 2)) if os.name == "posix" else 0
 
 
-def _environments(task, count, workers) -> Environments:
-    make = functools.partial(load.environment, task)
+def _environments(task, count, workers, starts) -> Environments:
+    make = functools.partial(load.environment, task, starts=starts)
     if workers > 0 and Workers.can_make(make):
         try:
             return Workers(make, count, workers)

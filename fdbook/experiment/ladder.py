@@ -21,27 +21,33 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PyTree
 
-from fdbook.checks import Array, check_kinds, check_range
-from fdbook.data.load import Loaded
-from fdbook.experiment import measure, refit
+from fdbook.checks import Array, check_kinds, check_range, unknown
+from fdbook.data.load import STARTS, Loaded
+from fdbook.experiment import gains, measure, playing, refit
+from fdbook.experiment.gains import AT, Difference, Ratio
+from fdbook.experiment.playing import Played
 from fdbook.experiment.run import Run, data_of
-from fdbook.geometry import frontier, metrics
+from fdbook.geometry import metrics
 from fdbook.geometry.metrics import Metric
 from fdbook.rl.agents import Agent
 
 
-__all__ = ["Ladder", "LadderSpec", "Ratio", "Rungs", "climb", "gain_ratio", "label", "ladder_table"]
+__all__ = [
+    "Ladder",
+    "LadderSpec",
+    "Rungs",
+    "climb",
+    "gain_ratio",
+    "label",
+    "play_difference",
+]
 
 NORMALIZED = ("fisher-paper", "fisher-released", "fisher-exact", "information-local")
 RAW = ("fisher-paper", "fisher-exact", "fisher-rao", "fisher-scale", "information-local")
 RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
-LEAST = {"rungs": 2.0, "seed": 0.0}
+LEAST = {"rungs": 2.0, "seed": 0.0, "episodes": 0.0}
 PARTS = ("flow", "critic")
-MOST = 0.9
-"""The share of resamples that must reach a KL for it to be compared."""
-AT = (0.05, 0.1, 0.2, 0.5)
-"""The exact KLs, in nats, at which metrics are compared."""
 
 
 def _compared() -> tuple[Metric, ...]:
@@ -92,6 +98,10 @@ class LadderSpec:
     held_out_actions: int = 16
     fisher_actions: int = 64
     """Actions of each held-out state whose exact scores make its true Fisher matrix, for the prediction."""
+    episodes: int = 0
+    """Episodes that each displacement plays in the task's environment; 0: none are played."""
+    starts: str = "task"
+    """Where they start: as the "task" says, or, in OGBench's mazes, "anywhere"."""
     seed: int = 0
 
     def __post_init__(self):
@@ -102,6 +112,8 @@ class LadderSpec:
                 low = LEAST.get(field.name, 1.0)
                 check_range(getattr(self, field.name), field.name, "LadderSpec", low=low)
         check_range(self.learning_rate, "a learning rate", "LadderSpec", open_low=True)
+        if self.starts not in STARTS:
+            raise ValueError(unknown("kind of starts", self.starts, STARTS))
         ends = self.kl if isinstance(self.kl, Sequence) else ()
         two = len(ends) == 2 and all(isinstance(end, float | int) for end in ends)
         if not two or not 0 < ends[0] < ends[1] < math.inf:
@@ -145,6 +157,10 @@ class Ladder:
     """The condition number of the true Fisher matrix at each state, (agents, states)."""
     fingerprint: str
     """Twelve characters that tell the frozen networks from others."""
+    base: Played | None = None
+    """What the flow itself came to in the environment, where episodes were played: arrays (agents, episodes)."""
+    played: tuple[Played, ...] = ()
+    """What the displacements of each metric came to there: arrays (rungs, agents, episodes)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: everything but the displacements and what single states came to."""
@@ -155,7 +171,7 @@ class Ladder:
             "ceiling": _rounded(self.ceiling),
             "condition": {f"{q:g}": _rounded(np.quantile(self.condition, q, axis=1)) for q in (0.1, 0.5, 0.9)},
             "metrics": [self._entry(metric) for metric in self.spec.metrics],
-        }
+        } | ({} if self.base is None else {"base": _means(self.base)})
 
     def _entry(self, metric: Metric) -> dict[str, Any]:
         rungs, compared = self.of(metric), gain_ratio(self, metric)
@@ -163,10 +179,11 @@ class Ladder:
             name: _rounded(getattr(rungs, name)) for name in ("multiplier", "folded", "clipped", "off", "predicted")
         }
         means |= {name: _rounded(getattr(rungs, name).mean(axis=-1)) for name in ("gain", "kl")}
-        about = {"label": label(metric), "metric": metrics.to_dict(metric)}
-        return (
-            about | means | {"ratio": {name: _rounded(value) for name, value in dataclasses.asdict(compared).items()}}
-        )
+        tree = {"label": label(metric), "metric": metrics.to_dict(metric)} | means | {"ratio": _plain(compared)}
+        if self.base is None:
+            return tree
+        against = {name: _plain(play_difference(self, metric, name)) for name in Played._fields}
+        return tree | {"played": _means(self.played[self.spec.metrics.index(metric)]), "difference": against}
 
     def of(self, metric: Metric) -> Rungs:
         """The rungs of one metric. Raises ValueError if it was not among those compared."""
@@ -210,7 +227,19 @@ def climb(
         maps.append(made[1])
     values = np.linalg.eigvalsh(local.information)
     best = measure.predicted_ratio(local, local.information)
-    return Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0], _fingerprint(agents))
+    made = Ladder(spec, tuple(rungs), tuple(maps), best, values[..., -1] / values[..., 0], _fingerprint(agents))
+    return _played(made, run, progress) if spec.episodes else made
+
+
+def _played(ladder: Ladder, run: Run, progress) -> Ladder:
+    """The ladder with what its displacements, and the flow without any, come to in the task's environment."""
+    with playing.player(run, ladder.spec.episodes, ladder.spec.starts) as play:
+        progress("playing the flow")
+        base, results = play(playing.still(ladder.maps[0])), []
+        for metric, maps in zip(ladder.spec.metrics, ladder.maps, strict=True):
+            progress(f"playing {label(metric)}")
+            results.append(play(maps))
+    return dataclasses.replace(ladder, base=measure.pick(base, 0), played=tuple(results))
 
 
 class _Scene(NamedTuple):
@@ -244,6 +273,15 @@ def _fingerprint(agents: Agent) -> str:
     return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in arrays)).hexdigest()[:12]
 
 
+def _means(played: Played) -> dict[str, Any]:
+    """What episodes came to in the mean over them, (rungs, agents) or (agents,)."""
+    return {name: _rounded(np.mean(values, axis=-1)) for name, values in played._asdict().items()}
+
+
+def _plain(compared) -> dict[str, Any]:
+    return {name: _rounded(value) for name, value in dataclasses.asdict(compared).items()}
+
+
 def _rounded(values) -> Any:
     """Nested lists of numbers with five digits; None where there is none."""
     if isinstance(values, np.ndarray | list | tuple):
@@ -257,65 +295,37 @@ def label(metric: Metric) -> str:
     return f"{metrics.short_name(metric)}{unusual}".replace(" trace_normalized=False", " raw")
 
 
-@dataclasses.dataclass(frozen=True)
-class Ratio:
-    """The gain of a metric over that of L2 at equal exact KL, and an interval of it; NaN beyond the rungs of either."""
+def gain_ratio(ladder: Ladder, metric: Metric, at: Sequence[float] | None = None, **options: Any) -> Ratio:
+    """The gain in Q over that of L2 at equal exact KL, both in the mean over agents, with a bootstrap interval.
 
-    kl: np.ndarray
-    ratio: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def gain_ratio(
-    ladder: Ladder,
-    metric: Metric,
-    at: Sequence[float] = AT,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Ratio:
-    """The gain in Q over that of L2 at some exact KLs `at` in nats, both in the mean over agents, with a bootstrap interval.
-
+    `at` are KLs in nats (None: those of `gains.AT` that lie within the range of the ladder's specification).
     Between rungs, and from no displacement at all to the first one, the gain is linear in the root of the KL. Agents and states
-    are drawn anew in each resample, the same for both metrics. With one agent the interval is one over states alone.
+    are drawn anew in each resample, the same for both metrics; `options` are `resamples` (1000), `level` (0.95) and `seed` (0).
+    With one agent the interval is one over states alone.
     """
-    ours, theirs = ladder.of(metric), ladder.of(metrics.L2())
-    generator, (_, agents, states) = np.random.default_rng(seed), ours.gain.shape
-    draws = [(np.arange(agents), np.arange(states))]
-    draws += [
-        (generator.integers(agents, size=agents), generator.integers(states, size=states)) for _ in range(resamples)
-    ]
-    table = np.array([_curve(ours, at, *draw) / _curve(theirs, at, *draw) for draw in draws])
-    finite = np.isfinite(table)
-    known = finite[0] & (np.mean(finite, axis=0) > MOST)
-    low, high = (np.full(len(known), np.nan) for _ in range(2))
-    for i in np.flatnonzero(known):
-        low[i], high[i] = np.nanquantile(table[1:, i], [(1 - level) / 2, (1 + level) / 2])
-    return Ratio(np.asarray(at), np.where(known, table[0], np.nan), low, high)
+    ours, theirs = ((rungs.gain, rungs.kl) for rungs in (ladder.of(metric), ladder.of(metrics.L2())))
+    return gains.ratio(ours, theirs, _compared_at(ladder, at), **options)
 
 
-def _curve(rungs: Rungs, at, agents, states) -> np.ndarray:
-    """The gain at some KLs in the mean over agents and states, in units of Q; NaN beyond any agent's last rung."""
-    gain, kl = (x[:, :, states].mean(axis=2).T for x in (rungs.gain, rungs.kl))
-    return np.mean([frontier.at_kl(kl[agent], gain[agent], at) for agent in agents], axis=0)
+def _compared_at(ladder: Ladder, at: Sequence[float] | None) -> Sequence[float]:
+    return [kl for kl in AT if kl < ladder.spec.kl[1]] if at is None else at
 
 
-def ladder_table(tree: dict[str, Any]) -> str:
-    """The record of a ladder, as `Ladder.to_dict` gives it, in lines: each metric's gain over that of L2 at equal exact KL."""
-    at = tree["metrics"][0]["ratio"]["kl"]
-    lines = ["gain in Q over that of L2 at an exact KL of" + "".join(f"{kl:>19g}" for kl in at) + "   E26  folded"]
-    for entry in tree["metrics"]:
-        compared = entry["ratio"]
-        cells = zip(compared["ratio"], compared["low"], compared["high"], strict=True)
-        shown = "".join(
-            "-".rjust(19) if mid is None else f"{mid:.2f} ({low:.2f}-{high:.2f})".rjust(19) for mid, low, high in cells
-        )
-        folded = max(max(row) for row in entry["folded"])
-        lines.append(f"  {entry['label']:<41}{shown}{np.mean(entry['predicted']):6.2f} {folded:7.1%}")
-    ceiling, condition = np.mean(tree["ceiling"]), np.mean(tree["condition"]["0.5"])
-    lines.append(
-        f"E26 allows {ceiling:.2f} at most; the flow's true Fisher matrix has the median condition number {condition:.3g}."
+def play_difference(
+    ladder: Ladder, metric: Metric, quantity: str = "score", at: Sequence[float] | None = None, **options: Any
+) -> Difference:
+    """A metric's "score" or "length" of episodes minus that of L2 at some exact KLs `at`, with a bootstrap interval.
+
+    `at` is as in `gain_ratio`. Both in the mean over agents and episodes, linear in the root of the KL between the flow itself, at no KL, and the rungs.
+    Agents and episodes are drawn anew in each resample, the same for both metrics; `options` as for `gain_ratio`. Raises
+    ValueError for a ladder of which nothing was played, and for another quantity.
+    """
+    if quantity not in Played._fields:
+        raise ValueError(unknown("quantity of episodes", quantity, Played._fields))
+    if ladder.base is None:
+        raise ValueError("This ladder was not played: give its specification a number of episodes.")
+    ours, theirs = (
+        (getattr(ladder.played[ladder.spec.metrics.index(each)], quantity), ladder.of(each).kl)
+        for each in (metric, metrics.L2())
     )
-    return "\n".join(lines)
+    return gains.difference(ours, theirs, getattr(ladder.base, quantity), _compared_at(ladder, at), **options)

@@ -55,14 +55,17 @@ class Run:
         config = dataclasses.replace(self.agents.config, **{name: getattr(checked, name) for name in changes})
         return dataclasses.replace(self, agents=dataclasses.replace(self.agents, config=config))
 
-    def evaluate(self, *, episodes: int | None = None, progress: bool = True) -> dict[str, list[float]]:
+    def evaluate(
+        self, *, episodes: int | None = None, starts: str = "task", progress: bool = True
+    ) -> dict[str, list[float]]:
         """Score, success, return and length of each seed, in the mean over episodes: the same ones that the run itself plays.
 
-        Raises ValueError for a task without an environment.
+        `starts` = "anywhere" has the episodes of OGBench's mazes start all over the maze instead. Raises ValueError for other
+        tasks then, and for a task without an environment.
         """
         episodes = self.spec.episodes if episodes is None else episodes
         _check_environment(self.task)
-        with environments(self.task, len(self.spec.seeds), episodes) as get:
+        with environments(self.task, len(self.spec.seeds), episodes, starts=starts) as get:
             options = {"episodes": episodes, "normalizer": self.normalizer, "progress": progress}
             return make_evaluator(self.task, get, self.spec.seeds, **options)(self.agents, lambda: False)
 
