@@ -316,9 +316,9 @@ def play_difference(
 ) -> Difference:
     """A metric's "score" or "length" of episodes minus that of L2 at some exact KLs `at`, with a bootstrap interval.
 
-    `at` is as in `gain_ratio`. Both in the mean over agents and episodes, linear in the root of the KL between the flow itself, at no KL, and the rungs.
-    Agents and episodes are drawn anew in each resample, the same for both metrics; `options` as for `gain_ratio`. Raises
-    ValueError for a ladder of which nothing was played, and for another quantity.
+    Both in the mean over agents and episodes, linear in the root of the KL between the flow itself, at no KL, and the rungs.
+    Agents and episodes are drawn anew in each resample, the same for both metrics; `at` and `options` are those of `gain_ratio`.
+    Raises ValueError for a ladder of which nothing was played, and for another quantity.
     """
     if quantity not in Played._fields:
         raise ValueError(unknown("quantity of episodes", quantity, Played._fields))
