@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plain_bandit import Bandit
 
 from fdbook import cli, experiment
 from fdbook.data import custom
 from fdbook.data.load import load
-from fdbook.experiment import RunSpec, ladder, measure, refit
+from fdbook.experiment import RunSpec, ladder, measure, playing, refit
 from fdbook.experiment.run import Run
 from fdbook.geometry import metrics
 from fdbook.geometry.anisotropy import GaussianPolicy
@@ -68,7 +69,7 @@ def run():
     ends = np.arange(1200) % 300 == 299
     arrays = {"observations": rows, "actions": np.clip(actions, -1, 1), "terminals": ends}
     arrays |= {"next_observations": rows, "rewards": np.zeros(1200), "masks": np.ones(1200)}
-    task = custom.from_arrays(arrays)
+    task = custom.from_arrays(arrays, Bandit, horizon=2)
     spec = RunSpec(
         task, "deflow", seeds=2, updates=1, config={"width": 16, "depth": 1, "batch_size": 16}, normalize=False
     )
@@ -80,7 +81,7 @@ def run():
 
 
 SPEC = {"updates": 1200, "learning_rate": 1e-2, "rungs": 5, "kl": (0.05, 0.5), "states": 64, "readings": 128}
-SPEC |= {"held_out_states": 24, "held_out_actions": 8, "fisher_actions": 256}
+SPEC |= {"episodes": 2, "held_out_states": 24, "held_out_actions": 8, "fisher_actions": 256}
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +157,27 @@ def test_the_record_says_what_was_measured(climbed):
     np.testing.assert_allclose(tree["metrics"][1]["kl"], climbed.of(SHARP).kl.mean(axis=-1), rtol=1e-4)
     compared = tree["metrics"][1]["ratio"]
     np.testing.assert_allclose(compared["ratio"][:3], ladder.gain_ratio(climbed, SHARP).ratio[:3], rtol=1e-4)
-    assert compared["kl"] == [0.05, 0.1, 0.2, 0.5]
-    lines = ladder.ladder_table(tree).splitlines()
-    assert len(lines) == 5
+    assert compared["kl"] == [0.05, 0.1, 0.2]
+    lines = experiment.ladder_table(tree).splitlines()
+    assert len(lines) == 5 + 2 * 3
     assert lines[1].split()[:3] == ["l2", "1.00", "(1.00-1.00)"]
-    assert lines[-1].startswith("E26 allows ")
+    assert lines[4].startswith("E26 allows ")
+
+
+def test_a_ladder_plays_its_own_displacements(run, climbed):
+    """The record keeps the means of each rung, those of the flow, and what lies between two metrics at equal KL."""
+    tree = json.loads(json.dumps(climbed.to_dict()))
+    with playing.player(run[0], 2, "task") as play:
+        entry, maps, played = (each[-1] for each in (tree["metrics"], climbed.maps, climbed.played))
+        again, base = play(maps), play(playing.still(maps))
+    np.testing.assert_array_equal(played.score, again.score)
+    np.testing.assert_allclose(entry["played"]["score"], again.score.mean(axis=2), rtol=1e-4)
+    np.testing.assert_allclose(tree["base"]["score"], base.score[0].mean(axis=1), rtol=1e-4)
+    assert (tree["ladder"]["episodes"], tree["base"]["length"]) == (2, [2.0, 2.0])
+    compared = ladder.play_difference(climbed, DISGUISED, "score", entry["ratio"]["kl"])
+    np.testing.assert_allclose(entry["difference"]["score"]["value"][:3], compared.value[:3], rtol=1e-3)
+    assert entry["difference"].keys() == {"score", "length"}
+    assert any(line.startswith("score: the flow ") for line in experiment.ladder_table(tree).splitlines())
 
 
 def measured_translation(run, step, scale=0.0):

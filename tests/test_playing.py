@@ -1,0 +1,146 @@
+"""Displacements of a frozen flow, played: a bandit whose rewards say what was done, and mazes that start anywhere."""
+
+import dataclasses
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from plain_bandit import Bandit
+
+from fdbook import cli, experiment
+from fdbook.data import custom
+from fdbook.data.load import environment
+from fdbook.data.tasks import find_task
+from fdbook.experiment import RunSpec, ladder, playing
+from fdbook.experiment.playing import Played
+from fdbook.experiment.run import Run
+from fdbook.geometry.anisotropy import GaussianPolicy
+from fdbook.rl import agents, records, train
+from fdbook.rl.networks import Encoded
+
+
+MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
+STEPS = np.array([[[0.1, 0.0], [0.2, -0.1]], [[-0.3, 0.0], [3.0, 0.0]]], np.float32)
+"""For each of two agents, and each of two rungs."""
+
+
+class Step(eqx.Module):
+    """A translation, whatever is seen."""
+
+    step: jax.Array
+
+    def __call__(self, seen, action):
+        return self.step
+
+
+@pytest.fixture(scope="module", params=["deflow", "bc"])
+def run(request):
+    """Two agents whose flow is a Gaussian around 0."""
+    rows = np.broadcast_to(Bandit().reset()[0], (40, 6))
+    arrays = {"observations": rows, "actions": np.zeros((40, 2), np.float32), "terminals": np.arange(40) % 4 == 3}
+    arrays |= {"next_observations": rows, "rewards": np.zeros(40), "masks": np.ones(40)}
+    task = custom.from_arrays(arrays, Bandit, horizon=2)
+    spec = RunSpec(task, request.param, seeds=2, updates=1, config={"width": 8, "depth": 1, "batch_size": 8})
+    stacked = train.init(agents.make(request.param), (6,), 2, (0, 1), width=8, depth=1, batch_size=8)
+    flow = {"flow": Encoded(None, GaussianPolicy(2))}
+    stacked = dataclasses.replace(stacked, networks=stacked.networks | flow)
+    return Run(spec, records.Record(spec.to_dict(), {}), stacked, 1)
+
+
+def test_displaced_agents_act_with_the_flow_and_the_displacement(run):
+    """Every episode has the same noise on every rung, so that what a translation earns is known exactly; the box cuts it off."""
+    maps = Step(jnp.asarray(STEPS))
+    with playing.player(run, 3, "task") as play:
+        moved, base = play(maps), play(playing.still(maps))
+    assert (moved.score.shape, base.score.shape) == ((2, 2, 3), (1, 2, 3))
+    assert np.all(np.std(base.score, axis=2) > 0)
+    earned = 2 * (10 * STEPS[..., 0] + STEPS[..., 1]).T
+    difference = moved.score - base.score
+    np.testing.assert_allclose(difference[:, 0], np.broadcast_to(earned[:, :1], (2, 3)), atol=1e-4)
+    np.testing.assert_allclose(difference[0, 1], earned[0, 1], atol=1e-4)
+    assert np.all(np.abs(moved.score[1, 1] - 20) < 2 * 0.5)  # at the edge, whatever the flow does along it
+    np.testing.assert_array_equal(moved.length, 2)
+
+
+def test_differences_at_equal_kl_by_hand():
+    """Scores that are 5 and 30 or 20 times the root of the KL, at other rungs; where one ladder ends there is nothing."""
+    spec = ladder.LadderSpec(metrics=("scale",), kl=(0.01, 0.7))
+
+    def rungs(kl):
+        kl = np.broadcast_to(np.asarray(kl)[:, None, None], (2, 3, 4))
+        nothing = np.zeros((2, 3))
+        return ladder.Rungs(nothing, kl, kl, nothing, nothing, nothing, np.ones(3))
+
+    def scores(factor, kl):
+        values = np.broadcast_to(5 + factor * np.sqrt(kl)[:, None, None], (2, 3, 6))
+        return Played(values, 100 - values)
+
+    kls, base = (np.array([0.1, 0.5]), np.array([0.04, 0.9])), Played(np.full((3, 6), 5.0), np.full((3, 6), 95.0))
+    played = (scores(20, kls[0]), scores(30, kls[1]))
+    parts = (tuple(map(rungs, kls)), (), np.ones(3), np.ones((3, 4)), "x")
+    made = ladder.Ladder(spec, *parts, base, played)
+    got = ladder.play_difference(made, spec.metrics[1], at=(0.01, 0.16, 0.6))
+    np.testing.assert_allclose(got.value, [1, 4, np.nan])
+    np.testing.assert_allclose((got.low[:2], got.high[:2]), [[1, 4], [1, 4]])
+    np.testing.assert_allclose(ladder.play_difference(made, spec.metrics[1], "length", (0.16,)).value, [-4])
+    assert list(ladder.play_difference(made, spec.metrics[1]).kl) == [0.05, 0.1, 0.2, 0.5]
+    with pytest.raises(ValueError, match="no quantity of episodes called 'scores'"):
+        ladder.play_difference(made, spec.metrics[1], "scores")
+    with pytest.raises(
+        ValueError, match=r"^This ladder was not played: give its specification a number of episodes\.$"
+    ):
+        ladder.play_difference(dataclasses.replace(made, base=None), spec.metrics[1])
+
+
+def test_a_maze_starts_anywhere_but_in_its_walls_and_its_goal():
+    """All free cells but the goal's own are met, evenly; the seed fixes where, and the goal stays that of the task."""
+    maze = environment(find_task(MAZE), starts="anywhere")
+    plain = environment(find_task(MAZE))
+    inside, met = maze.unwrapped, []
+    for seed in range(400):
+        seen, info = maze.reset(seed=seed)
+        cell = inside.xy_to_ij(seen[:2])
+        assert inside.maze_map[cell] == 0
+        np.testing.assert_allclose(inside.get_xy(), seen[:2], rtol=1e-6)
+        met.append(cell)
+    free = {tuple(cell) for cell in np.argwhere(inside.maze_map == 0)} - {tuple(inside.cur_task_info["goal_ij"])}
+    counts = np.array([met.count(cell) for cell in free])
+    assert (counts.sum(), counts.min() > 0) == (400, True)
+    assert np.sum((counts - 400 / len(free)) ** 2 / (400 / len(free))) < len(free) + 4 * np.sqrt(2 * len(free))
+    first, again = (maze.reset(seed=7)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(plain.reset(seed=399)[1]["goal"][:2], info["goal"][:2])
+    assert seen.dtype == plain.reset(seed=0)[0].dtype
+    assert not maze.step(np.zeros(2, np.float32))[4]["success"]
+
+
+def test_other_tasks_start_as_they_say():
+    for task, sentence in (
+        ("cube-single-play-singletask-task2-v0", "Only OGBench's mazes can start anywhere; cube-single-play"),
+        (
+            "D4RL/pointmaze/medium-v2",
+            "Only OGBench's mazes can start anywhere; D4RL/pointmaze/medium-v2 starts as its task says.",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+            environment(find_task(task), starts="anywhere")
+    with pytest.raises(ValueError, match=r"no kind of starts called 'anywher'\. Did you mean 'anywhere'"):
+        environment(find_task(MAZE), starts="anywher")
+    with pytest.raises(ValueError, match="no kind of starts called 'goal'"):
+        ladder.LadderSpec(starts="goal")
+
+
+def test_the_command_evaluates_from_anywhere(run, tmp_path, monkeypatch, capsys, unhooked):
+    asked = []
+    (tmp_path / "record.json").write_text("{}")
+    monkeypatch.setattr(experiment, "open_run", lambda folder: run)
+    monkeypatch.setattr(Run, "evaluate", lambda self, **options: asked.append(options) or {"score": [1.0, 2.0]})
+    assert cli.main(["evaluate", str(tmp_path), "--starts", "anywhere", "--episodes", "3", "--no-progress"]) == 0
+    assert (asked[0]["starts"], asked[0]["episodes"]) == ("anywhere", 3)
+    monkeypatch.undo()
+    monkeypatch.setattr(experiment, "open_run", lambda folder: run)
+    assert cli.main(["evaluate", str(tmp_path), "--starts", "anywhere", "--no-progress"]) == 1
+    assert "fdbook: Only OGBench's mazes can start anywhere; " in capsys.readouterr().err
