@@ -1,6 +1,7 @@
 """Displacements of a frozen flow, played: a bandit whose rewards say what was done, and mazes that start anywhere."""
 
 import dataclasses
+import json
 import re
 
 import equinox as eqx
@@ -138,8 +139,13 @@ def test_the_command_evaluates_from_anywhere(run, tmp_path, monkeypatch, capsys,
     (tmp_path / "record.json").write_text("{}")
     monkeypatch.setattr(experiment, "open_run", lambda folder: run)
     monkeypatch.setattr(Run, "evaluate", lambda self, **options: asked.append(options) or {"score": [1.0, 2.0]})
-    assert cli.main(["evaluate", str(tmp_path), "--starts", "anywhere", "--episodes", "3", "--no-progress"]) == 0
+    out = tmp_path / "evaluation.json"
+    typed = ["evaluate", str(tmp_path), "--starts", "anywhere", "--episodes", "3", "--no-progress", "--out", str(out)]
+    assert cli.main(typed) == 0
     assert (asked[0]["starts"], asked[0]["episodes"]) == ("anywhere", 3)
+    tree = json.loads(out.read_text())
+    assert (tree["run"], tree["step"], tree["starts"], tree["episodes"]) == (run.spec.to_dict(), 1, "anywhere", 3)
+    assert tree["evaluation"] == {"score": [1.0, 2.0]}
     monkeypatch.undo()
     monkeypatch.setattr(experiment, "open_run", lambda folder: run)
     assert cli.main(["evaluate", str(tmp_path), "--starts", "anywhere", "--no-progress"]) == 1

@@ -1,11 +1,23 @@
 """What the commands share: a parser that says in one sentence what is wrong, and the types of arguments."""
 
 import argparse
+import json
 import os
 import sys
 
 
-__all__ = ["Misuse", "Parser", "add", "at_least", "bars", "check_device", "check_names", "pairs", "unknown_name"]
+__all__ = [
+    "Misuse",
+    "Parser",
+    "add",
+    "at_least",
+    "bars",
+    "check_device",
+    "check_names",
+    "keep",
+    "pairs",
+    "unknown_name",
+]
 
 
 class Misuse(Exception):
@@ -82,6 +94,15 @@ def add(commands, name, run, *, summary, examples, computes: bool = False, **opt
     )
     parser.set_defaults(run=run, computes=computes)
     return parser
+
+
+def keep(path, run, **tree) -> None:
+    """Writes what was measured of a run to a file of JSON, with the run that it was measured of."""
+    from fdbook.disk import write_whole
+    from fdbook.rl import records
+
+    about = {"run": run.record.spec, "step": run.step, "data": run.record.data, "about": records.about()}
+    write_whole({path: (json.dumps(about | tree, indent=1) + "\n").encode()})
 
 
 def _value(text: str):

@@ -1,10 +1,9 @@
 """`fdbook ladder` and `fdbook audit`: what is measured of trained runs, beside their scores."""
 
-import json
 import re
 from pathlib import Path
 
-from fdbook.cli.common import add, at_least, pairs
+from fdbook.cli.common import add, at_least, keep, pairs
 
 
 __all__ = ["add_audit", "add_ladder"]
@@ -54,8 +53,7 @@ def _spec(arguments):
 def _ladder(arguments):
     from fdbook import experiment
     from fdbook.cli.training import check_run
-    from fdbook.disk import check_writable, write_whole
-    from fdbook.rl import records
+    from fdbook.disk import check_writable
 
     check_run(arguments.run_folder)
     out = arguments.out or arguments.run_folder / "ladder.json"
@@ -66,13 +64,8 @@ def _ladder(arguments):
         f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, agents of {len(run.spec.seeds)} seeds"
     )
     ladder = experiment.climb(run, spec, progress=said)
-    tree = {
-        "run": run.record.spec,
-        "step": run.step,
-        "data": run.record.data,
-        "about": records.about(),
-    } | ladder.to_dict()
-    write_whole({out: (json.dumps(tree, indent=1) + "\n").encode()})
+    tree = ladder.to_dict()
+    keep(out, run, **tree)
     print(experiment.ladder_table(tree))
     print(f"The record is {out}.")
 
@@ -95,8 +88,7 @@ def add_audit(commands) -> None:
 def _audit(arguments):
     from fdbook import experiment
     from fdbook.cli.training import check_run
-    from fdbook.disk import check_writable, write_whole
-    from fdbook.rl import records
+    from fdbook.disk import check_writable
 
     check_run(arguments.run_folder)
     if arguments.out is not None:
@@ -106,5 +98,4 @@ def _audit(arguments):
     made = experiment.audit(run, states=arguments.states)
     print(experiment.audit_table(run, made))
     if arguments.out is not None:
-        tree = {"run": run.record.spec, "step": run.step, "about": records.about(), "states": arguments.states}
-        write_whole({arguments.out: (json.dumps(tree | {"audit": made.to_dict()}, indent=1) + "\n").encode()})
+        keep(arguments.out, run, states=arguments.states, audit=made.to_dict())

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars, pairs
+from fdbook.cli.common import Misuse, add, at_least, bars, keep, pairs
 from fdbook.cli.data import add_dose, dose_of
 
 
@@ -235,6 +235,7 @@ def add_evaluate(commands) -> None:
         default="task",
         help="where episodes start (default: as the task says)",
     )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="also write what came out to a file")
     parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of one seed into a GIF")
     parser.add_argument("--video-episode", metavar="N", type=at_least(0), default=0, help="which episode (default: 0)")
     parser.add_argument(
@@ -258,6 +259,15 @@ def check_run(folder: Path) -> None:
         raise Misuse(f"{folder} holds no run itself; below it are {near}{' and others' if below[5:] else ''}")
 
 
+def _show(seeds, result):
+    """An evaluation in lines: a row for each seed."""
+    names = [name for name in ("score", "success", "return", "length") if name in result]
+    print("  seed" + "".join(f"{name:>10}" for name in names))
+    for i, seed in enumerate(seeds):
+        row = "".join(f"{result[name][i]:10.1f}" for name in names)
+        print(f"  {seed:>4}{row}")
+
+
 def _evaluate(arguments):
     if arguments.video is not None and arguments.video.suffix != ".gif":
         raise Misuse(f"--video takes a file that ends in .gif; got {arguments.video}")
@@ -267,8 +277,9 @@ def _evaluate(arguments):
     from fdbook.checks import count
     from fdbook.disk import check_writable
 
-    if arguments.video is not None:
-        check_writable(arguments.video.parent)
+    for path in (arguments.video, arguments.out):
+        if path is not None:
+            check_writable(path.parent)
     check_run(arguments.run_folder)
     run = experiment.open_run(arguments.run_folder)
     index = _place_of(arguments.video_seed, run.spec.seeds)
@@ -284,11 +295,9 @@ def _evaluate(arguments):
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {count(episodes, 'episode')}")
     if run.step < run.spec.updates:
         print(f"The run is not finished: {run.step:,} of {run.spec.updates:,} updates ({run.record.status}).")
-    names = [name for name in ("score", "success", "return", "length") if name in result]
-    print("  seed" + "".join(f"{name:>10}" for name in names))
-    for i, seed in enumerate(run.spec.seeds):
-        row = "".join(f"{result[name][i]:10.1f}" for name in names)
-        print(f"  {seed:>4}{row}")
+    _show(run.spec.seeds, result)
+    if arguments.out is not None:
+        keep(arguments.out, run, config=config, episodes=episodes, starts=arguments.starts, evaluation=result)
     if arguments.video is not None:
         success = run.film(arguments.video, episode=arguments.video_episode, index=index)
         print(f"Filmed into {arguments.video} ({'a success' if success else 'no success'}).")
