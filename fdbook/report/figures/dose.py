@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from fdbook.geometry import frontier
 from fdbook.report import style
+from fdbook.report.figures.microscope import KINDS
 
 
 __all__ = ["compute", "draw"]
@@ -42,7 +43,7 @@ def compute(context) -> dict:
     doses = []
     for name, tree in context.ladders().items():
         dose = tree["run"]["data"].get("dose") or {}
-        if not {"along", "across"} <= dose.keys() or dose["across"] is None:
+        if name.split("-")[0] in KINDS or not {"along", "across"} <= dose.keys() or dose["across"] is None:
             continue
         first = tree["metrics"][0]["ratio"]["kl"]
         if AT not in first:

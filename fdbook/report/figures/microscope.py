@@ -1,0 +1,206 @@
+"""What a metric is made of and what its KL is: the time it reads at, its settings, the KL promised and spent, and the return.
+
+Nothing is trained here: the numbers are those of records beside the doses. `ablation-*` are ladders of one frozen run in which
+one setting differs, `audit-*` what whole trainings spend, and `played-*` ladders that were played in the environment.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from fdbook.geometry import metrics
+from fdbook.report import style
+
+
+__all__ = ["compute", "draw"]
+
+AT = 0.2
+"""The exact KL, in nats, at which settings are compared."""
+KINDS = ("ablation", "audit", "played")
+DAMPING = metrics.make("deblurred").damping
+"""What a metric has where its damping is not what is changed."""
+
+
+def compute(context) -> dict:
+    """Of each ablation the ratio to L2 at the exact KL `AT` with its interval, beside what E26 predicts; of each audit the KL of
+    each agent; of ladders that were played, the score at every rung in the mean over agents, with that of the flow.
+
+    Raises FileNotFoundError when there is no record of one of the three kinds.
+    """
+    found = {kind: {} for kind in KINDS}
+    for name, tree in context.ladders().items():
+        kind = name.split("-")[0]
+        if kind in KINDS:
+            found[kind][name] = tree
+    for kind in KINDS:
+        if not found[kind]:
+            raise FileNotFoundError(
+                f"There is no record of the kind {kind}; make one with fdbook {'audit' if kind == 'audit' else 'ladder'} RUN "
+                f"--out figures/data/ladders/{kind}-NAME.json"
+            )
+    ablations = [row for tree in found["ablation"].values() for row in _ablation(tree)]
+    played = [curve for tree in found["played"].values() for curve in _played(tree)]
+    return {
+        "at": AT,
+        "ablations": ablations,
+        "audits": {name: _audit(tree) for name, tree in found["audit"].items()},
+        "played": played,
+        "flow": [float(np.mean(tree["base"]["score"])) for tree in found["played"].values()],
+        "starts": sorted({tree["ladder"]["starts"] for tree in found["played"].values()}),
+    }
+
+
+def _ablation(tree) -> list[dict]:
+    """The metrics of a ladder but L2, each with its settings, and those of the ladder that matter to it."""
+    rows = []
+    for entry in tree["metrics"]:
+        if entry["metric"]["name"] == "l2":
+            continue
+        at = entry["ratio"]["kl"].index(AT)
+        ratio = [entry["ratio"][part][at] for part in ("ratio", "low", "high")]
+        settings = {name: entry["metric"].get(name) for name in ("t", "damping", "trace_normalized")}
+        rows.append(
+            {
+                "name": entry["metric"]["name"],
+                **settings,
+                "readings": tree["ladder"]["readings"],
+                "updates": tree["ladder"]["updates"],
+                "fingerprint": tree["fingerprint"],
+                "ratio": np.array(ratio, float),
+                "predicted": float(np.mean(entry["predicted"])),
+                "folded": float(np.max(entry["folded"])),
+            }
+        )
+    return rows
+
+
+def _audit(tree) -> dict:
+    """What the agents of a run spend, what their metric says, and where its displacement ends."""
+    audit, metric = tree["audit"], tree["run"].get("metric")
+    dose = tree["run"]["data"].get("dose") or {}
+    return {
+        "name": metric["name"] if isinstance(metric, dict) else "l2",
+        "normalized": bool(isinstance(metric, dict) and metric.get("trace_normalized")),
+        "across": dose.get("across"),
+        "kl": np.array(audit["kl"], float),
+        "said": np.array(audit["said"], float),
+        "off": float(np.mean(audit["off"])),
+        "clipped": float(np.mean(audit["clipped"])),
+        "folded": float(np.mean(audit["folded"])),
+    }
+
+
+def _played(tree) -> list[dict]:
+    return [
+        {
+            "label": entry["label"],
+            "name": entry["metric"]["name"],
+            "normalized": bool(entry["metric"]["trace_normalized"]),
+            "kl": np.mean(entry["kl"], axis=1),
+            "score": np.mean(entry["played"]["score"], axis=1),
+            "length": np.mean(entry["played"]["length"], axis=1),
+        }
+        for entry in tree["metrics"]
+    ]
+
+
+def draw(numbers: dict) -> Figure:
+    """Ratios against the time; ratios of other settings; the KL that is spent against what is said; scores against the KL."""
+    fig, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 0.86 * style.WIDTH))
+    _times(axes[0, 0], numbers)
+    _settings(axes[0, 1], numbers)
+    _promised(axes[1, 0], numbers["audits"])
+    _returns(axes[1, 1], numbers)
+    for letter, ax in zip("abcd", axes.flat, strict=True):
+        style.panel_label(ax, letter)
+    _legend(fig, numbers)
+    return fig
+
+
+def _legend(fig, numbers) -> None:
+    """One legend for all panels, below them."""
+    parts = (numbers["ablations"], numbers["played"], numbers["audits"].values())
+    names = {row["name"] for part in parts for row in part}
+    handles = [Line2D([], [], **style.look(name)) for name in style.METRIC_LABELS if name in names]
+    plain = {"color": style.INK, "linestyle": "none", "marker": "o", "markerfacecolor": "white"}
+    handles.append(Line2D([], [], **plain, label="open: trace-normalized"))
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, columnspacing=1.2)
+
+
+def _look(row, **changes) -> dict:
+    look = style.look(row["name"], **changes)
+    if row.get("normalized", row.get("trace_normalized")):
+        look |= {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.0}
+    return look
+
+
+def _ladder_time(row):
+    """The time of a row, where it is one number."""
+    return row["t"] if isinstance(row["t"], float) else None
+
+
+def _times(ax, numbers) -> None:
+    """Measured with intervals, predicted as a thin line, for every metric that was read at several times."""
+    usual = max(row["readings"] for row in numbers["ablations"] if _ladder_time(row) not in (None, 0.9))
+    rows = [row for row in numbers["ablations"] if _ladder_time(row) and row["readings"] == usual]
+    rows = [row for row in rows if row["damping"] == DAMPING and not row["trace_normalized"]]
+    for name in sorted({row["name"] for row in rows}):
+        own = sorted((row for row in rows if row["name"] == name), key=_ladder_time)
+        times = np.array([_ladder_time(row) for row in own])
+        middle, low, high = np.array([row["ratio"] for row in own]).T
+        ax.errorbar(times, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, **_look(own[0]))
+        ax.plot(times, [row["predicted"] for row in own], color=style.METRIC_COLORS[name], linewidth=0.8, alpha=0.7)
+    ax.set(xlabel="time t at which the flow is read", ylabel=f"gain over that of L2, at {numbers['at']:g} nats")
+    ax.set_title("thin: predicted by E26")
+
+
+def _settings(ax, numbers) -> None:
+    """One row for each setting that is not the usual one."""
+    rows = []
+    for row in numbers["ablations"]:
+        if row["damping"] != DAMPING or row["trace_normalized"]:
+            rows.append((f"damping {row['damping']:g}", row))
+        elif row["t"] != 0.9 and isinstance(row["t"], float):
+            continue
+        else:
+            rows.append((f"{row['readings']} readings", row))
+    rows.sort(key=lambda item: (item[1]["trace_normalized"], item[1]["name"], item[1]["readings"], item[1]["damping"]))
+    for place, (_, row) in enumerate(rows):
+        middle, low, high = row["ratio"]
+        ax.errorbar(middle, place, xerr=[[middle - low], [high - middle]], elinewidth=0.8, **_look(row))
+        ax.plot(row["predicted"], place, marker="|", markersize=9, color=style.METRIC_COLORS[row["name"]])
+    ax.axvline(1, color=style.GRAY, linewidth=0.7)
+    ax.set(yticks=range(len(rows)), yticklabels=[words for words, _ in rows], xlabel="gain over that of L2")
+    ax.invert_yaxis()
+    ax.set_title("bars: predicted by E26")
+
+
+def _promised(ax, audits) -> None:
+    """The exact KL of each agent against what its metric takes it to be; on the line, a promise is kept."""
+    ends = [np.inf, 0.0]
+    for row in audits.values():
+        ax.plot(row["said"], row["kl"], **_look(row, label=None, linestyle="none"))
+        both = np.concatenate([row["said"], row["kl"]])
+        ends = [min(ends[0], both.min()), max(ends[1], both.max())]
+    ends = [ends[0] / 1.3, ends[1] * 1.3]
+    ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
+    ax.set(xscale="log", yscale="log", xlabel="KL that the metric says (nats)", ylabel="exact KL (nats)")
+    ax.set_title("whole trainings; line: a kept promise")
+
+
+def _returns(ax, numbers) -> None:
+    for row in numbers["played"]:
+        ax.plot(row["kl"], row["score"], **_look(row))
+    ax.axhline(numbers["flow"][0], color=style.GRAY, linewidth=0.7)
+    ax.annotate(
+        "the flow", (0.99, numbers["flow"][0]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7
+    )
+    ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)")
+    ax.xaxis.set_major_locator(FixedLocator((0.1, 0.2, 0.5, 1, 2)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_title(
+        f"started {numbers['starts'][0]} in the maze" if numbers["starts"] == ["anywhere"] else "in the environment"
+    )
