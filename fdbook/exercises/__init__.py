@@ -20,9 +20,9 @@ import numpy as np
 from fdbook.checks import unknown
 
 
-__all__ = ["Wrong", "call", "check", "close", "exercise", "names", "refuse", "same_shape", "verdict"]
+__all__ = ["Wrong", "call", "check", "close", "exercise", "names", "refuse", "returns_nan", "same_shape", "verdict"]
 
-CHAPTERS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11")
+CHAPTERS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12")
 _CHECKERS: dict[str, Callable] = {}
 
 
@@ -71,6 +71,14 @@ def call(answer: object, *args):
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(value) if leaf.dtype.kind == "f"):
         raise Wrong("your function returned NaN or infinite values.")
     return value
+
+
+def returns_nan(answer: Callable, *args) -> bool:
+    """Whether the answer to these arguments is NaN, as it should be where there is nothing to say."""
+    try:
+        return bool(np.all(np.isnan(np.asarray(answer(*args), float))))
+    except (TypeError, ValueError):
+        return False
 
 
 def same_shape(value, shape: tuple[int, ...]) -> np.ndarray:

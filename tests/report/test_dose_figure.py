@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused():
         dose.compute(context(thin=tree))
 
 
-@pytest.mark.parametrize("path", sorted(figures.LADDERS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(figures.LADDERS.glob("dose-*.json")), ids=lambda path: path.stem)
 def test_the_records_are_what_their_names_say(path):
     """The dose is that of the run, the metrics can be made again, every ladder rises, and L2 is its own measure."""
     tree = json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,130 @@
+"""The figure of the microscope: its numbers are those of ablations, audits and ladders that were played."""
+
+import copy
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from fdbook.experiment import RunSpec
+from fdbook.geometry import metrics
+from fdbook.report import figures, style
+from fdbook.report.figures import dose, microscope
+
+
+RECORDS = sorted(path for path in figures.LADDERS.glob("*.json") if path.stem.split("-")[0] in microscope.KINDS)
+
+
+def entry(ratio, name, **options):
+    metric = metrics.make(name, **options)
+    return {
+        "label": metrics.short_name(metric),
+        "metric": metrics.to_dict(metric),
+        "kl": [[0.1, 0.3], [0.4, 0.6]],
+        "folded": [[0.0, 0.0], [0.0, 0.02]],
+        "predicted": [ratio + 0.1, ratio + 0.3],
+        "ratio": {"kl": [0.05, 0.2], "ratio": [1.0, ratio], "low": [0.9, ratio - 0.1], "high": [1.1, ratio + 0.2]},
+        "played": {"score": [[10.0, 20.0], [30.0, 50.0]], "length": [[900.0, 800.0], [700.0, 500.0]]},
+    }
+
+
+RAW = {"trace_normalized": False}
+
+
+def ladder(*entries, readings=32):
+    shape = {"readings": readings, "updates": 100, "starts": "anywhere"}
+    base = {"score": [1.0, 3.0], "length": [1000.0, 990.0]}
+    tree = {
+        "run": {"data": {"dose": {"along": 0.3, "across": 0.03}}},
+        "fingerprint": "x",
+        "ladder": shape,
+        "base": base,
+    }
+    return tree | {"metrics": [entry(1.0, "l2"), *entries]}
+
+
+def audit(kl, metric=None):
+    made = {"kl": kl, "said": [0.1, 0.2], "off": [0.2, 0.4], "clipped": [0.0, 0.1], "folded": [0.0, 0.02]}
+    return {"run": {"metric": metric, "data": {"dose": {"along": 0.3, "across": 0.05}}}, "audit": made}
+
+
+def trees():
+    times = ladder(
+        entry(1.3, "exact", t=0.8, **RAW), entry(1.5, "exact", t=0.97, **RAW), entry(1.6, "deblurred", **RAW)
+    )
+    return {
+        "ablation-time": times,
+        "ablation-damping": ladder(entry(1.2, "deblurred", damping=0.5)),
+        "ablation-readings": ladder(entry(1.4, "exact", **RAW), readings=4),
+        "audit-l2": audit([2.0, 3.0]),
+        "audit-exact": audit([0.3, 0.4], metrics.to_dict(metrics.make("exact"))),
+        "played-thin": ladder(entry(1.5, "deblurred", **RAW)),
+        "dose-thin": {"run": {"data": {"dose": {"along": 0.3, "across": 0.03}}}},
+    }
+
+
+def context(records):
+    return figures.Context(0, str, dict, lambda share, message: None, ladders=lambda: records)
+
+
+def test_numbers_are_those_of_the_records():
+    numbers = microscope.compute(context(trees()))
+    rows = {(row["name"], str(row["t"]), row["damping"], row["readings"]): row for row in numbers["ablations"]}
+    assert len(rows) == 5
+    early = rows["fisher-exact", "0.8", 0.001, 32]
+    assert early["ratio"] == pytest.approx([1.3, 1.2, 1.5])
+    assert (early["predicted"], early["folded"]) == (pytest.approx(1.5), 0.02)
+    assert rows["information-deblurred", "0.9", 0.5, 32]["trace_normalized"] is True
+    assert numbers["audits"].keys() == {"audit-l2", "audit-exact"}
+    assert (numbers["audits"]["audit-l2"]["name"], numbers["audits"]["audit-exact"]["name"]) == ("l2", "fisher-exact")
+    np.testing.assert_allclose(numbers["audits"]["audit-l2"]["kl"], [2, 3])
+    assert numbers["audits"]["audit-l2"]["off"] == pytest.approx(0.3)
+    assert [curve["label"] for curve in numbers["played"]] == ["l2", "deblurred"]
+    np.testing.assert_allclose(numbers["played"][1]["score"], [15, 40])
+    np.testing.assert_allclose(numbers["played"][1]["kl"], [0.2, 0.5])
+    assert (numbers["flow"], numbers["starts"]) == ([2.0], ["anywhere"])
+
+
+def test_it_is_drawn_and_says_what_was_changed():
+    numbers = microscope.compute(context(trees()))
+    with style.applied():
+        fig = microscope.draw(numbers)
+        fig.draw_without_rendering()
+        words = [label.get_text() for label in fig.axes[1].get_yticklabels()]
+        plt.close(fig)
+    assert words == ["4 readings", "32 readings", "damping 0.5"]
+
+
+def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():
+    with pytest.raises(FileNotFoundError, match=r"^There is no ladder of a recording with a dose"):
+        dose.compute(context({name: tree for name, tree in trees().items() if not name.startswith("dose")}))
+
+
+@pytest.mark.parametrize("kind", microscope.KINDS)
+def test_a_kind_that_is_missing_is_named_with_its_command(kind):
+    there = {name: tree for name, tree in copy.deepcopy(trees()).items() if not name.startswith(kind)}
+    command = "audit" if kind == "audit" else "ladder"
+    sentence = rf"^There is no record of the kind {kind}; make one with fdbook {command} RUN --out figures/data/ladders/{kind}-"
+    with pytest.raises(FileNotFoundError, match=sentence):
+        microscope.compute(context(there))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_records_are_what_their_names_say(path):
+    """Of the thinnest recording but for the audits' doses; ablations and what was played are of one and the same frozen run."""
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    spec, kind = RunSpec.from_dict(tree["run"]), path.stem.split("-")[0]
+    assert spec.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
+    assert (spec.data.dose.along, len(spec.seeds), tree["step"]) == (0.3, 5, 10_000)
+    thinnest = json.loads((figures.LADDERS / "dose-along-0.3-across-0.03.json").read_text(encoding="utf-8"))
+    if kind == "audit":
+        assert len(tree["audit"]["kl"]) == 5
+        if "across" in path.stem:
+            assert spec.data.dose.across == float(path.stem.split("-")[-1])
+        return
+    assert tree["fingerprint"] == thinnest["fingerprint"]
+    assert tree["run"] == thinnest["run"]
+    assert ("base" in tree) == (kind == "played")
+    for item in tree["metrics"]:
+        assert np.all(np.diff(item["kl"], axis=0) > 0)
