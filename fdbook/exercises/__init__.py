@@ -22,7 +22,7 @@ from fdbook.checks import unknown
 
 __all__ = ["Wrong", "call", "check", "close", "exercise", "names", "refuse", "returns_nan", "same_shape", "verdict"]
 
-CHAPTERS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12")
+CHAPTERS = tuple(f"{number:02d}" for number in range(1, 14))
 _CHECKERS: dict[str, Callable] = {}
 
 
