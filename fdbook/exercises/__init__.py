@@ -102,10 +102,11 @@ def refuse(value, mistakes) -> None:
 
 
 def verdict(name: str, answer) -> tuple[bool, str]:
-    """Whether the answer to an exercise is right, and the line that `check` prints.
+    """Whether the answer to an exercise is right, and the line that `check` prints. "3.1" is "03.1".
 
     Raises ValueError, with the nearest name, for an exercise that does not exist.
     """
+    name = f"0{name}" if f"0{name}" in names() else name
     if name not in names():
         raise ValueError(unknown("exercise", name, names()))
     try:
