@@ -56,11 +56,17 @@ def add_data(commands) -> None:
             "fdbook data inspect ogbench/cube-single-play                     the one of the standard size",
             "fdbook data inspect ogbench/cube-single-play --episodes 20       a small recording",
             "fdbook data inspect ogbench/cube-single-play --out cube.png      and draw it",
+            "fdbook data inspect ogbench/cube-single-play --geometry          what metrics could gain on it",
             "fdbook data inspect ogbench/antmaze-giant-navigate --dataset-dir ~/.ogbench/data",
         ),
     )
     _add_place(inspect)
     inspect.add_argument("--dataset-dir", metavar="DIR", type=Path, help="a folder with the benchmark's own files")
+    inspect.add_argument(
+        "--geometry",
+        action="store_true",
+        help="also fit a flow to the actions, and predict what metrics gain over L2 (minutes)",
+    )
     inspect.add_argument("--json", metavar="FILE", type=Path, help="also write the main numbers to a file")
     inspect.add_argument("--out", metavar="FILE", type=Path, help="also draw it, into a PNG or PDF file")
 
@@ -159,6 +165,24 @@ def _record(arguments):
     print(record(dataset.name, episodes=_episodes(arguments), progress=bars(arguments), **settings))
 
 
+def _geometry(dataset, folder) -> dict:
+    """What E26 says of a flow that is fitted to a data set, printed and as plain JSON."""
+    import warnings
+
+    import jax
+
+    from fdbook import experiment
+    from fdbook.data import sources, tasks
+
+    task = next(task for task in tasks.TASKS.values() if task.dataset == dataset and task.default)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # tasks without a success, which the summary has just told
+        data = sources.of(dataset).transitions(task, folder)
+    made = experiment.predict(*data, key=jax.random.key(0))
+    print(experiment.prediction_lines(made))
+    return made.to_dict()
+
+
 def _inspect(arguments):
     from fdbook.data import files, load, summary
 
@@ -175,11 +199,14 @@ def _inspect(arguments):
         folder = load.folder_of(name, place)
     result = summary.summarize(name, folder)
     print(summary.describe(result))
+    content = summary.record(result)
+    if arguments.geometry:
+        content |= {"geometry": _geometry(dataset, folder)}
     if arguments.json is not None:
         from fdbook.report import numbers
 
         numbers.check_writable(arguments.json.parent)
-        content = json.dumps(summary.record(result), indent=2) + "\n"
+        content = json.dumps(content, indent=2) + "\n"
         numbers.write_whole({arguments.json: content.encode()})
         print(f"Written to {arguments.json}.")
     if arguments.out is not None:

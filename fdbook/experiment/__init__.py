@@ -8,6 +8,7 @@ from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
 from fdbook.experiment.gains import ladder_table
 from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, play_difference
+from fdbook.experiment.prediction import Prediction, predict, prediction_lines
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
 from fdbook.experiment.spec import DataSpec, RunSpec, differences
@@ -23,6 +24,7 @@ __all__ = [
     "Engine",
     "Ladder",
     "LadderSpec",
+    "Prediction",
     "Preset",
     "Processes",
     "Run",
@@ -39,6 +41,8 @@ __all__ = [
     "neighbor_kl",
     "open_run",
     "play_difference",
+    "predict",
+    "prediction_lines",
     "read_sweep",
     "run_sweep",
     "states",

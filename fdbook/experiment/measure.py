@@ -26,6 +26,7 @@ __all__ = [
     "Measured",
     "charged",
     "features",
+    "form",
     "held_out",
     "local_geometry",
     "log_probs",
@@ -198,21 +199,23 @@ def charged(metric, readings, held_out: HeldOut) -> Float[Array, "agents states 
     return _charged(metric, readings, d)
 
 
+def form(metric, readings, d: int) -> Float[Array, "d d"]:
+    """What a metric charges a translation of one state with, as a matrix, by its readings of k actions there."""
+    k = jax.tree.leaves(readings)[0].shape[0]
+
+    def cost(step):
+        return jnp.mean(metric.cost(jnp.broadcast_to(step, (k, d)), jnp.zeros(k, step.dtype), readings))
+
+    return jax.hessian(cost)(jnp.zeros(d, jnp.float32)) / 2
+
+
 @eqx.filter_jit
 def _charged(metric, readings, d):
-    def form(readings):
-        k = jax.tree.leaves(readings)[0].shape[0]
-
-        def cost(step):
-            return jnp.mean(metric.cost(jnp.broadcast_to(step, (k, d)), jnp.zeros(k, step.dtype), readings))
-
-        return jax.hessian(cost)(jnp.zeros(d, jnp.float32)) / 2
-
-    return jax.vmap(jax.vmap(form))(readings)
+    return jax.vmap(jax.vmap(lambda readings: form(metric, readings, d)))(readings)
 
 
 def predicted_gain(
-    gradients: Float[Array, "*b s d"], information: Float[Array, "*b s d d"], forms: Float[Array, "*b s d d"]
+    gradients: Float[Array, "*#b s d"], information: Float[Array, "*#b s d d"], forms: Float[Array, "*#b s d d"]
 ) -> np.ndarray:
     """E26 over several states with one multiplier: what the steps G^-1 g gain, at the same small mean KL, up to a factor.
 
