@@ -80,10 +80,11 @@ def test_numbers_are_those_of_the_records():
     assert (numbers["audits"]["audit-l2"]["name"], numbers["audits"]["audit-exact"]["name"]) == ("l2", "fisher-exact")
     np.testing.assert_allclose(numbers["audits"]["audit-l2"]["kl"], [2, 3])
     assert numbers["audits"]["audit-l2"]["off"] == pytest.approx(0.3)
-    assert [curve["label"] for curve in numbers["played"]] == ["l2", "deblurred"]
-    np.testing.assert_allclose(numbers["played"][1]["score"], [15, 40])
-    np.testing.assert_allclose(numbers["played"][1]["kl"], [0.2, 0.5])
-    assert (numbers["flow"], numbers["starts"]) == ([2.0], ["anywhere"])
+    played = numbers["played"]["played-thin"]
+    assert [curve["label"] for curve in played["curves"]] == ["l2", "deblurred"]
+    np.testing.assert_allclose(played["curves"][1]["score"], [15, 40])
+    np.testing.assert_allclose(played["curves"][1]["kl"], [0.2, 0.5])
+    assert (played["flow"], played["condition"], numbers["starts"]) == (2.0, pytest.approx(100), ["anywhere"])
 
 
 def test_it_is_drawn_and_says_what_was_changed():
@@ -112,19 +113,21 @@ def test_a_kind_that_is_missing_is_named_with_its_command(kind):
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_the_records_are_what_their_names_say(path):
-    """Of the thinnest recording but for the audits' doses; ablations and what was played are of one and the same frozen run."""
+    """Ablations and what was played are ladders of the very runs, flows and critics of which the figure dose shows the doses."""
     tree = json.loads(path.read_text(encoding="utf-8"))
     spec, kind = RunSpec.from_dict(tree["run"]), path.stem.split("-")[0]
     assert spec.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
     assert (spec.data.dose.along, len(spec.seeds), tree["step"]) == (0.3, 5, 10_000)
-    thinnest = json.loads((figures.LADDERS / "dose-along-0.3-across-0.03.json").read_text(encoding="utf-8"))
+    shown = figures.LADDERS / f"dose-along-0.3-across-{spec.data.dose.across:g}.json"
+    shown = json.loads(shown.read_text(encoding="utf-8"))
     if kind == "audit":
         assert len(tree["audit"]["kl"]) == 5
         if "across" in path.stem:
             assert spec.data.dose.across == float(path.stem.split("-")[-1])
         return
-    assert tree["fingerprint"] == thinnest["fingerprint"]
-    assert tree["run"] == thinnest["run"]
+    assert tree["fingerprint"] == shown["fingerprint"]
+    assert tree["run"] == shown["run"]
+    assert spec.data.dose.across == {"roundest": 0.3}.get(path.stem.split("-")[-1], 0.03)
     assert ("base" in tree) == (kind == "played")
     for item in tree["metrics"]:
         assert np.all(np.diff(item["kl"], axis=0) > 0)

@@ -19,6 +19,8 @@ __all__ = ["compute", "draw"]
 AT = 0.2
 """The exact KL, in nats, at which settings are compared."""
 KINDS = ("ablation", "audit", "played")
+LEAST = 0.05
+"""Where a logarithmic axis shows no KL at all, in nats."""
 DAMPING = metrics.make("deblurred").damping
 """What a metric has where its damping is not what is changed."""
 
@@ -41,13 +43,12 @@ def compute(context) -> dict:
                 f"--out figures/data/ladders/{kind}-NAME.json"
             )
     ablations = [row for tree in found["ablation"].values() for row in _ablation(tree)]
-    played = [curve for tree in found["played"].values() for curve in _played(tree)]
+    played = {name: _played(tree) for name, tree in found["played"].items()}
     return {
         "at": AT,
         "ablations": ablations,
         "audits": {name: _audit(tree) for name, tree in found["audit"].items()},
         "played": played,
-        "flow": [float(np.mean(tree["base"]["score"])) for tree in found["played"].values()],
         "starts": sorted({tree["ladder"]["starts"] for tree in found["played"].values()}),
     }
 
@@ -92,8 +93,11 @@ def _audit(tree) -> dict:
     }
 
 
-def _played(tree) -> list[dict]:
-    return [
+def _played(tree) -> dict:
+    """The flow's own score, the condition number of the dose, and a curve of each metric."""
+    dose = tree["run"]["data"]["dose"]
+    widths = sorted((dose["along"], dose["across"]))
+    curves = [
         {
             "label": entry["label"],
             "name": entry["metric"]["name"],
@@ -104,6 +108,7 @@ def _played(tree) -> list[dict]:
         }
         for entry in tree["metrics"]
     ]
+    return {"flow": float(np.mean(tree["base"]["score"])), "condition": (widths[1] / widths[0]) ** 2, "curves": curves}
 
 
 def draw(numbers: dict) -> Figure:
@@ -121,7 +126,8 @@ def draw(numbers: dict) -> Figure:
 
 def _legend(fig, numbers) -> None:
     """One legend for all panels, below them."""
-    parts = (numbers["ablations"], numbers["played"], numbers["audits"].values())
+    curves = [curve for item in numbers["played"].values() for curve in item["curves"]]
+    parts = (numbers["ablations"], curves, numbers["audits"].values())
     names = {row["name"] for part in parts for row in part}
     handles = [Line2D([], [], **style.look(name)) for name in style.METRIC_LABELS if name in names]
     plain = {"color": style.INK, "linestyle": "none", "marker": "o", "markerfacecolor": "white"}
@@ -191,16 +197,15 @@ def _promised(ax, audits) -> None:
 
 
 def _returns(ax, numbers) -> None:
-    for row in numbers["played"]:
-        ax.plot(row["kl"], row["score"], **_look(row))
-    ax.axhline(numbers["flow"][0], color=style.GRAY, linewidth=0.7)
-    ax.annotate(
-        "the flow", (0.99, numbers["flow"][0]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7
-    )
-    ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)")
-    ax.xaxis.set_major_locator(FixedLocator((0.1, 0.2, 0.5, 1, 2)))
-    ax.xaxis.set_major_formatter("{x:g}")
+    """Goals reached against the KL, on the thinnest recording that was played, and as thin lines on the others."""
+    played = sorted(numbers["played"].values(), key=lambda item: item["condition"])
+    for item in played:
+        last = item is played[-1]
+        for curve in item["curves"]:
+            look = _look(curve) if last else _look(curve, marker="", linewidth=0.8, alpha=0.6)
+            ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
+    ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)", ylim=(0, None))
+    ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
+    ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_title(
-        f"started {numbers['starts'][0]} in the maze" if numbers["starts"] == ["anywhere"] else "in the environment"
-    )
+    ax.set_title(f"started {numbers['starts'][0]}" if numbers["starts"] == ["anywhere"] else "in the environment")
