@@ -46,7 +46,8 @@ def ladder(*entries, readings=32):
 
 def audit(kl, metric=None):
     made = {"kl": kl, "said": [0.1, 0.2], "off": [0.2, 0.4], "clipped": [0.0, 0.1], "folded": [0.0, 0.02]}
-    return {"run": {"metric": metric, "data": {"dose": {"along": 0.3, "across": 0.05}}}, "audit": made}
+    data, config = {"dose": {"along": 0.3, "across": 0.05}}, {"budget": 0.1, "dual_ascent": metric is None}
+    return {"run": {"metric": metric, "data": data, "config": config}, "audit": made}
 
 
 def trees():
@@ -80,6 +81,7 @@ def test_numbers_are_those_of_the_records():
     assert (numbers["audits"]["audit-l2"]["name"], numbers["audits"]["audit-exact"]["name"]) == ("l2", "fisher-exact")
     np.testing.assert_allclose(numbers["audits"]["audit-l2"]["kl"], [2, 3])
     assert numbers["audits"]["audit-l2"]["off"] == pytest.approx(0.3)
+    assert [row["budget"] for row in numbers["audits"].values()] == [0.1, None]
     played = numbers["played"]["played-thin"]
     assert [curve["label"] for curve in played["curves"]] == ["l2", "deblurred"]
     np.testing.assert_allclose(played["curves"][1]["score"], [15, 40])

@@ -80,11 +80,12 @@ def _ablation(tree) -> list[dict]:
 def _audit(tree) -> dict:
     """What the agents of a run spend, what their metric says, and where its displacement ends."""
     audit, metric = tree["audit"], tree["run"].get("metric")
-    dose = tree["run"]["data"].get("dose") or {}
+    dose, config = tree["run"]["data"].get("dose") or {}, tree["run"]["config"]
     return {
         "name": metric["name"] if isinstance(metric, dict) else "l2",
         "normalized": bool(isinstance(metric, dict) and metric.get("trace_normalized")),
         "across": dose.get("across"),
+        "budget": config["budget"] if config.get("dual_ascent", True) else None,
         "kl": np.array(audit["kl"], float),
         "said": np.array(audit["said"], float),
         "off": float(np.mean(audit["off"])),
@@ -159,7 +160,8 @@ def _times(ax, numbers) -> None:
         ax.errorbar(times, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, **_look(own[0]))
         ax.plot(times, [row["predicted"] for row in own], color=style.METRIC_COLORS[name], linewidth=0.8, alpha=0.7)
     ax.set(xlabel="time t at which the flow is read", ylabel=f"gain over that of L2, at {numbers['at']:g} nats")
-    ax.set_title("thin: predicted by E26")
+    ax.xaxis.set_major_locator(FixedLocator(sorted({_ladder_time(row) for row in rows})))
+    ax.set_title("thin lines: predicted by E26")
 
 
 def _settings(ax, numbers) -> None:
@@ -180,19 +182,27 @@ def _settings(ax, numbers) -> None:
     ax.axvline(1, color=style.GRAY, linewidth=0.7)
     ax.set(yticks=range(len(rows)), yticklabels=[words for words, _ in rows], xlabel="gain over that of L2")
     ax.invert_yaxis()
-    ax.set_title("bars: predicted by E26")
+    ax.set_title(f"at {numbers['at']:g} nats; bars: predicted by E26")
 
 
 def _promised(ax, audits) -> None:
     """The exact KL of each agent against what its metric takes it to be; on the line, a promise is kept."""
+    ax.set(xscale="log", yscale="log", xlabel="KL that the metric says (nats)", ylabel="exact KL (nats)")
+    held = [row["across"] for row in audits.values() if row["budget"] is not None and row["across"] is not None]
     ends = [np.inf, 0.0]
     for row in audits.values():
         ax.plot(row["said"], row["kl"], **_look(row, label=None, linestyle="none"))
         both = np.concatenate([row["said"], row["kl"]])
         ends = [min(ends[0], both.min()), max(ends[1], both.max())]
+        if row["budget"] is not None and row["across"] in (min(held, default=None), max(held, default=None)):
+            place = (1.15 * row["said"].max(), np.exp(np.log(row["kl"]).mean()))
+            ax.annotate(f"noise {row['across']:g}", place, fontsize=7, va="center", color=style.GRAY)
     ends = [ends[0] / 1.3, ends[1] * 1.3]
     ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
-    ax.set(xscale="log", yscale="log", xlabel="KL that the metric says (nats)", ylabel="exact KL (nats)")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(FixedLocator((0.1, 0.2, 0.5, 1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
     ax.set_title("whole trainings; line: a kept promise")
 
 
@@ -208,4 +218,5 @@ def _returns(ax, numbers) -> None:
     ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
     ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_title(f"started {numbers['starts'][0]}" if numbers["starts"] == ["anywhere"] else "in the environment")
+    where = "started anywhere" if numbers["starts"] == ["anywhere"] else "played"
+    ax.set_title(where if len(played) == 1 else f"{where}; thin lines: round data")
