@@ -177,7 +177,7 @@ def test_a_ladder_plays_its_own_displacements(run, climbed):
     compared = ladder.play_difference(climbed, DISGUISED, "score", entry["ratio"]["kl"])
     np.testing.assert_allclose(entry["difference"]["score"]["value"][:3], compared.value[:3], rtol=1e-3)
     assert entry["difference"].keys() == {"score", "length"}
-    assert any(line.startswith("score: the flow ") for line in experiment.ladder_table(tree).splitlines())
+    assert any(line.startswith("score (the flow: ") for line in experiment.ladder_table(tree).splitlines())
 
 
 def measured_translation(run, step, scale=0.0):

@@ -122,16 +122,14 @@ def ladder_table(tree: dict[str, Any]) -> str:
 def _play_lines(tree, at) -> list[str]:
     """What was played: each metric's score, and the length of its episodes, minus those of L2 at equal exact KL."""
     lines = []
-    for name, unit in zip(PLAYED, ("score", "length of episodes"), strict=True):
-        lines.append(
-            f"{unit}: the flow {np.mean(tree['base'][name]):.1f}; beyond L2 at an exact KL of".ljust(55)
-            + "".join(f"{kl:>21g}" for kl in at)
-        )
+    for name in PLAYED:
+        words = f"{name} (the flow: {np.mean(tree['base'][name]):.1f}) beyond L2 at an exact KL of"
+        lines.append(f"{words:<55}" + "".join(f"{kl:>25g}" for kl in at))
         for entry in tree["metrics"][1:]:
             compared = entry["difference"][name]
             cells = zip(compared["value"], compared["low"], compared["high"], strict=True)
             shown = "".join(
-                "-".rjust(21) if mid is None else f"{mid:+.1f} ({low:+.1f} to {high:+.1f})".rjust(21)
+                "-".rjust(25) if mid is None else f"{mid:+.1f} ({low:+.1f} to {high:+.1f})".rjust(25)
                 for mid, low, high in cells
             )
             lines.append(f"  {entry['label']:<53}{shown}")
