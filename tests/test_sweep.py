@@ -251,8 +251,10 @@ def test_cells_of_a_task_that_cannot_be_compared_are_refused_unless_allowed(writ
 
 
 def test_the_files_that_readers_begin_with_are_sweeps(write):
-    (example,) = (ROOT / "figures" / "data" / "sweeps").glob("*.toml")
-    assert len(read_sweep(example).cells) == 12
+    cells = {"maze-metrics": 12, "thin-maze-metrics": 3}
+    for name, count in cells.items():
+        assert len(read_sweep(ROOT / "figures" / "data" / "sweeps" / f"{name}.toml").cells) == count
+    assert {path.stem for path in (ROOT / "figures" / "data" / "sweeps").glob("*.toml")} == cells.keys()
     (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(read_sweep(write(block)).cells) == 8
 

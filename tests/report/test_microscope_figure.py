@@ -13,7 +13,8 @@ from fdbook.report import figures, style
 from fdbook.report.figures import dose, microscope
 
 
-RECORDS = sorted(path for path in figures.LADDERS.glob("*.json") if path.stem.split("-")[0] in microscope.KINDS)
+KINDS = (*microscope.KINDS, "evaluated")
+RECORDS = sorted(path for path in figures.LADDERS.glob("*.json") if path.stem.split("-")[0] in KINDS)
 
 
 def entry(ratio, name, **options):
@@ -44,10 +45,14 @@ def ladder(*entries, readings=32):
     return tree | {"metrics": [entry(1.0, "l2"), *entries]}
 
 
+def data():
+    return {"data": {"dose": {"along": 0.3, "across": 0.05}}}
+
+
 def audit(kl, metric=None):
     made = {"kl": kl, "said": [0.1, 0.2], "off": [0.2, 0.4], "clipped": [0.0, 0.1], "folded": [0.0, 0.02]}
-    data, config = {"dose": {"along": 0.3, "across": 0.05}}, {"budget": 0.1, "dual_ascent": metric is None}
-    return {"run": {"metric": metric, "data": data, "config": config}, "audit": made}
+    config = {"budget": 0.1, "dual_ascent": metric is None}
+    return {"run": data() | {"metric": metric, "config": config}, "audit": made}
 
 
 def trees():
@@ -61,6 +66,9 @@ def trees():
         "audit-l2": audit([2.0, 3.0]),
         "audit-exact": audit([0.3, 0.4], metrics.to_dict(metrics.make("exact"))),
         "played-thin": ladder(entry(1.5, "deblurred", **RAW)),
+        "audit-whole": audit([1.0, 2.0]),
+        "evaluated-whole": {"run": data(), "evaluation": {"score": [20.0, 40.0], "length": [900.0, 700.0]}},
+        "evaluated-alone": {"run": data(), "evaluation": {"score": [20.0], "length": [900.0]}},
         "dose-thin": {"run": {"data": {"dose": {"along": 0.3, "across": 0.03}}}},
     }
 
@@ -77,11 +85,13 @@ def test_numbers_are_those_of_the_records():
     assert early["ratio"] == pytest.approx([1.3, 1.2, 1.5])
     assert (early["predicted"], early["folded"]) == (pytest.approx(1.5), 0.02)
     assert rows["information-deblurred", "0.9", 0.5, 32]["trace_normalized"] is True
-    assert numbers["audits"].keys() == {"audit-l2", "audit-exact"}
+    assert numbers["audits"].keys() == {"audit-l2", "audit-exact", "audit-whole"}
     assert (numbers["audits"]["audit-l2"]["name"], numbers["audits"]["audit-exact"]["name"]) == ("l2", "fisher-exact")
     np.testing.assert_allclose(numbers["audits"]["audit-l2"]["kl"], [2, 3])
     assert numbers["audits"]["audit-l2"]["off"] == pytest.approx(0.3)
-    assert [row["budget"] for row in numbers["audits"].values()] == [0.1, None]
+    assert [row["budget"] for row in numbers["audits"].values()] == [0.1, None, 0.1]
+    assert numbers["whole"].keys() == {"whole"}
+    np.testing.assert_allclose([numbers["whole"]["whole"][part] for part in ("kl", "score")], [[1, 2], [20, 40]])
     played = numbers["played"]["played-thin"]
     assert [curve["label"] for curve in played["curves"]] == ["l2", "deblurred"]
     np.testing.assert_allclose(played["curves"][1]["score"], [15, 40])
@@ -122,6 +132,9 @@ def test_the_records_are_what_their_names_say(path):
     assert (spec.data.dose.along, len(spec.seeds), tree["step"]) == (0.3, 5, 10_000)
     shown = figures.LADDERS / f"dose-along-0.3-across-{spec.data.dose.across:g}.json"
     shown = json.loads(shown.read_text(encoding="utf-8"))
+    if kind == "evaluated":
+        assert (len(tree["evaluation"]["score"]), tree["starts"], tree["episodes"]) == (5, "anywhere", 100)
+        return
     if kind == "audit":
         assert len(tree["audit"]["kl"]) == 5
         if "across" in path.stem:

@@ -43,7 +43,12 @@ def compute(context) -> dict:
     doses = []
     for name, tree in context.ladders().items():
         dose = tree["run"]["data"].get("dose") or {}
-        if name.split("-")[0] in KINDS or not {"along", "across"} <= dose.keys() or dose["across"] is None:
+        if (
+            "metrics" not in tree
+            or name.split("-")[0] in KINDS
+            or not {"along", "across"} <= dose.keys()
+            or dose["across"] is None
+        ):
             continue
         first = tree["metrics"][0]["ratio"]["kl"]
         if AT not in first:

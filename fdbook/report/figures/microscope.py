@@ -1,7 +1,8 @@
 """What a metric is made of and what its KL is: the time it reads at, its settings, the KL promised and spent, and the return.
 
 Nothing is trained here: the numbers are those of records beside the doses. `ablation-*` are ladders of one frozen run in which
-one setting differs, `audit-*` what whole trainings spend, and `played-*` ladders that were played in the environment.
+one setting differs, `audit-*` what whole trainings spend, `evaluated-*` what they reach, and `played-*` ladders that were played
+in the environment.
 """
 
 import matplotlib.pyplot as plt
@@ -49,6 +50,7 @@ def compute(context) -> dict:
         "ablations": ablations,
         "audits": {name: _audit(tree) for name, tree in found["audit"].items()},
         "played": played,
+        "whole": _whole(context.ladders()),
         "starts": sorted({tree["ladder"]["starts"] for tree in found["played"].values()}),
     }
 
@@ -92,6 +94,18 @@ def _audit(tree) -> dict:
         "clipped": float(np.mean(audit["clipped"])),
         "folded": float(np.mean(audit["folded"])),
     }
+
+
+def _whole(trees) -> dict[str, dict]:
+    """Of whole trainings that were both audited and evaluated: the exact KL and the score of each agent."""
+    made = {}
+    for name, tree in trees.items():
+        audited = trees.get(name.replace("evaluated-", "audit-", 1))
+        if name.startswith("evaluated-") and audited is not None:
+            about = _audit(audited)
+            scores = {"score": np.array(tree["evaluation"]["score"]), "length": np.array(tree["evaluation"]["length"])}
+            made[name.removeprefix("evaluated-")] = {key: about[key] for key in ("name", "normalized", "kl")} | scores
+    return made
 
 
 def _played(tree) -> dict:
@@ -214,6 +228,9 @@ def _returns(ax, numbers) -> None:
         for curve in item["curves"]:
             look = _look(curve) if last else _look(curve, marker="", linewidth=0.8, alpha=0.6)
             ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
+    for row in numbers["whole"].values():
+        look = _look(row, linestyle="none", markersize=9, alpha=0.8, label=None)
+        ax.plot(row["kl"].mean(), row["score"].mean(), **look)
     ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)", ylim=(0, None))
     ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
     ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
