@@ -178,6 +178,7 @@ def _geometry(dataset, folder) -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # tasks without a success, which the summary has just told
         data = sources.of(dataset).transitions(task, folder)
+    print("fitting a flow to the actions ...", flush=True)
     made = experiment.predict(*data, key=jax.random.key(0))
     print(experiment.prediction_lines(made))
     return made.to_dict()
