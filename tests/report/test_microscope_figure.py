@@ -10,6 +10,7 @@ import pytest
 from fdbook.experiment import RunSpec
 from fdbook.geometry import metrics
 from fdbook.report import figures, style
+from fdbook.report import numbers as files
 from fdbook.report.figures import dose, microscope
 
 
@@ -62,7 +63,7 @@ def trees():
     return {
         "ablation-time": times,
         "ablation-damping": ladder(entry(1.2, "deblurred", damping=0.5)),
-        "ablation-readings": ladder(entry(1.4, "exact", **RAW), readings=4),
+        "ablation-readings": ladder(entry(1.4, "exact", **RAW), entry(1.4, "exact", t=0.9, **RAW), readings=4),
         "audit-l2": audit([2.0, 3.0]),
         "audit-exact": audit([0.3, 0.4], metrics.to_dict(metrics.make("exact"))),
         "played-thin": ladder(entry(1.5, "deblurred", **RAW)),
@@ -80,7 +81,7 @@ def context(records):
 def test_numbers_are_those_of_the_records():
     numbers = microscope.compute(context(trees()))
     rows = {(row["name"], str(row["t"]), row["damping"], row["readings"]): row for row in numbers["ablations"]}
-    assert len(rows) == 5
+    assert len(rows) == 6
     early = rows["fisher-exact", "0.8", 0.001, 32]
     assert early["ratio"] == pytest.approx([1.3, 1.2, 1.5])
     assert (early["predicted"], early["folded"]) == (pytest.approx(1.5), 0.02)
@@ -99,14 +100,21 @@ def test_numbers_are_those_of_the_records():
     assert (played["flow"], played["condition"], numbers["starts"]) == (2.0, pytest.approx(100), ["anywhere"])
 
 
-def test_it_is_drawn_and_says_what_was_changed():
-    numbers = microscope.compute(context(trees()))
+def read_back(numbers, folder):
+    """The numbers as the figure is drawn from: lists have become arrays."""
+    path = folder / "numbers.json"
+    files.write_whole(files.beside(path, files.stored(numbers, {})))
+    return files.read(path)[0]
+
+
+def test_it_is_drawn_and_says_what_was_changed(tmp_path):
+    numbers = read_back(microscope.compute(context(trees())), tmp_path)
     with style.applied():
         fig = microscope.draw(numbers)
         fig.draw_without_rendering()
         words = [label.get_text() for label in fig.axes[1].get_yticklabels()]
         plt.close(fig)
-    assert words == ["4 readings", "32 readings", "damping 0.5"]
+    assert words == ["4 readings", "4 readings", "32 readings", "damping 0.5"]
 
 
 def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():

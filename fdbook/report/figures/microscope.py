@@ -157,24 +157,24 @@ def _look(row, **changes) -> dict:
     return look
 
 
-def _ladder_time(row):
+def _time(row):
     """The time of a row, where it is one number."""
     return row["t"] if isinstance(row["t"], float) else None
 
 
 def _times(ax, numbers) -> None:
     """Measured with intervals, predicted as a thin line, for every metric that was read at several times."""
-    usual = max(row["readings"] for row in numbers["ablations"] if _ladder_time(row) not in (None, 0.9))
-    rows = [row for row in numbers["ablations"] if _ladder_time(row) and row["readings"] == usual]
+    usual = max(row["readings"] for row in numbers["ablations"] if _time(row) not in (None, 0.9))
+    rows = [row for row in numbers["ablations"] if _time(row) and row["readings"] == usual]
     rows = [row for row in rows if row["damping"] == DAMPING and not row["trace_normalized"]]
     for name in sorted({row["name"] for row in rows}):
-        own = sorted((row for row in rows if row["name"] == name), key=_ladder_time)
-        times = np.array([_ladder_time(row) for row in own])
+        own = sorted((row for row in rows if row["name"] == name), key=_time)
+        times = np.array([_time(row) for row in own])
         middle, low, high = np.array([row["ratio"] for row in own]).T
         ax.errorbar(times, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, **_look(own[0]))
         ax.plot(times, [row["predicted"] for row in own], color=style.METRIC_COLORS[name], linewidth=0.8, alpha=0.7)
     ax.set(xlabel="time t at which the flow is read", ylabel=f"gain over that of L2, at {numbers['at']:g} nats")
-    ax.xaxis.set_major_locator(FixedLocator(sorted({_ladder_time(row) for row in rows})))
+    ax.xaxis.set_major_locator(FixedLocator(sorted({_time(row) for row in rows})))
     ax.set_title("thin lines: predicted by E26")
 
 
@@ -184,7 +184,7 @@ def _settings(ax, numbers) -> None:
     for row in numbers["ablations"]:
         if row["damping"] != DAMPING or row["trace_normalized"]:
             rows.append((f"damping {row['damping']:g}", row))
-        elif row["t"] != 0.9 and isinstance(row["t"], float):
+        elif _time(row) not in (None, 0.9):
             continue
         else:
             rows.append((f"{row['readings']} readings", row))
