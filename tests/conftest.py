@@ -1,5 +1,6 @@
 """What every test runs under: shapes and types checked, double precision, no silent promotion, no window."""
 
+import os
 import signal
 import tomllib
 from pathlib import Path
@@ -16,6 +17,12 @@ install_import_hook("fdbook", "beartype.beartype")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children too
 matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)
+# Most programs of the tests run once or twice: what they cost is their compilation. Processes that tests start are told the same;
+# notebooks are not, and run as readers run them. Of the flag only this series is known to know it, and others would abort.
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+if jax.__version_info__[:2] == (0, 10):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 hypothesis.settings.register_profile("fdbook", deadline=None, derandomize=True)
@@ -42,3 +49,11 @@ def unhooked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """For trainings so long that their programs are worth the time of compiling them well."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

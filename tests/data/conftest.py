@@ -34,13 +34,20 @@ def recorded(tmp_path_factory):
     return {name: Place(name, episodes, 0, base) for name, episodes in EPISODES.items()}
 
 
+class OnDemand(dict):
+    """Data sets by name; those that are missing are recorded by two processes, when a test asks for them first."""
+
+    def __missing__(self, name):
+        base, episodes = self[CUBE].base, OTHERS[name]
+        record(name, episodes=episodes, folder=base, workers=2, progress=False)
+        self[name] = Place(name, episodes, 0, base)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def families(recorded):
-    """Every family of OGBench, those of `recorded` and others, recorded by two processes."""
-    base = recorded[CUBE].base
-    for name, episodes in OTHERS.items():
-        record(name, episodes=episodes, folder=base, workers=2, progress=False)
-    return recorded | {name: Place(name, episodes, 0, base) for name, episodes in OTHERS.items()}
+    """Every family of OGBench, those of `recorded` and others."""
+    return OnDemand(recorded)
 
 
 @pytest.fixture

@@ -64,12 +64,19 @@ def changed_copy(place, folder, change):
     return folder
 
 
+@pytest.fixture(scope="module")
+def judge():
+    """The task's environment, by whose rules OGBench's loader gives rewards: it takes seconds to make."""
+    environment = ogbench.make_env_and_datasets(TASK, env_only=True)
+    yield environment
+    environment.close()
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_what_the_loader_of_ogbench_takes_gives_its_transitions(recorded, tmp_path, form):
+def test_what_the_loader_of_ogbench_takes_gives_its_transitions(recorded, judge, tmp_path, form):
     """Told by OGBench's regular layout, in which it builds the next observations itself."""
     folder = changed_copy(recorded[CUBE], tmp_path, FORMS[form])
-    environment, theirs, _ = ogbench.make_env_and_datasets(TASK, dataset_dir=str(folder))
-    environment.close()
+    theirs, _ = ogbench.make_env_and_datasets(TASK, dataset_dir=str(folder), dataset_only=True, cur_env=judge)
     ours, validation = transitions(find_task(TASK), folder)
     batch = ours.at(jnp.arange(ours.size))
     assert (ours.size, validation.size) == (len(theirs["rewards"]), 1000)
