@@ -66,6 +66,23 @@ def test_displaced_agents_act_with_the_flow_and_the_displacement(run):
     np.testing.assert_array_equal(moved.length, 2)
 
 
+def test_what_cannot_be_played_is_refused_before_anything_is_fitted(run, monkeypatch):
+    monkeypatch.setattr(ladder.refit, "freeze", None)
+    critic = dataclasses.replace(run.agents, networks=run.agents.networks | {"critic": None})
+    started = dataclasses.replace(run, agents=critic)
+    with pytest.raises(ValueError, match=r"^Only OGBench's mazes without a ball can start anywhere; "):
+        ladder.climb(started, ladder.LadderSpec(episodes=2, starts="anywhere"))
+
+
+def test_a_success_of_which_nothing_is_said_is_no_score(run):
+    silent = dataclasses.replace(run.task, score="success")
+    with (
+        playing.player(dataclasses.replace(run, spec=run.spec.replace(task=silent)), 2, "task") as play,
+        pytest.raises(ValueError, match=r"is success, of which .* says nothing"),
+    ):
+        play(Step(jnp.asarray(STEPS)))
+
+
 def test_differences_at_equal_kl_by_hand():
     """Scores that are 5 and 30 or 20 times the root of the KL, at other rungs; where one ladder ends there is nothing."""
     spec = ladder.LadderSpec(metrics=("scale",), kl=(0.01, 0.7))
@@ -120,10 +137,13 @@ def test_a_maze_starts_anywhere_but_in_its_walls_and_its_goal():
 
 def test_other_tasks_start_as_they_say():
     for task, sentence in (
-        ("cube-single-play-singletask-task2-v0", "Only OGBench's mazes can start anywhere; cube-single-play"),
+        (
+            "cube-single-play-singletask-task2-v0",
+            "Only OGBench's mazes without a ball can start anywhere; cube-single-play",
+        ),
         (
             "D4RL/pointmaze/medium-v2",
-            "Only OGBench's mazes can start anywhere; D4RL/pointmaze/medium-v2 starts as its task says.",
+            "Only OGBench's mazes without a ball can start anywhere; D4RL/pointmaze/medium-v2 starts as its task says.",
         ),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
@@ -132,6 +152,8 @@ def test_other_tasks_start_as_they_say():
         environment(find_task(MAZE), starts="anywher")
     with pytest.raises(ValueError, match="no kind of starts called 'goal'"):
         ladder.LadderSpec(starts="goal")
+    with pytest.raises(ValueError, match=r"^LadderSpec takes starts = anywhere with a number of episodes to play; got"):
+        ladder.LadderSpec(starts="anywhere")
 
 
 def test_the_command_evaluates_from_anywhere(run, tmp_path, monkeypatch, capsys, unhooked):
@@ -146,7 +168,9 @@ def test_the_command_evaluates_from_anywhere(run, tmp_path, monkeypatch, capsys,
     tree = json.loads(out.read_text())
     assert (tree["run"], tree["step"], tree["starts"], tree["episodes"]) == (run.spec.to_dict(), 1, "anywhere", 3)
     assert tree["evaluation"] == {"score": [1.0, 2.0]}
+    assert cli.main([*typed, "--video", str(tmp_path / "film.gif")]) == 2
+    assert "--video films episodes that start as the task says; leave --starts out" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(experiment, "open_run", lambda folder: run)
     assert cli.main(["evaluate", str(tmp_path), "--starts", "anywhere", "--no-progress"]) == 1
-    assert "fdbook: Only OGBench's mazes can start anywhere; " in capsys.readouterr().err
+    assert "fdbook: Only OGBench's mazes without a ball can start anywhere; " in capsys.readouterr().err

@@ -115,3 +115,20 @@ def test_the_command_fits_and_predicts(tmp_path, capsys, monkeypatch):
     assert "gain over L2 at equal small KL, by E26" in capsys.readouterr().out
     assert asked == [[1000, 1000]]
     assert list(json.loads(out.read_text())["geometry"]["ratios"]) == ["scale", "exact", "exact raw", "deblurred raw"]
+
+
+def test_the_command_refuses_pictures_and_places_that_cannot_be_written_to_before_it_fits(capsys):
+    for typed, code, sentence in (
+        (
+            ["visual-cube-single-play", "--geometry"],
+            2,
+            "takes data whose observations are vectors; ogbench/visual-cube-single-",
+        ),
+        (
+            ["pointmaze-medium", "--geometry", "--json", "/dev/null/x.json"],
+            1,
+            "fdbook: Nothing can be written to /dev/null",
+        ),
+    ):
+        assert cli.main(["data", "inspect", *typed]) == code
+        assert sentence in capsys.readouterr().err

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars
+from fdbook.cli.common import Misuse, add, at_least, bars, check_device
 
 
 __all__ = ["add_data", "add_dose", "dose_of"]
@@ -174,7 +174,7 @@ def _geometry(dataset, folder) -> dict:
     from fdbook import experiment
     from fdbook.data import sources, tasks
 
-    task = next(task for task in tasks.TASKS.values() if task.dataset == dataset and task.default)
+    task = next(task for task in tasks.TASKS.values() if task.dataset == dataset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # tasks without a success, which the summary has just told
         data = sources.of(dataset).transitions(task, folder)
@@ -186,8 +186,16 @@ def _geometry(dataset, folder) -> dict:
 
 def _inspect(arguments):
     from fdbook.data import files, load, summary
+    from fdbook.disk import check_writable
 
     dataset = _dataset(arguments)
+    for path in (arguments.json, arguments.out):
+        if path is not None:
+            check_writable(path.parent)
+    if arguments.geometry:
+        check_device()
+        if dataset.pixels:
+            raise Misuse(f"--geometry takes data whose observations are vectors; {dataset.name} has pictures")
     name, dose = dataset.name, _dose(arguments, dataset)
     endings = (".png", ".pdf")
     if arguments.out is not None and arguments.out.suffix not in endings:
@@ -206,7 +214,6 @@ def _inspect(arguments):
     if arguments.json is not None:
         from fdbook.report import numbers
 
-        numbers.check_writable(arguments.json.parent)
         content = json.dumps(content, indent=2) + "\n"
         numbers.write_whole({arguments.json: content.encode()})
         print(f"Written to {arguments.json}.")
@@ -214,6 +221,5 @@ def _inspect(arguments):
         os.environ.setdefault("MPLBACKEND", "Agg")
         from fdbook.report import inspection, numbers, style
 
-        numbers.check_writable(arguments.out.parent)
         numbers.write_whole({arguments.out: style.render(inspection.draw(result), arguments.out.suffix[1:])})
         print(f"Drawn into {arguments.out}.")

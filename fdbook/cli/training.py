@@ -271,6 +271,8 @@ def _show(seeds, result):
 def _evaluate(arguments):
     if arguments.video is not None and arguments.video.suffix != ".gif":
         raise Misuse(f"--video takes a file that ends in .gif; got {arguments.video}")
+    if arguments.video is not None and arguments.starts != "task":
+        raise Misuse("--video films episodes that start as the task says; leave --starts out")
     if arguments.video is not None:
         os.environ.setdefault("MUJOCO_GL", "egl")
     from fdbook import experiment
@@ -292,7 +294,9 @@ def _evaluate(arguments):
         raise Misuse(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
     result = run.evaluate(episodes=episodes, starts=arguments.starts, progress=bars(arguments))
-    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {count(episodes, 'episode')}")
+    where = "" if arguments.starts == "task" else ", started anywhere"
+    played = f"{count(episodes, 'episode')}{where}"
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {played}")
     if run.step < run.spec.updates:
         print(f"The run is not finished: {run.step:,} of {run.spec.updates:,} updates ({run.record.status}).")
     _show(run.spec.seeds, result)

@@ -83,7 +83,9 @@ class Source(abc.ABC):
 
     def start_anywhere(self, task: Task, environment):
         """The environment of a maze with starts that the seed of a reset draws anywhere in the maze; ValueError for others."""
-        raise ValueError(f"Only OGBench's mazes can start anywhere; {task.name} starts as its task says.")
+        raise ValueError(
+            f"Only OGBench's mazes without a ball can start anywhere; {task.name} starts as its task says."
+        )
 
     @abc.abstractmethod
     def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> Contents:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax.random as jr
 import numpy as np
+from jaxtyping import Float
 
 from fdbook.data import load
 from fdbook.data.tasks import Task
@@ -20,7 +21,7 @@ from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["environments", "gif", "make_evaluator", "scores"]
+__all__ = ["environments", "episode_scores", "gif", "make_evaluator", "scores"]
 
 FEW, MANY = 5, 25
 """Environments for each seed: few where one of them is heavy."""
@@ -70,6 +71,13 @@ def _environments(task, count, workers, starts) -> Environments:
     return InLine([make() for _ in range(count)])
 
 
+def episode_scores(task: Task, result: Evaluation) -> Float[np.ndarray, "seeds episodes"]:
+    """The task's score of each episode, in percent or a return. Raises ValueError for a success of which nothing was said."""
+    if task.score == "success" and not result.tells_success:
+        raise ValueError(f"The score of {task.name} is success, of which {task.environment} says nothing in its info.")
+    return np.asarray(load.score(task, result.returns, result.successes), float)
+
+
 def scores(task: Task, result: Evaluation) -> dict[str, list[float]]:
     """An evaluation as a run record keeps it: for each seed the task's score, in percent or a return, and what explains it.
 
@@ -78,9 +86,7 @@ def scores(task: Task, result: Evaluation) -> dict[str, list[float]]:
     and the spread over seeds does not show it. There is no "success" where the environment says nothing of it; raises ValueError
     if that is the task's score.
     """
-    if task.score == "success" and not result.tells_success:
-        raise ValueError(f"The score of {task.name} is success, of which {task.environment} says nothing in its info.")
-    item = np.asarray(load.score(task, result.returns, result.successes), float)
+    item = episode_scores(task, result)
     episodes = item.shape[1]
     columns = {
         "score": item.mean(axis=1),

@@ -124,12 +124,12 @@ def _play_lines(tree, at) -> list[str]:
     lines = []
     for name in PLAYED:
         words = f"{name} (the flow: {np.mean(tree['base'][name]):.1f}) beyond L2 at an exact KL of"
-        lines.append(f"{words:<55}" + "".join(f"{kl:>25g}" for kl in at))
+        lines.append(f"{words:<55}" + "".join(f"{kl:>27g}" for kl in at))
         for entry in tree["metrics"][1:]:
             compared = entry["difference"][name]
             cells = zip(compared["value"], compared["low"], compared["high"], strict=True)
             shown = "".join(
-                "-".rjust(25) if mid is None else f"{mid:+.1f} ({low:+.1f} to {high:+.1f})".rjust(25)
+                "-".rjust(27) if mid is None else f"{mid:+.1f} ({low:+.1f} to {high:+.1f})".rjust(27)
                 for mid, low, high in cells
             )
             lines.append(f"  {entry['label']:<53}{shown}")

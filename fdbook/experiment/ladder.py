@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fdbook.checks import Array, check_kinds, check_range, unknown
-from fdbook.data.load import STARTS, Loaded
+from fdbook.data.load import STARTS, Loaded, environment
 from fdbook.experiment import gains, measure, playing, refit
 from fdbook.experiment.gains import AT, Difference, Ratio
 from fdbook.experiment.playing import Played
@@ -114,6 +114,10 @@ class LadderSpec:
         check_range(self.learning_rate, "a learning rate", "LadderSpec", open_low=True)
         if self.starts not in STARTS:
             raise ValueError(unknown("kind of starts", self.starts, STARTS))
+        if self.starts != "task" and not self.episodes:
+            raise ValueError(
+                f"LadderSpec takes starts = {self.starts} with a number of episodes to play; got episodes = 0."
+            )
         ends = self.kl if isinstance(self.kl, Sequence) else ()
         two = len(ends) == 2 and all(isinstance(end, float | int) for end in ends)
         if not two or not 0 < ends[0] < ends[1] < math.inf:
@@ -163,7 +167,7 @@ class Ladder:
     """What the displacements of each metric came to there: arrays (rungs, agents, episodes)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: everything but the displacements and what single states came to."""
+        """Plain JSON: everything but the displacements, and what single states and episodes came to."""
         return {
             "format": FORMAT,
             "ladder": self.spec.to_dict(),
@@ -208,6 +212,10 @@ def climb(
     missing = [name for name in PARTS if name not in run.agents.networks]
     if missing:
         raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
+    if spec.episodes:
+        environment(
+            run.task, starts=spec.starts
+        ).close()  # what cannot be played is refused before the hours of fitting
     where, sample, judge, read, fit = jr.split(jr.key(spec.seed), 5)
     train, held = measure.observations(data_of(run.spec, loaded), spec.states, spec.held_out_states, key=where)
     progress("sampling the flow")

@@ -14,9 +14,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, PyTree
 
-from fdbook.data.load import score
 from fdbook.experiment import measure
-from fdbook.experiment.evaluation import environments
+from fdbook.experiment.evaluation import environments, episode_scores
 from fdbook.experiment.run import Run
 from fdbook.rl import agents, evaluate, networks
 from fdbook.rl.agents import Agent, DecoratedFlow
@@ -31,7 +30,7 @@ class Played(NamedTuple):
     score: Float[np.ndarray, "*rungs agents episodes"]
     """The task's score: in percent, or a return."""
     length: Float[np.ndarray, "*rungs agents episodes"]
-    """Steps: to the goal in tasks that end there, and the horizon where it was not reached."""
+    """Steps: to the goal in tasks that end there, and the horizon where it was not reached: mostly, who reaches more goals."""
 
 
 def displaced(stacked: Agent, deltas: PyTree) -> Agent:
@@ -62,7 +61,7 @@ def player(run: Run, episodes: int, starts: str) -> Iterator[Callable[[PyTree], 
             for rung in range(rungs):
                 acting = displaced(run.agents, measure.pick(deltas, slice(None), rung))
                 result = evaluate.evaluate(acting, get(), seeds, **options)
-                made.append(Played(score(run.task, result.returns, result.successes), result.lengths.astype(float)))
+                made.append(Played(episode_scores(run.task, result), result.lengths.astype(float)))
             return measure.stack(made)
 
         yield play

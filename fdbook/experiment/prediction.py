@@ -84,8 +84,8 @@ def predict(
 ) -> Prediction:
     """Fits a flow to the actions of `train` and predicts what metrics gain over L2 in `states` held-out states (E26).
 
-    Those come from the validation data; where there are none, a tenth of the data is kept apart. `actions` of the flow in each
-    state make its matrices. Raises ValueError for pictures.
+    Those come from the validation data; where there are none, a tenth of the transitions is kept apart, of the same episodes.
+    `actions` of the flow in each state make its matrices. Raises ValueError for pictures.
     """
     if train.observations.ndim != 2:
         raise ValueError("predict takes observations that are vectors; these are pictures.")

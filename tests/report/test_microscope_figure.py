@@ -51,7 +51,14 @@ def data():
 
 
 def audit(kl, metric=None):
-    made = {"kl": kl, "said": [0.1, 0.2], "off": [0.2, 0.4], "clipped": [0.0, 0.1], "folded": [0.0, 0.02]}
+    made = {
+        "exact": True,
+        "kl": kl,
+        "said": [0.1, 0.2],
+        "off": [0.2, 0.4],
+        "clipped": [0.0, 0.1],
+        "folded": [0.0, 0.02],
+    }
     config = {"budget": 0.1, "dual_ascent": metric is None}
     return {"run": data() | {"metric": metric, "config": config}, "audit": made}
 
@@ -120,6 +127,21 @@ def test_it_is_drawn_and_says_what_was_changed(tmp_path):
 def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():
     with pytest.raises(FileNotFoundError, match=r"^There is no ladder of a recording with a dose"):
         dose.compute(context({name: tree for name, tree in trees().items() if not name.startswith("dose")}))
+
+
+def test_other_records_are_left_out_or_refused_in_a_sentence():
+    """An audit of a one-step policy, whose KL is an estimate; a ladder without a dose; one that ends before 0.2 nats."""
+    records, one_step = trees(), audit([1.0, 2.0])
+    one_step["audit"] |= {"exact": False, "said": None, "folded": None, "clipped": None}
+    records["played-plain"] = ladder(entry(1.5, "deblurred", **RAW)) | {"run": {"data": {}}}
+    numbers = microscope.compute(context(records | {"audit-fql": one_step}))
+    assert "audit-fql" not in numbers["audits"]
+    assert numbers["played"]["played-plain"]["condition"] == 1
+    records["ablation-time"]["metrics"][0]["ratio"]["kl"] = [0.05, 0.1]
+    with pytest.raises(
+        ValueError, match=r"^The ladder ablation-time compares metrics at \[0\.05, 0\.1\] nats; the figure needs"
+    ):
+        microscope.compute(context(records))
 
 
 @pytest.mark.parametrize("kind", microscope.KINDS)

@@ -30,12 +30,13 @@ def compute(context) -> dict:
     """Of each ablation the ratio to L2 at the exact KL `AT` with its interval, beside what E26 predicts; of each audit the KL of
     each agent; of ladders that were played, the score at every rung in the mean over agents, with that of the flow.
 
-    Raises FileNotFoundError when there is no record of one of the three kinds.
+    Audits of one-step policies, whose KL is an estimate, are left out. Raises FileNotFoundError when there is no record of one of
+    the three kinds, and ValueError for ablations that do not compare at `AT`.
     """
-    found = {kind: {} for kind in KINDS}
+    found: dict[str, dict] = {kind: {} for kind in KINDS}
     for name, tree in context.ladders().items():
         kind = name.split("-")[0]
-        if kind in KINDS:
+        if kind in KINDS and (kind != "audit" or tree["audit"]["exact"]):
             found[kind][name] = tree
     for kind in KINDS:
         if not found[kind]:
@@ -43,7 +44,7 @@ def compute(context) -> dict:
                 f"There is no record of the kind {kind}; make one with fdbook {'audit' if kind == 'audit' else 'ladder'} RUN "
                 f"--out figures/data/ladders/{kind}-NAME.json"
             )
-    ablations = [row for tree in found["ablation"].values() for row in _ablation(tree)]
+    ablations = [row for name, tree in found["ablation"].items() for row in _ablation(name, tree)]
     played = {name: _played(tree) for name, tree in found["played"].items()}
     return {
         "at": AT,
@@ -55,9 +56,11 @@ def compute(context) -> dict:
     }
 
 
-def _ablation(tree) -> list[dict]:
+def _ablation(name, tree) -> list[dict]:
     """The metrics of a ladder but L2, each with its settings, and those of the ladder that matter to it."""
-    rows = []
+    rows, first = [], tree["metrics"][0]["ratio"]["kl"]
+    if AT not in first:
+        raise ValueError(f"The ladder {name} compares metrics at {first} nats; the figure needs {AT:g} among them.")
     for entry in tree["metrics"]:
         if entry["metric"]["name"] == "l2":
             continue
@@ -110,8 +113,8 @@ def _whole(trees) -> dict[str, dict]:
 
 def _played(tree) -> dict:
     """The flow's own score, the condition number of the dose, and a curve of each metric."""
-    dose = tree["run"]["data"]["dose"]
-    widths = sorted((dose["along"], dose["across"]))
+    dose = tree["run"]["data"].get("dose") or {}
+    widths = sorted(dose.get(name) or 1.0 for name in ("along", "across"))
     curves = [
         {
             "label": entry["label"],
