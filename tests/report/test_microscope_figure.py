@@ -97,7 +97,7 @@ def test_numbers_are_those_of_the_records():
     assert (numbers["audits"]["audit-l2"]["name"], numbers["audits"]["audit-exact"]["name"]) == ("l2", "fisher-exact")
     np.testing.assert_allclose(numbers["audits"]["audit-l2"]["kl"], [2, 3])
     assert numbers["audits"]["audit-l2"]["off"] == pytest.approx(0.3)
-    assert [row["budget"] for row in numbers["audits"].values()] == [0.1, None, 0.1]
+    assert [row["held at a budget"] for row in numbers["audits"].values()] == [True, False, True]
     assert numbers["whole"].keys() == {"whole"}
     np.testing.assert_allclose([numbers["whole"]["whole"][part] for part in ("kl", "score")], [[1, 2], [20, 40]])
     played = numbers["played"]["played-thin"]

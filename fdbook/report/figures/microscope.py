@@ -90,7 +90,7 @@ def _audit(tree) -> dict:
         "name": metric["name"] if isinstance(metric, dict) else "l2",
         "normalized": bool(isinstance(metric, dict) and metric.get("trace_normalized")),
         "across": dose.get("across"),
-        "budget": config["budget"] if config.get("dual_ascent", True) else None,
+        "held at a budget": bool(config["dual_ascent"]),
         "kl": np.array(audit["kl"], float),
         "said": np.array(audit["said"], float),
         "off": float(np.mean(audit["off"])),
@@ -150,6 +150,12 @@ def _legend(fig, numbers) -> None:
     handles = [Line2D([], [], **style.look(name)) for name in style.METRIC_LABELS if name in names]
     plain = {"color": style.INK, "linestyle": "none", "marker": "o", "markerfacecolor": "white"}
     handles.append(Line2D([], [], **plain, label="open: trace-normalized"))
+    if len(numbers["played"]) > 1:
+        handles.append(Line2D([], [], color=style.INK, linewidth=0.8, alpha=0.6, label="thin: rounder data"))
+    if numbers["whole"]:
+        handles.append(
+            Line2D([], [], **plain | {"markerfacecolor": style.INK}, markersize=9, label="large: trained whole")
+        )
     fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, columnspacing=1.2)
 
 
@@ -205,19 +211,20 @@ def _settings(ax, numbers) -> None:
 def _promised(ax, audits) -> None:
     """The exact KL of each agent against what its metric takes it to be; on the line, a promise is kept."""
     ax.set(xscale="log", yscale="log", xlabel="KL that the metric says (nats)", ylabel="exact KL (nats)")
-    held = [row["across"] for row in audits.values() if row["budget"] is not None and row["across"] is not None]
+    held = [row["across"] for row in audits.values() if row["held at a budget"] and row["across"] is not None]
     ends = [np.inf, 0.0]
     for row in audits.values():
         ax.plot(row["said"], row["kl"], **_look(row, label=None, linestyle="none"))
         both = np.concatenate([row["said"], row["kl"]])
         ends = [min(ends[0], both.min()), max(ends[1], both.max())]
-        if row["budget"] is not None and row["across"] in (min(held, default=None), max(held, default=None)):
+        if row["held at a budget"] and row["across"] in (min(held, default=None), max(held, default=None)):
             place = (1.15 * row["said"].max(), np.exp(np.log(row["kl"]).mean()))
             ax.annotate(f"noise {row['across']:g}", place, fontsize=7, va="center", color=style.GRAY)
-    ends = [ends[0] / 1.3, ends[1] * 1.3]
+    limits = ax.get_xlim(), ax.get_ylim()
     ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
+    ax.set(xlim=limits[0], ylim=limits[1])
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(FixedLocator((0.1, 0.2, 0.5, 1, 2, 5)))
+        axis.set_major_locator(FixedLocator((0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
     ax.set_title("whole trainings; line: a kept promise")
@@ -238,5 +245,4 @@ def _returns(ax, numbers) -> None:
     ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
     ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
-    where = "started anywhere" if numbers["starts"] == ["anywhere"] else "played"
-    ax.set_title(where if len(played) == 1 else f"{where}; thin lines: round data")
+    ax.set_title("started anywhere in the maze" if numbers["starts"] == ["anywhere"] else "played")
