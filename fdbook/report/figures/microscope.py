@@ -126,7 +126,8 @@ def _played(tree) -> dict:
         }
         for entry in tree["metrics"]
     ]
-    return {"flow": float(np.mean(tree["base"]["score"])), "condition": (widths[1] / widths[0]) ** 2, "curves": curves}
+    about = {"flow": float(np.mean(tree["base"]["score"])), "condition": (widths[1] / widths[0]) ** 2}
+    return about | {"fingerprint": tree["fingerprint"], "curves": curves}
 
 
 def draw(numbers: dict) -> Figure:
@@ -150,7 +151,7 @@ def _legend(fig, numbers) -> None:
     handles = [Line2D([], [], **style.look(name)) for name in style.METRIC_LABELS if name in names]
     plain = {"color": style.INK, "linestyle": "none", "marker": "o", "markerfacecolor": "white"}
     handles.append(Line2D([], [], **plain, label="open: trace-normalized"))
-    if len(numbers["played"]) > 1:
+    if not all(ours for _, ours in _shown(numbers)):
         handles.append(Line2D([], [], color=style.INK, linewidth=0.8, alpha=0.6, label="thin: rounder data"))
     if numbers["whole"]:
         handles.append(
@@ -230,13 +231,19 @@ def _promised(ax, audits) -> None:
     ax.set_title("whole trainings; line: a kept promise")
 
 
+def _shown(numbers) -> list[tuple[dict, bool]]:
+    """The ladders of panel d: those of the run of the ablations (True), and those on rounder data (False)."""
+    played, run = numbers["played"].values(), numbers["ablations"][0]["fingerprint"]
+    thinnest = max(item["condition"] for item in played)
+    chosen = [(item, item["fingerprint"] == run) for item in played]
+    return [(item, ours) for item, ours in chosen if ours or item["condition"] < thinnest]
+
+
 def _returns(ax, numbers) -> None:
-    """Goals reached against the KL, on the thinnest recording that was played, and as thin lines on the others."""
-    played = sorted(numbers["played"].values(), key=lambda item: item["condition"])
-    for item in played:
-        last = item is played[-1]
+    """Goals reached against the KL: the run of the ablations, and, as thin lines, runs on rounder data."""
+    for item, ours in _shown(numbers):
         for curve in item["curves"]:
-            look = _look(curve) if last else _look(curve, marker="", linewidth=0.8, alpha=0.6)
+            look = _look(curve) if ours else _look(curve, marker="", linewidth=0.8, alpha=0.6)
             ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
     for row in numbers["whole"].values():
         look = _look(row, linestyle="none", markersize=9, alpha=0.8, label=None)
