@@ -21,7 +21,7 @@ from fdbook.rl import agents, evaluate, networks
 from fdbook.rl.agents import Agent, DecoratedFlow
 
 
-__all__ = ["Played", "displaced", "player"]
+__all__ = ["Played", "displaced", "player", "still"]
 
 
 class Played(NamedTuple):
