@@ -294,10 +294,10 @@ def measure_agents() -> list[Row]:
 def measure_loop() -> list[Row]:
     """What the scanned loop saves for a heavy update (FiDec) and a light one (BC); what stacked seeds save (best, in turns)."""
     data, width, depth = _rows(20_020), *SMALL
-    single, four, light = (
-        _agents(name, n, width=width, depth=depth) for name, n in (("fidec", 1), ("fidec", 4), ("bc", 1))
-    )
+    sizes = {"width": width, "depth": depth}
+    single, four, light = (_agents(name, n, **sizes) for name, n in (("fidec", 1), ("fidec", 4), ("bc", 1)))
     works = {
+        "fql": _work(*_agents("fql", **sizes), data, LOOP_UPDATES),
         "scanned": _work(*single, data, LOOP_UPDATES),
         "dispatched": _work(*single, data, LOOP_UPDATES, chunk=1),
         "light scanned": _work(*light, data, LOOP_UPDATES),
@@ -317,6 +317,7 @@ def measure_loop() -> list[Row]:
         *rows,
         Row("four seeds of FiDec together", best["four"], "ms"),
         Row("four seeds over one", best["four"] / best["scanned"], "", "at most 4.2"),
+        Row("a FiDec update over an FQL update, at this size", best["scanned"] / best["fql"], "", "at most 1.3"),
     ]
 
 

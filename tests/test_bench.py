@@ -105,6 +105,25 @@ def test_agents_are_timed(small, monkeypatch):
     assert costs == {"deblurred": 3.0}
 
 
+def test_the_loop_is_timed(small, monkeypatch):
+    for name, value in {"SMALL": (4, 1), "LOOP_UPDATES": 2, "ROUNDS": 1}.items():
+        monkeypatch.setattr(bench, name, value)
+    seconds = {
+        "fql": 2.0,
+        "scanned": 3.0,
+        "dispatched": 9.0,
+        "light scanned": 1.0,
+        "light dispatched": 5.0,
+        "four": 6.0,
+    }
+    timed = []
+    monkeypatch.setattr(bench, "_best", lambda works, rounds: timed.append(set(works)) or seconds)
+    rows = {(row.what, row.bound): row.value for row in bench.measure_loop()}
+    assert timed == [set(seconds)]
+    ratios = {bound: value for (what, bound), value in rows.items() if bound}
+    assert ratios == {"at least 2": 3.0, "at most 4.2": 2.0, "at most 1.3": 1.5}
+
+
 def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):
     bench.run(json=tmp_path / "bench.json")
     first, second = capsys.readouterr().out.splitlines()

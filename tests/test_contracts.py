@@ -312,7 +312,7 @@ def updated(name):
 
 def check_agent_is_whole(name):
     """Nothing of what an agent is made of is missing."""
-    kind, summary = agents.NAMES[name]
+    kind, summary = agents.NAMES[name].kind, agents.NAMES[name].summary
     assert issubclass(kind, agents.Agent), f"{home(kind)}: {kind.__name__} is no Agent"
     for method in ("build", "draw", "loss", "act"):
         missing = getattr(getattr(kind, method), "__isabstractmethod__", False)
@@ -428,7 +428,7 @@ def test_agent_has_its_line_in_the_figure_of_learning(name):
 def test_every_agent_is_registered():
     for module in pkgutil.iter_modules(agents.__path__, f"{agents.__name__}."):
         importlib.import_module(module.name)
-    known = {kind for kind, _ in agents.NAMES.values()}
+    known = {entry.kind for entry in agents.NAMES.values()}
     missing = [kind for kind in whole_classes(agents.Agent) if kind not in known]
     assert [f"{agents.__name__}: NAMES has no entry for {kind.__name__} of {home(kind)}" for kind in missing] == []
 
@@ -643,7 +643,7 @@ class Wild(agents.FlowBC):
 @pytest.fixture
 def toy_agent(monkeypatch):
     """Registers a class as 'toy' for one test."""
-    yield lambda kind, summary="a toy": monkeypatch.setitem(agents.NAMES, "toy", (kind, summary))
+    yield lambda kind, summary="a toy": monkeypatch.setitem(agents.NAMES, "toy", agents.Entry(kind, summary))
     made.cache_clear()
     updated.cache_clear()
 

@@ -253,7 +253,7 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     code, printed, complaints = say(capsys, *words)
     assert (code, complaints) == (0, "")
     assert printed.startswith("The run is kept in mine.\n")
-    title = "fidec (paper) on pointmaze-medium-navigate-singletask-task1-v0, laptop: finished, 40 of 40 updates"
+    title = "fidec paper on pointmaze-medium-navigate-singletask-task1-v0, laptop: finished, 40 of 40 updates"
     assert title in printed
     made = json.loads((here / "mine" / "record.json").read_text())["spec"]
     assert made["metric"]["damping"] == 0.5

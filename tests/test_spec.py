@@ -149,7 +149,10 @@ def test_folders_of_different_runs_differ():
         ({"agent": "fidek"}, "There is no agent called 'fidek'. Did you mean 'fidec'?"),
         ({"metric": "exakt"}, "There is no metric called 'exakt'. Did you mean 'exact'?"),
         ({"agent": "fql", "metric": "exact"}, "Only the agent 'fidec' takes a metric; got metric='exact' for 'fql'"),
-        ({"agent": "deflow", "metric": "exact"}, "The agent 'deflow' has the metric L2; got metric='exact'"),
+        (
+            {"agent": "deflow", "metric": "exact"},
+            "The agent 'deflow' has the metric l2; got metric='exact': that is for 'fidec'",
+        ),
         ({"preset": "laptopp"}, "There is no preset called 'laptopp'"),
         ({"config": {"budgte": 1}}, "There is no setting of fidec called 'budgte'. Did you mean 'budget'?"),
         ({"config": {"tau": 2.0}}, r"takes tau in \(0, 1\]; got 2"),

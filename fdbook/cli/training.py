@@ -111,8 +111,8 @@ class _Names(argparse.Action):
         from fdbook.geometry import metrics
         from fdbook.rl import agents
 
-        for name, (_, summary) in agents.NAMES.items():
-            print(f"agent   {name:<11} {summary}")
+        for name, entry in agents.NAMES.items():
+            print(f"agent   {name:<11} {entry.summary}")
         for name, summary in metrics.summaries().items():
             print(f"metric  {name:<11} {summary}")
         for name, make in PRESETS.items():

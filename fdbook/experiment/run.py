@@ -231,7 +231,7 @@ def open_run(folder: str | Path, *, task: Task | None = None) -> Run:
 
 def summary(record: records.Record) -> str:
     """A run in a few lines: what it was, and what its evaluations came to."""
-    name = f"{record.agent} ({record.metric})" if record.agent == "fidec" else record.agent
+    name = record.method
     preset, done = record.spec["preset"], f"{record.done} of {record.updates} updates"
     lines = [f"{name} on {record.task}, {preset}: {record.status}, {done}"]
     for item in record.scores:

@@ -182,8 +182,8 @@ class RunSpec:
 
     @property
     def method(self) -> str:
-        """The name of the method in tables and figures: the agent, for "fidec" with its metric, as in "fidec exact"."""
-        return f"{self.agent} {metrics.short_name(self.metric)}" if self.agent == "fidec" else self.agent
+        """The name of the method in tables and figures, as in "deflow" or "fidec exact" (`agents.method`)."""
+        return agents.method(self.agent, None if self.metric is None else metrics.short_name(self.metric))
 
     @property
     def folder(self) -> Path:
@@ -245,7 +245,8 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     """Every part of a specification, filled in and checked."""
     task = given["task"] if isinstance(given["task"], Task) else find_task(given["task"])
     kind, filled = agents.family(given["agent"]), preset(given["preset"], task)
-    metric = _metric(given["agent"], given["metric"], filled)
+    named = filled.metric if agents.NAMES[given["agent"]].any_metric else None
+    metric = agents.choose_metric(given["agent"], named if given["metric"] is None else given["metric"])
     known = {field.name for field in dataclasses.fields(kind.Config)}
     defaults = registry(task, given["agent"]) | filled.config
     config = {name: value for name, value in defaults.items() if name in known} | _as_dict(given["config"])
@@ -258,23 +259,6 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
     parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"])}
     return parts | {"evaluations": _evaluations(given, filled, updates)} | _features(given, filled, task)
-
-
-def _metric(agent: str, metric, filled) -> metrics.Metric | None:
-    """The metric of a decorated flow; None for another agent, which may be given none."""
-    if agent == "fidec":
-        metric = filled.metric if metric is None else metric
-        return metric if isinstance(metric, metrics.Metric) else metrics.make(str(metric))
-    if agent == "deflow":
-        metric = metrics.make("l2") if metric in (None, "l2") else metric
-        if metric != metrics.make("l2"):
-            raise ValueError(
-                f"The agent 'deflow' has the metric L2; got metric={metric!r}: 'fidec' takes others, metric=None leaves it out."
-            )
-        return metric
-    if metric is not None:
-        raise ValueError(f"Only the agent 'fidec' takes a metric; got metric={metric!r} for {agent!r}.")
-    return None
 
 
 def _data(data, task: Task) -> DataSpec:

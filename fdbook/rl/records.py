@@ -90,8 +90,10 @@ class Record:
 
     @property
     def method(self) -> str:
-        """The name of the method in tables and figures: the agent, for "fidec" with its metric, as in "fidec exact"."""
-        return f"{self.agent} {self.metric}" if self.agent == "fidec" else self.agent
+        """The name of the method in tables and figures, as in "deflow" or "fidec exact" (`agents.method`)."""
+        from fdbook.rl import agents
+
+        return agents.method(self.agent, self.metric)
 
     @property
     def score_kind(self) -> str:

@@ -470,7 +470,7 @@ def test_agents_see_pictures(name):
             r"fresh samples are noised to the metric's own t",
         ),
         ("fidec", {"dual": "rellu"}, r"no value of dual called 'rellu'\. Did you mean 'relu'\?"),
-        ("deflow", {"metric": metrics.Fisher()}, r"The agent 'deflow' has the metric L2; got Fisher"),
+        ("deflow", {"metric": metrics.Fisher()}, r"The agent 'deflow' has the metric l2; got metric=Fisher"),
         ("fidec", {"flow_steps": 1}, r"at least 2 steps; got 1"),
         ("fql", {"alpha": -1.0}, r"takes alpha in \(0, inf\]; got -1"),
         ("bc", {"discount": 1.0}, r"takes a discount in \[0, 1\); got 1"),

@@ -27,7 +27,7 @@ LABELS = {
     "rebrac": "ReBRAC",
 }
 LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
-"""Agents that look like an entry of the style; the others are black, and told apart by these."""
+"""Agents that look like an entry of the style; the others look like their metric, or are black and told apart by these."""
 MARKS = {
     "ifql": {"marker": "<", "linestyle": "--"},
     "iql": {"marker": ">", "linestyle": ":"},
@@ -87,11 +87,11 @@ def _look(entry, **changes):
         LOOKS.get(entry["agent"]),
         f"fisher-{entry['metric']}",
         f"information-{entry['metric']}",
-        entry["metric"] if entry["agent"] == "fidec" else None,
+        entry["metric"],
     )
     name = next((name for name in names if name in style.METRIC_COLORS), "exact")
     label = LABELS.get(entry["agent"], entry["agent"])
-    label = f"{label} ({entry['metric']})" if entry["agent"] == "fidec" else label
+    label += f" ({entry['metric']})" if entry["metric"] and entry["agent"] not in LOOKS else ""
     marks = MARKS.get(entry["agent"], {})
     return style.look(name, label=f"{label}, {count(entry['seeds'], 'seed')}", **(marks | changes))
 

@@ -1,7 +1,7 @@
 """The agents, by the names under which the command line and run records know them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import PRNGKeyArray
 
@@ -24,24 +24,42 @@ __all__ = [
     "Agent",
     "Config",
     "DecoratedFlow",
+    "Entry",
     "FlowBC",
     "ReBRAC",
     "check",
+    "choose_metric",
     "family",
     "make",
+    "method",
 ]
 
-NAMES: dict[str, tuple[type[Agent], str]] = {
-    "bc": (FlowBC, "a flow that imitates the data (E2)"),
-    "ifql": (IFQL, "the best of 32 samples of that flow, judged by implicit Q-learning"),
-    "fql": (FQL, "Flow Q-Learning: a one-step policy held to the flow by L2 (E17)"),
-    "deflow": (DecoratedFlow, "the flow and a displacement under L2 (E18)"),
-    "fidec": (
+
+class Entry(NamedTuple):
+    """What is known of an agent by its name."""
+
+    kind: type[Agent]
+    summary: str
+    """One line, for `fdbook train --names`."""
+    metric: str | None = None
+    """The name of the metric that it has where none is chosen; None: it has no metric."""
+    any_metric: bool = False
+    """Whether another metric can be chosen; methods are then told apart by it in tables and figures, as in "fidec exact"."""
+
+
+NAMES = {
+    "bc": Entry(FlowBC, "a flow that imitates the data (E2)"),
+    "ifql": Entry(IFQL, "the best of 32 samples of that flow, judged by implicit Q-learning"),
+    "fql": Entry(FQL, "Flow Q-Learning: a one-step policy held to the flow by L2 (E17)"),
+    "deflow": Entry(DecoratedFlow, "the flow and a displacement under L2 (E18)", metric="l2"),
+    "fidec": Entry(
         DecoratedFlow,
         "the flow and a displacement under another metric (E19 to E22, E28, E29; choose it with --metric)",
+        metric="exact",
+        any_metric=True,
     ),
-    "iql": (IQL, "implicit Q-learning with a Gaussian policy, without a flow"),
-    "rebrac": (ReBRAC, "TD3 with behavior cloning, a deterministic policy, without a flow"),
+    "iql": Entry(IQL, "implicit Q-learning with a Gaussian policy, without a flow"),
+    "rebrac": Entry(ReBRAC, "TD3 with behavior cloning, a deterministic policy, without a flow"),
 }
 
 
@@ -49,7 +67,32 @@ def family(name: str) -> type[Agent]:
     """The class of a named agent. Raises ValueError, with the nearest name, when there is none."""
     if name not in NAMES:
         raise ValueError(unknown("agent", name, NAMES))
-    return NAMES[name][0]
+    return NAMES[name].kind
+
+
+def method(name: str, metric: str | None) -> str:
+    """What an agent with a metric of that short name is called in tables and figures, as in "deflow" or "fidec exact"."""
+    return f"{name} {metric}" if name in NAMES and NAMES[name].any_metric else name
+
+
+def choose_metric(name: str, metric: metrics.Metric | str | None) -> metrics.Metric | None:
+    """The metric of a named agent: the chosen one, or its own where none is chosen; None for an agent without one.
+
+    Raises ValueError, with a sentence that says which agents take another, for a metric that the agent cannot have.
+    """
+    entry = NAMES[name]
+    chosen = metric if metric is None or isinstance(metric, metrics.Metric) else metrics.make(str(metric))
+    takers = " or ".join(repr(other) for other in NAMES if NAMES[other].any_metric)
+    if entry.metric is None and chosen is not None:
+        raise ValueError(f"Only the agent {takers} takes a metric; got metric={metric!r} for {name!r}.")
+    if entry.metric is None:
+        return None
+    own = metrics.make(entry.metric)
+    if chosen is not None and chosen != own and not entry.any_metric:
+        raise ValueError(
+            f"The agent {name!r} has the metric {metrics.short_name(own)}; got metric={metric!r}: that is for {takers}."
+        )
+    return own if chosen is None else chosen
 
 
 def make(name: str) -> Callable[..., Agent]:
@@ -62,29 +105,25 @@ def make(name: str) -> Callable[..., Agent]:
     >>> agent.action_dim, metrics.short_name(agent.config.metric)
     (2, 'exact')
     """
-    kind = family(name)
+    kind, entry = family(name), NAMES[name]
 
     def init(observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **config: Any) -> Agent:
         return kind.init(observation_shape, action_dim, key=key, **_with_metric(name, config))
 
-    return init if kind is DecoratedFlow else kind.init
+    return kind.init if entry.metric is None else init
 
 
 def _with_metric(name: str, config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a decorated flow, with the metric that its name stands for."""
-    if name == "fidec":
-        return {"metric": metrics.Fisher()} | config
-    if config.get("metric", metrics.L2()) != metrics.L2():
-        raise ValueError(f"The agent 'deflow' has the metric L2; got {config['metric']}: that is the agent 'fidec'.")
-    return config
+    """The settings of an agent, with the metric that its name stands for."""
+    return config if NAMES[name].metric is None else config | {"metric": choose_metric(name, config.get("metric"))}
 
 
 def check(name: str, **config: Any) -> None:
     """Refuses settings that a named agent does not have, and values out of range, without building it."""
     kind = family(name)
     for item in config:
-        if item.startswith("metric.") and kind is DecoratedFlow:
+        if item.startswith("metric.") and NAMES[name].metric is not None:
             option = item.removeprefix("metric.")
             raise ValueError(f"{option!r} is an option of a metric: say metric=metrics.make(name, {option}=...).")
     check_fields(kind.Config, config, f"setting of {name}")
-    kind.configure(**(_with_metric(name, config) if kind is DecoratedFlow else config))
+    kind.configure(**_with_metric(name, config))
