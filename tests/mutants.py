@@ -130,14 +130,14 @@ MUTANTS = [
         "geometry/transport.py",
         "    elif metric.needs_divergence:",
         "    elif False:",
-        f"{AGENTS}decorated[fisher-rao]",
+        f"{AGENTS}decorated[fisher-rao-current]",
         "E22: the agent charges no divergence, although the metric would",
     ),
     Mutant(
         "geometry/transport.py",
         "return -log_multiplier * (",
         "return log_multiplier * (",
-        f"{AGENTS}decorated[l2]",
+        f"{AGENTS}decorated[l2-current]",
         "E23: the multiplier falls when the penalty is over budget",
     ),
     Mutant(
@@ -215,7 +215,7 @@ MUTANTS = [
         "rl/agents/deflow_fidec.py",
         "next_actions = jnp.clip(next_base + jax.vmap(delta.head)(next_features, next_base), -1, 1)",
         "next_actions = next_base + jax.vmap(delta.head)(next_features, next_base)",
-        f"{AGENTS}decorated[l2]",
+        f"{AGENTS}decorated[l2-current]",
         "the critic's target is read at actions that nobody can take",
     ),
     Mutant(

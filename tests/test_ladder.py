@@ -351,7 +351,7 @@ def test_an_audit_knows_what_a_displacement_costs_and_what_its_metric_says(run, 
     costs = np.array([[0.5 * s @ np.linalg.solve(sigma, s) for sigma in COVARIANCES] for s in np.asarray(step)])
     assert made.exact
     assert np.all((costs.min(axis=1) < made.kl) & (made.kl < costs.max(axis=1)))
-    np.testing.assert_allclose(made.said, np.sum(np.asarray(step) ** 2, axis=1) / 2, rtol=1e-5)
+    np.testing.assert_allclose(made.surrogate, np.sum(np.asarray(step) ** 2, axis=1) / 2, rtol=1e-5)
     np.testing.assert_allclose(made.gain, np.array([1, 2]) * (np.asarray(step) @ SLOPE), atol=2e-3)
     lines = experiment.audit_table(made_run, made).splitlines()
     assert lines[0].split() == ["seed", "exact", "KL", "metric", "says", "gain", "in", "Q", "folded", "clipped", "off"]
@@ -370,7 +370,7 @@ def test_an_audit_of_a_one_step_policy_counts_neighbors(run):
     made_run = dataclasses.replace(run[0], spec=RunSpec(run[0].spec.task, "fql", seeds=2, updates=1), agents=fql)
     made = experiment.audit(made_run, loaded=run[1], states=24, actions=256)
     assert not made.exact
-    assert made.said is None
+    assert made.surrogate is None
     thin = np.linalg.solve(COVARIANCES[0], [0.1, 0.1]) @ [0.1, 0.1] / 2
     assert np.all((made.kl > thin) & (made.kl < 1))
     assert "KL (neighbors)" in experiment.audit_table(made_run, made)

@@ -59,11 +59,13 @@ def _ladder(arguments):
     out = arguments.out or arguments.run_folder / "ladder.json"
     check_writable(out.parent)
     spec, run = _spec(arguments), experiment.open_run(arguments.run_folder)
-    said = (lambda message: None) if arguments.no_progress else (lambda message: print(f"  {message} ...", flush=True))
+    progress = (
+        (lambda message: None) if arguments.no_progress else (lambda message: print(f"  {message} ...", flush=True))
+    )
     print(
         f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, agents of {len(run.spec.seeds)} seeds"
     )
-    ladder = experiment.climb(run, spec, progress=said)
+    ladder = experiment.climb(run, spec, progress=progress)
     tree = ladder.to_dict()
     keep(out, run, **tree)
     print(experiment.ladder_table(tree))
@@ -95,7 +97,7 @@ def _audit(arguments):
         check_writable(arguments.out.parent)
     run = experiment.open_run(arguments.run_folder)
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}")
-    made = experiment.audit(run, states=arguments.states)
-    print(experiment.audit_table(run, made))
+    audited = experiment.audit(run, states=arguments.states)
+    print(experiment.audit_table(run, audited))
     if arguments.out is not None:
-        keep(arguments.out, run, states=arguments.states, audit=made.to_dict())
+        keep(arguments.out, run, states=arguments.states, audit=audited.to_dict())

@@ -37,7 +37,7 @@ class Audit:
     exact: bool
     kl: np.ndarray
     """Nats, in the mean over states, of the policy before the box cuts it off from the flow's own law."""
-    said: np.ndarray | None
+    surrogate: np.ndarray | None
     """What the metric takes that KL to be, in nats: half the mean cost, with neither damping nor normalization (E11, E22)."""
     gain: np.ndarray
     """The mean change of Q against the flow's own actions, in units of Q."""
@@ -64,71 +64,75 @@ def audit(run: Run, *, loaded: Loaded | None = None, states: int = 128, actions:
         )
     state_key, action_key, read_key = jr.split(jr.key(seed), 3)
     observations = measure.observations(data_of(run.spec, loaded), 0, states, key=state_key)[1]
-    judge = measure.held_out(run.agents, observations, actions, action_key)
+    held_out = measure.held_out(run.agents, observations, actions, action_key)
     if "delta" in names:
-        return _decorated(run, observations, judge, read_key)
-    return _one_step(run, judge, read_key)
+        return _decorated(run, observations, held_out, read_key)
+    return _one_step(run, held_out, read_key)
 
 
-def _decorated(run: Run, observations, judge, key) -> Audit:
+def _decorated(run: Run, observations, held_out, key) -> Audit:
     agents = run.agents
-    pairs = [(measure.pick(agents, place), measure.pick(judge, place)) for place in range(len(run.spec.seeds))]
+    pairs = [(measure.pick(agents, place), measure.pick(held_out, place)) for place in range(len(run.spec.seeds))]
     table = measure.stack([measure.measured(one, one.networks["delta"].head, held, "delta") for one, held in pairs])
     plain = {"damping": 0.0, "trace_normalized": False}
     metric = dataclasses.replace(agents.metric, **plain)
-    readings = refit.read(agents, metric, observations, judge.actions, key)
-    said = np.asarray(_said(agents, metric, judge, readings))
-    return Audit(True, table.kl.mean(axis=1), said, table.gain.mean(axis=1), table.folded, table.clipped, table.off)
+    readings = refit.read(agents, metric, observations, held_out.actions, key)
+    surrogate = np.asarray(_surrogate(agents, metric, held_out, readings))
+    return Audit(
+        True, table.kl.mean(axis=1), surrogate, table.gain.mean(axis=1), table.folded, table.clipped, table.off
+    )
 
 
 @eqx.filter_jit
-def _said(agents, metric, judge, readings):
+def _surrogate(agents, metric, held_out, readings):
     """Half the metric's mean cost of each agent's displacement, (agents,)."""
 
-    def one(agent, judge, readings):
+    def one(agent, held_out, readings):
         moving = measure.moving_map(agent.networks["delta"].head, "delta")
-        over_actions = jax.vmap(lambda seen, a: (moving.delta(seen, a), moving.divergence(seen, a)), in_axes=(None, 0))
-        delta, divergence = jax.vmap(over_actions)(judge.seen, judge.actions)
+        over_actions = jax.vmap(
+            lambda inputs, a: (moving.delta(inputs, a), moving.divergence(inputs, a)), in_axes=(None, 0)
+        )
+        delta, divergence = jax.vmap(over_actions)(held_out.inputs, held_out.actions)
         return jnp.mean(jax.vmap(metric.cost)(delta, divergence, readings)) / 2
 
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0, 0))(agents, judge, readings)
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0, 0))(agents, held_out, readings)
 
 
-def _one_step(run: Run, judge, key) -> Audit:
-    policy, values, off = map(np.asarray, _sampled(run.agents, judge, key))
+def _one_step(run: Run, held_out, key) -> Audit:
+    policy, values, off = map(np.asarray, _sampled(run.agents, held_out, key))
     kl = [
         np.mean([neighbor_kl(p, q) for p, q in zip(*pair, strict=True)])
-        for pair in zip(policy, judge.actions, strict=True)
+        for pair in zip(policy, held_out.actions, strict=True)
     ]
     return Audit(False, np.array(kl), None, values, None, None, off)
 
 
 @eqx.filter_jit
-def _sampled(agents, judge, key):
+def _sampled(agents, held_out, key):
     """As many actions of each one-step policy as of its flow, their gain in Q, and the share off the flow's manifold."""
 
-    def one(agent, judge):
-        noises = jr.normal(key, judge.actions.shape, jnp.float32)
+    def one(agent, held_out):
+        noises = jr.normal(key, held_out.actions.shape, jnp.float32)
         actor, unit = agent.networks["actor"].head, jnp.ones((), jnp.float32)
 
-        def act(seen, noise):
-            return actor(jnp.concatenate([seen["actor"], noise]))
+        def act(inputs, noise):
+            return actor(jnp.concatenate([inputs["actor"], noise]))
 
-        def value(seen, action):
-            return measure.mean_value(agent.networks["critic"], unit, seen, action)
+        def value(inputs, action):
+            return measure.mean_value(agent.networks["critic"], unit, inputs, action)
 
-        over = functools.partial(_over_actions, judge.seen)
+        over = functools.partial(_over_actions, held_out.inputs)
         actions = over(act, noises)
-        gain = jnp.mean(over(value, actions)) - jnp.mean(over(value, judge.actions))
-        off = measure.log_probs(agent, judge.seen, actions) < judge.threshold[:, None]
+        gain = jnp.mean(over(value, actions)) - jnp.mean(over(value, held_out.actions))
+        off = measure.log_probs(agent, held_out.inputs, actions) < held_out.threshold[:, None]
         return actions, gain, jnp.mean(off)
 
-    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(agents, judge)
+    return eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(agents, held_out)
 
 
-def _over_actions(seen, function, actions):
-    """A function of what is seen and one action or noise, over all states (states, ...) and all actions of each."""
-    return jax.vmap(jax.vmap(function, in_axes=(None, 0)))(seen, actions)
+def _over_actions(inputs, function, actions):
+    """A function of what is inputs and one action or noise, over all states (states, ...) and all actions of each."""
+    return jax.vmap(jax.vmap(function, in_axes=(None, 0)))(inputs, actions)
 
 
 def neighbor_kl(ours: Float[Array, "n d"], theirs: Float[Array, "m d"], k: int = NEIGHBORS) -> float:
@@ -150,28 +154,28 @@ def neighbor_kl(ours: Float[Array, "n d"], theirs: Float[Array, "m d"], k: int =
     return float(d * np.mean(np.log(np.maximum(other, 1e-12) / np.maximum(own, 1e-12))) + np.log(m / (n - 1)))
 
 
-def audit_table(run: Run, made: Audit) -> str:
+def audit_table(run: Run, audited: Audit) -> str:
     """An audit in lines: a row for each seed."""
-    kind = "exact KL" if made.exact else "KL (neighbors)"
+    kind = "exact KL" if audited.exact else "KL (neighbors)"
     columns = {
-        kind: made.kl,
-        "metric says": made.said,
-        "gain in Q": made.gain,
-        "folded": made.folded,
-        "clipped": made.clipped,
+        kind: audited.kl,
+        "metric says": audited.surrogate,
+        "gain in Q": audited.gain,
+        "folded": audited.folded,
+        "clipped": audited.clipped,
     }
-    columns = {name: column for name, column in (columns | {"off": made.off}).items() if column is not None}
+    columns = {name: column for name, column in (columns | {"off": audited.off}).items() if column is not None}
     shares = ("folded", "clipped", "off")
     lines = ["  seed" + "".join(f"{name:>16}" for name in columns)]
     for i, seed in enumerate(run.spec.seeds):
         cells = (f"{column[i]:16.1%}" if name in shares else f"{column[i]:16.4g}" for name, column in columns.items())
         lines.append(f"  {seed:>4}" + "".join(cells))
-    if made.exact:
+    if audited.exact:
         penalty = run.record.progress.curves.get("penalty")
         config = run.agents.config
         held = f"a budget of {config.budget:g}" if config.dual_ascent else f"a multiplier of {config.multiplier:g}"
         last = "" if not penalty else f"; its penalty was {np.mean(penalty[-1]):.3g} at the end of training"
         lines.append(
-            f"{metrics.short_name(run.agents.metric)} was held at {held}{last} ({count(len(made.kl), 'seed')})."
+            f"{metrics.short_name(run.agents.metric)} was held at {held}{last} ({count(len(audited.kl), 'seed')})."
         )
     return "\n".join(lines)

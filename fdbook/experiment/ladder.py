@@ -216,7 +216,7 @@ def climb(
         environment(
             run.task, starts=spec.starts
         ).close()  # what cannot be played is refused before the hours of fitting
-    where, sample, judge, read, fit = jr.split(jr.key(spec.seed), 5)
+    where, sample, held_key, read, fit = jr.split(jr.key(spec.seed), 5)
     train, held = measure.observations(data_of(run.spec, loaded), spec.states, spec.held_out_states, key=where)
     progress("sampling the flow")
     agents, keys = run.agents, jr.split(sample, 3)
@@ -224,9 +224,11 @@ def climb(
     pools = tuple(
         refit.sample(agents, states, spec.readings, key) for states, key in ((train, keys[1]), (held, keys[2]))
     )
-    scene = _Scene(run, spec, train, held, frozen, pools, measure.held_out(agents, held, spec.held_out_actions, judge))
+    scene = _Scene(
+        run, spec, train, held, frozen, pools, measure.held_out(agents, held, spec.held_out_actions, held_key)
+    )
     progress("the true Fisher matrices")
-    local = measure.local_geometry(agents, held, spec.fisher_actions, judge)
+    local = measure.local_geometry(agents, held, spec.fisher_actions, held_key)
     rungs, maps = [], []
     for number, metric in enumerate(spec.metrics):
         progress(f"{label(metric)} ({number + 1} of {len(spec.metrics)})")

@@ -70,14 +70,14 @@ def stack(rows):
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-def mean_value(critic, unit, seen, action) -> Float[Array, ""]:
+def mean_value(critic, unit, inputs, action) -> Float[Array, ""]:
     """The critics' mean at the clipped action, in units of their mean absolute value."""
-    return unit * jnp.mean(critic.head(seen["critic"], jnp.clip(action, -1, 1)))
+    return unit * jnp.mean(critic.head(inputs["critic"], jnp.clip(action, -1, 1)))
 
 
 def moving_map(delta, sees: str = "flow") -> transport.LocalTransport:
     """The transport map of a displacement that sees one network's features of an observation, those of `sees`."""
-    return transport.LocalTransport(lambda seen, action: delta(seen[sees], action))
+    return transport.LocalTransport(lambda inputs, action: delta(inputs[sees], action))
 
 
 def features(agent, observations) -> dict[str, Array]:
@@ -87,9 +87,9 @@ def features(agent, observations) -> dict[str, Array]:
 
 
 class HeldOut(NamedTuple):
-    """Held-out states, for each agent: what is seen of them, actions of its flow, their log-density, what each is worth."""
+    """Held-out states, for each agent: the inputs of its networks, actions of its flow, and their log-density."""
 
-    seen: dict[str, Array]
+    inputs: dict[str, Array]
     actions: Float[Array, "states k d"]
     log_probs: Float[Array, "states k"]
     threshold: Float[Array, " states"]
@@ -101,23 +101,23 @@ def held_out(agents, observations, count, key) -> HeldOut:
     noises = jr.normal(key, (len(observations), count, agents.action_dim), jnp.float32)
 
     def one(agent):
-        field, seen = agent.networks["flow"], features(agent, observations)
+        field, inputs = agent.networks["flow"], features(agent, observations)
         both = functools.partial(flow.sample_and_log_prob, field.head, steps=SOLVER_STEPS)
         draw = jax.vmap(both, in_axes=(None, 0))
-        actions, log_probs = jax.lax.map(lambda row: draw(*row), (seen["flow"], noises), batch_size=64)
+        actions, log_probs = jax.lax.map(lambda row: draw(*row), (inputs["flow"], noises), batch_size=64)
         means = jnp.mean(log_probs, axis=1)
         gap = jnp.quantile(means[:, None] - log_probs, 1 - OFF_LEVEL)
-        return HeldOut(seen, actions, log_probs, means - gap)
+        return HeldOut(inputs, actions, log_probs, means - gap)
 
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
 
 
 @eqx.filter_jit
-def log_probs(agent, seen, actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
+def log_probs(agent, inputs, actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
     """The exact log-density (E4) of actions at each state under one agent's flow."""
     log_prob = functools.partial(flow.log_prob, agent.networks["flow"].head, steps=SOLVER_STEPS)
     over = jax.vmap(log_prob, in_axes=(None, 0))
-    return jax.lax.map(lambda row: over(*row), (seen["flow"], actions), batch_size=64)
+    return jax.lax.map(lambda row: over(*row), (inputs["flow"], actions), batch_size=64)
 
 
 class Measured(NamedTuple):
@@ -141,17 +141,17 @@ def measured(agent, delta, held_out, sees: str = "flow"):
     value = functools.partial(mean_value, critic, jnp.ones((), jnp.float32))
     moving = moving_map(delta, sees)
 
-    def sample(seen, action, log_prob, threshold):
-        moved = moving(seen, action)
-        determinant = moving.determinant(seen, action)
-        after = flow.log_prob(field, seen["flow"], moved, steps=SOLVER_STEPS)
+    def sample(inputs, action, log_prob, threshold):
+        moved = moving(inputs, action)
+        determinant = moving.determinant(inputs, action)
+        after = flow.log_prob(field, inputs["flow"], moved, steps=SOLVER_STEPS)
         kl = log_prob - after - jnp.log(jnp.maximum(determinant, 1e-30))
-        gain = value(seen, moved) - value(seen, action)
+        gain = value(inputs, moved) - value(inputs, action)
         kept = jnp.linalg.norm(jnp.clip(moved, -1, 1) - jnp.clip(action, -1, 1))
         return gain, kl, determinant > 0, kept, jnp.linalg.norm(moved - action), after < threshold
 
     over_actions = jax.vmap(sample, in_axes=(None, 0, 0, None))
-    rows = (held_out.seen, held_out.actions, held_out.log_probs, held_out.threshold)
+    rows = (held_out.inputs, held_out.actions, held_out.log_probs, held_out.threshold)
     gain, kl, upright, kept, length, off = jax.lax.map(lambda row: over_actions(*row), rows, batch_size=64)
     count = jnp.maximum(jnp.sum(upright, axis=1, dtype=kl.dtype), 1)
     cost = jnp.sum(jnp.where(upright, kl, 0.0), axis=1) / count
@@ -179,11 +179,11 @@ def local_geometry(agents, observations, count: int, key) -> Local:
         value = functools.partial(mean_value, agent.networks["critic"], jnp.ones((), jnp.float32))
         score = jax.grad(functools.partial(flow.log_prob, field, steps=SOLVER_STEPS), argnums=1)
 
-        def state(seen, noises):
-            draw = functools.partial(flow.sample, field, seen["flow"], solver=diffrax.Tsit5(), steps=SOLVER_STEPS)
+        def state(inputs, noises):
+            draw = functools.partial(flow.sample, field, inputs["flow"], solver=diffrax.Tsit5(), steps=SOLVER_STEPS)
             actions = jax.vmap(draw)(noises)
-            scores = jax.vmap(score, in_axes=(None, 0))(seen["flow"], actions)
-            slopes = jax.vmap(jax.grad(value, argnums=1), in_axes=(None, 0))(seen, actions)
+            scores = jax.vmap(score, in_axes=(None, 0))(inputs["flow"], actions)
+            slopes = jax.vmap(jax.grad(value, argnums=1), in_axes=(None, 0))(inputs, actions)
             return Local(metrics.fisher_matrix(scores), jnp.mean(slopes, axis=0))
 
         return jax.lax.map(lambda row: state(*row), (features(agent, observations), noises), batch_size=4)

@@ -29,7 +29,7 @@ class Frozen(NamedTuple):
 
     critic: PyTree
     unit: Float[Array, ""]
-    seen: dict[str, Array]
+    inputs: dict[str, Array]
     actions: Float[Array, "states k d"]
     readings: PyTree
 
@@ -49,9 +49,9 @@ class _Loss(eqx.Module):
         return jnp.sum(losses), {"penalty": jnp.mean(penalties)}
 
     def _rung(self, delta, multiplier, frozen, index):
-        seen, actions, readings = jax.tree.map(lambda x: x[index], (frozen.seen, frozen.actions, frozen.readings))
+        inputs, actions, readings = jax.tree.map(lambda x: x[index], (frozen.inputs, frozen.actions, frozen.readings))
         value = functools.partial(measure.mean_value, frozen.critic, frozen.unit)
-        base = transport.BaseActions(seen, actions, readings)
+        base = transport.BaseActions(inputs, actions, readings)
         loss, info = transport.actor_loss(measure.moving_map(delta), value, self.metric, base, multiplier)
         return loss, info["penalty"]
 
@@ -88,10 +88,10 @@ def _units(agents, observations, actions):
     """For each agent 1 / mean |Q| of its critics' mean, and the mean length of that value's gradient in the action."""
 
     def one(agent, actions):
-        seen, critic = measure.features(agent, observations), agent.networks["critic"]
+        inputs, critic = measure.features(agent, observations), agent.networks["critic"]
         value = functools.partial(measure.mean_value, critic, jnp.ones((), jnp.float32))
         both = jax.vmap(jax.vmap(jax.value_and_grad(value, argnums=1), in_axes=(None, 0)))
-        values, slopes = both(seen, actions)
+        values, slopes = both(inputs, actions)
         unit = 1 / jnp.maximum(jnp.mean(jnp.abs(values)), 1e-8)
         return unit, unit * jnp.sqrt(jnp.mean(jnp.sum(slopes**2, axis=-1)))
 
@@ -149,7 +149,7 @@ class Refit:
         return state.model
 
     def _first(self, count, rungs) -> PyTree:
-        config, (*_, width) = self.agents.config, self.frozen.seen["flow"].shape
+        config, (*_, width) = self.agents.config, self.frozen.inputs["flow"].shape
 
         def one(key):
             return networks.displacement(width, self.agents.action_dim, config.width, config.depth, last=FIRST, key=key)

@@ -54,7 +54,7 @@ def audit(kl, metric=None):
     made = {
         "exact": True,
         "kl": kl,
-        "said": [0.1, 0.2],
+        "surrogate": [0.1, 0.2],
         "off": [0.2, 0.4],
         "clipped": [0.0, 0.1],
         "folded": [0.0, 0.02],
@@ -132,7 +132,7 @@ def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():
 def test_other_records_are_left_out_or_refused_in_a_sentence():
     """An audit of a one-step policy, whose KL is an estimate; a ladder without a dose; one that ends before 0.2 nats."""
     records, one_step = trees(), audit([1.0, 2.0])
-    one_step["audit"] |= {"exact": False, "said": None, "folded": None, "clipped": None}
+    one_step["audit"] |= {"exact": False, "surrogate": None, "folded": None, "clipped": None}
     records["played-plain"] = ladder(entry(1.5, "deblurred", **RAW)) | {"run": {"data": {}}}
     numbers = microscope.compute(context(records | {"audit-fql": one_step}))
     assert "audit-fql" not in numbers["audits"]

@@ -92,7 +92,7 @@ def _audit(tree) -> dict:
         "across": dose.get("across"),
         "held at a budget": bool(config["dual_ascent"]),
         "kl": np.array(audit["kl"], float),
-        "said": np.array(audit["said"], float),
+        "surrogate": np.array(audit["surrogate"], float),
         "off": float(np.mean(audit["off"])),
         "clipped": float(np.mean(audit["clipped"])),
         "folded": float(np.mean(audit["folded"])),
@@ -131,7 +131,7 @@ def _played(tree) -> dict:
 
 
 def draw(numbers: dict) -> Figure:
-    """Ratios against the time; ratios of other settings; the KL that is spent against what is said; scores against the KL."""
+    """Ratios against the time, and of other settings; the KL that is spent and what the metric says; scores against the KL."""
     fig, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 0.86 * style.WIDTH))
     _times(axes[0, 0], numbers)
     _settings(axes[0, 1], numbers)
@@ -215,11 +215,11 @@ def _promised(ax, audits) -> None:
     held = [row["across"] for row in audits.values() if row["held at a budget"] and row["across"] is not None]
     ends = [np.inf, 0.0]
     for row in audits.values():
-        ax.plot(row["said"], row["kl"], **_look(row, label=None, linestyle="none"))
-        both = np.concatenate([row["said"], row["kl"]])
+        ax.plot(row["surrogate"], row["kl"], **_look(row, label=None, linestyle="none"))
+        both = np.concatenate([row["surrogate"], row["kl"]])
         ends = [min(ends[0], both.min()), max(ends[1], both.max())]
         if row["held at a budget"] and row["across"] in (min(held, default=None), max(held, default=None)):
-            place = (1.15 * row["said"].max(), np.exp(np.log(row["kl"]).mean()))
+            place = (1.15 * row["surrogate"].max(), np.exp(np.log(row["kl"]).mean()))
             ax.annotate(f"noise {row['across']:g}", place, fontsize=7, va="center", color=style.GRAY)
     limits = ax.get_xlim(), ax.get_ylim()
     ax.plot(ends, ends, color=style.GRAY, linewidth=0.7)
