@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from fdbook import bench
+from fdbook.bench import agents as timed_agents
+from fdbook.bench import flow as timed_flow
+from fdbook.bench import timing
 from fdbook.rl import agents, operations
 from fdbook.rl.transitions import Batch
 
@@ -27,15 +30,17 @@ def toys(monkeypatch):
 @pytest.fixture
 def small(monkeypatch):
     """A training that takes no time."""
-    for name, value in {"WIDTH": 48, "DEPTH": 2, "BATCH": 64, "UPDATES": 3, "ROUNDS": 2}.items():
-        monkeypatch.setattr(bench, name, value)
-    monkeypatch.setattr(bench, "PRODUCTS", ((32, 16, 8), (64, 16, 8)))
+    for name, value in {"WIDTH": 48, "DEPTH": 2, "BATCH": 64, "UPDATES": 3}.items():
+        monkeypatch.setattr(timed_flow, name, value)
+    monkeypatch.setattr(timed_agents, "UPDATES", 3)
+    monkeypatch.setattr(timing, "ROUNDS", 2)
+    monkeypatch.setattr(timing, "PRODUCTS", ((32, 16, 8), (64, 16, 8)))
 
 
 def test_a_batch_is_drawn_from_all_transitions(small, monkeypatch):
-    monkeypatch.setattr(bench, "ROWS", 2002)
+    monkeypatch.setattr(timed_agents, "ROWS", 2002)
     with jax.enable_x64(False):
-        draw, update, ratio = bench.measure_data()
+        draw, update, ratio = timed_agents.measure_data()
     assert "drawing 256 of 2,000 transitions" in draw.what
     assert ratio.value == pytest.approx(draw.value / update.value)
 
@@ -89,12 +94,12 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
 
 
 def test_agents_are_timed(small, monkeypatch):
-    for name, value in {"PAPER": (8, 1), "AGENT_UPDATES": 2, "ROUNDS": 1, "METRICS": ("deblurred",)}.items():
-        monkeypatch.setattr(bench, name, value)
+    for name, value in {"PAPER": (8, 1), "AGENT_UPDATES": 2, "METRICS": ("deblurred",)}.items():
+        monkeypatch.setattr(timed_agents, name, value)
     counted = iter([2e9, 5e9])  # operations with exact scores, and with matrices
-    monkeypatch.setattr(bench, "_update_flops", lambda update, state, data: next(counted))
+    monkeypatch.setattr(timing, "update_flops", lambda update, state, data: next(counted))
     with jax.enable_x64(False):
-        rows = bench.measure_agents()
+        rows = timed_agents.measure_agents()
     assert all(row.value > 0 for row in rows if row.unit != "GFLOP")
     assert [row.bound for row in rows if row.bound] == ["at least 0.7"] * 3 + ["at most 1.3", "at most 1.05"]
     assert rows[-2].value == pytest.approx(rows[3].value / rows[1].value)
@@ -106,8 +111,8 @@ def test_agents_are_timed(small, monkeypatch):
 
 
 def test_the_loop_is_timed(small, monkeypatch):
-    for name, value in {"SMALL": (4, 1), "LOOP_UPDATES": 2, "ROUNDS": 1}.items():
-        monkeypatch.setattr(bench, name, value)
+    for name, value in {"SMALL": (4, 1), "LOOP_UPDATES": 2}.items():
+        monkeypatch.setattr(timed_agents, name, value)
     seconds = {
         "fql": 2.0,
         "scanned": 3.0,
@@ -117,11 +122,22 @@ def test_the_loop_is_timed(small, monkeypatch):
         "four": 6.0,
     }
     timed = []
-    monkeypatch.setattr(bench, "_best", lambda works, rounds: timed.append(set(works)) or seconds)
-    rows = {(row.what, row.bound): row.value for row in bench.measure_loop()}
+    monkeypatch.setattr(timing, "best", lambda works, rounds: timed.append(set(works)) or seconds)
+    rows = {(row.what, row.bound): row.value for row in timed_agents.measure_loop()}
     assert timed == [set(seconds)]
     ratios = {bound: value for (what, bound), value in rows.items() if bound}
     assert ratios == {"at least 2": 3.0, "at most 4.2": 2.0, "at most 1.3": 1.5}
+
+
+def test_every_method_is_timed_once(small, monkeypatch):
+    for name, value in {"LAPTOP": (4, 1), "AGENT_UPDATES": 1, "METHODS": ("exact", "fisher-rao")}.items():
+        monkeypatch.setattr(timed_agents, name, value)
+    monkeypatch.setattr(timing, "best", lambda works, rounds: {key: len(work()) for key, work in works.items()})
+    with jax.enable_x64(False):
+        rows = timed_agents.measure_methods()
+    methods = [name for name in agents.NAMES if name != "fidec"] + ["fidec exact", "fidec fisher-rao"]
+    assert [row.what.split(":")[0] for row in rows] == methods * 2
+    assert all(row.value > 0 for row in rows)
 
 
 def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):
@@ -153,56 +169,56 @@ def test_an_unwritable_file_is_refused_before_anything_is_measured(toys, tmp_pat
 
 def test_import_compares_medians(monkeypatch):
     times = iter([9.0, 9.0, 1.0, 1.2, 5.0, 5.1, 2.0, 2.6])  # the first two warm up
-    monkeypatch.setattr(bench, "ROUNDS", 3)
-    monkeypatch.setattr(bench, "_import_time", lambda modules: next(times))
-    values = [row.value for row in bench.measure_import()]
+    monkeypatch.setattr(timing, "ROUNDS", 3)
+    monkeypatch.setattr(timed_flow, "_import_time", lambda modules: next(times))
+    values = [row.value for row in timed_flow.measure_import()]
     assert values == pytest.approx([2.0, 2.6, 0.6])
 
 
 def test_import_measures_every_module_of_the_mathematics(monkeypatch):
     asked = []
-    monkeypatch.setattr(bench, "_import_time", lambda modules: asked.append(modules) or 1.0)
-    bench.measure_import()
+    monkeypatch.setattr(timed_flow, "_import_time", lambda modules: asked.append(modules) or 1.0)
+    timed_flow.measure_import()
     assert {"fdbook", "fdbook.geometry.flow", "fdbook.geometry.densities"} <= set(asked[1].split(", "))
     assert "fdbook" not in asked[0]
 
 
 def test_an_import_takes_time():
-    assert 0 < bench._import_time("json") < 60
+    assert 0 < timed_flow._import_time("json") < 60
 
 
 def test_flops_are_those_of_the_matrix_products(small, budget):
-    inputs = bench.OBSERVATION_DIM + bench.ACTION_DIM + 1
-    layers = [(inputs, 48), (48, 48), (48, bench.ACTION_DIM)]
+    inputs = timing.OBSERVATION_DIM + timing.ACTION_DIM + 1
+    layers = [(inputs, 48), (48, 48), (48, timing.ACTION_DIM)]
     forward = sum(2 * 64 * rows * columns for rows, columns in layers)
     by_hand = 3 * forward - 2 * 64 * inputs * 48  # twice as much backward, but no gradient of the inputs
-    counted = bench._update_flops(*bench._training())
+    counted = timing.update_flops(*timed_flow._training())
     assert 1 <= counted / by_hand < 1 + budget("update_flops")
 
 
 def test_products_do_the_work_that_is_counted(small):
     each = 32 * 8 * (2 * 16)
-    work, flops = bench._products((32, 16, 8), 4.9 * each)
+    work, flops = timing.products((32, 16, 8), 4.9 * each)
     done = work()
     assert all(np.array_equal(product, np.full((32, 8), 16.0)) for product in done)
     assert (len(done), flops) == (5, 5 * each)
 
 
 def test_flow_reports_a_ratio_of_rates(small):
-    *products, trained, update, ratio, cores = bench.measure_flow()
+    *products, trained, update, ratio, cores = timed_flow.measure_flow()
     assert ratio.value == pytest.approx(trained.value / max(row.value for row in products))
     assert cores.value > 0
-    flops = bench._update_flops(*bench._training())
+    flops = timing.update_flops(*timed_flow._training())
     assert flops / (update.value * 1e-3) / 1e9 == pytest.approx(trained.value)
 
 
 def test_compilations_are_counted():
     double = jax.jit(lambda x: 2 * x)
-    with bench._compilations() as first:
+    with timing.compilations() as first:
         double(jnp.ones(3))
-    with bench._compilations() as second:
+    with timing.compilations() as second:
         double(jnp.ones(3))
-    with bench._compilations() as third:
+    with timing.compilations() as third:
         double(jnp.ones(4))
     assert len(first) >= 1
     assert len(second) == 0
@@ -210,6 +226,6 @@ def test_compilations_are_counted():
 
 
 def test_training_compiles_in_its_first_chunk_only(small):
-    first, later = bench.measure_compile()
+    first, later = timed_flow.measure_compile()
     assert first.value >= 1
     assert later.value == 0

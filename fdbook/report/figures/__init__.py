@@ -34,7 +34,7 @@ __all__ = ["REGISTRY", "Context", "describe", "load_numbers", "run"]
 
 REGISTRY: dict[str, str] = {
     name: f"{__name__}.{name}"
-    for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning", "dose", "microscope")
+    for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning", "dose", "microscope", "ceilings")
 }
 RUNS = Path(__file__).parents[3] / "figures" / "data" / "runs"
 LADDERS = RUNS.with_name("ladders")

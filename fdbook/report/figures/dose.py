@@ -42,7 +42,7 @@ def compute(context) -> dict:
     """
     doses = []
     for name, tree in context.ladders().items():
-        dose = tree["run"]["data"].get("dose") or {}
+        dose = tree.get("run", {}).get("data", {}).get("dose") or {}
         if (
             "metrics" not in tree
             or name.split("-")[0] in KINDS

@@ -1,0 +1,51 @@
+"""`fdbook bench`: how fast this machine runs the book, each number beside what it is compared with in the same run.
+
+Speeds differ from machine to machine, and on a shared one from minute to minute: compare the numbers of one run.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from fdbook.bench import agents, flow
+from fdbook.bench.timing import Row
+from fdbook.checks import unknown
+from fdbook.report import numbers
+from fdbook.rl import records
+
+
+__all__ = ["BENCHMARKS", "Row", "run"]
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+    "import": flow.measure_import,
+    "flow": flow.measure_flow,
+    "compile": flow.measure_compile,
+    "data": agents.measure_data,
+    "agents": agents.measure_agents,
+    "methods": agents.measure_methods,
+    "loop": agents.measure_loop,
+    "evaluation": agents.measure_evaluation,
+}
+
+
+def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[str, list[Row]]:
+    """Runs the named benchmarks (all by default), prints a table, and writes it to `json` if that is given.
+
+    Raises ValueError for an unknown name, and OSError, before anything is measured, for a file that cannot be written.
+    """
+    names = list(dict.fromkeys(names)) or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            raise ValueError(unknown("measurement", name, BENCHMARKS))
+    if json is not None:
+        numbers.check_writable(Path(json).parent)
+    measured = {}
+    for name in names:
+        measured[name] = BENCHMARKS[name]()
+        for row in measured[name]:
+            bound = f"  ({row.bound})" if row.bound else ""
+            print(f"{name:<8} {row.what:<62} {row.value:>9.4g} {row.unit}{bound}".rstrip(), flush=True)
+    if json is not None:
+        tree = {"about": records.about(), **{name: [asdict(row) for row in rows] for name, rows in measured.items()}}
+        numbers.write_whole({Path(json): (numbers.layout(numbers.encode(tree)) + "\n").encode()})
+    return measured
