@@ -34,10 +34,22 @@ __all__ = ["REGISTRY", "Context", "describe", "load_numbers", "run"]
 
 REGISTRY: dict[str, str] = {
     name: f"{__name__}.{name}"
-    for name in ("geometry", "landscape", "kl", "gap", "score", "robot", "learning", "dose", "microscope", "ceilings")
+    for name in (
+        "geometry",
+        "landscape",
+        "kl",
+        "gap",
+        "score",
+        "robot",
+        "learning",
+        "dose",
+        "microscope",
+        "ceilings",
+        "cost",
+    )
 }
 RUNS = Path(__file__).parents[3] / "figures" / "data" / "runs"
-LADDERS = RUNS.with_name("ladders")
+LADDERS, BENCH = RUNS.with_name("ladders"), RUNS.with_name("bench.json")
 PACKAGES = ("fdbook", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "ogbench", "mujoco")
 SOURCES = ("fdbook.checks", "fdbook.geometry")
 
@@ -58,6 +70,8 @@ class Context:
     """Gives the run records that are kept with the figures."""
     ladders: Callable[[], dict[str, dict]] = dict
     """Gives the records of ladders that are kept with the figures, by the names of their files."""
+    bench: Callable[[], dict] = dict
+    """Gives the record of `fdbook bench` that is kept with the figures."""
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -160,6 +174,10 @@ class _Studio:
             paths = sorted(self.ladders.glob("*.json"))
             return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
+        def bench():
+            read.append(self._records())
+            return json.loads(BENCH.read_text(encoding="utf-8"))
+
         def numbers(other):
             _check_names([other])
             uses.add(other)
@@ -170,7 +188,7 @@ class _Studio:
             self.bar.update(len(self.made) + min(max(share, 0.0), 1.0) - self.bar.n)
 
         progress(0.0, "starting")
-        context = Context(self.config["seed"], self.recordings, numbers, progress, runs, ladders)
+        context = Context(self.config["seed"], self.recordings, numbers, progress, runs, ladders, bench)
         result = module.compute(context)
         about = {"figure": name, "shows": describe(name), "machine": _machine(), "sources": _fingerprint(name)}
         about |= {"seconds": float(f"{time.perf_counter() - start:.3g}"), "uses": sorted(uses), **self.config}
@@ -195,8 +213,8 @@ class _Studio:
         files.write_whole(whole, without=gone)
 
     def _records(self) -> str:
-        """The digest of the records of runs and of ladders."""
-        paths = [*_records_in(self.runs), *sorted(self.ladders.glob("*.json"))]
+        """The digest of the records of runs, of ladders and of the bench."""
+        paths = [*_records_in(self.runs), *sorted(self.ladders.glob("*.json")), BENCH]
         return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
     def _numbers(self, name) -> Path:
