@@ -15,11 +15,13 @@ from fdbook.geometry import metrics
 from fdbook.report import style
 
 
-__all__ = ["compute", "draw"]
+__all__ = ["compute", "draw", "joined"]
 
 AT = 0.2
 """The exact KL, in nats, at which settings are compared."""
 KINDS = ("ablation", "audit", "played")
+SEEDS = "-seeds-"
+"""What stands in the name of a record of more seeds of a training, behind the training's own."""
 LEAST = 0.05
 """Where a logarithmic axis shows no KL at all, in nats."""
 DAMPING = metrics.make("deblurred").damping
@@ -34,7 +36,8 @@ def compute(context) -> dict:
     the three kinds, and ValueError for ablations that do not compare at `AT`.
     """
     found: dict[str, dict] = {kind: {} for kind in KINDS}
-    for name, tree in context.ladders().items():
+    trees = joined(context.ladders())
+    for name, tree in trees.items():
         kind = name.split("-")[0]
         if kind in KINDS and (kind != "audit" or tree["audit"]["exact"]):
             found[kind][name] = tree
@@ -51,9 +54,42 @@ def compute(context) -> dict:
         "ablations": ablations,
         "audits": {name: _audit(tree) for name, tree in found["audit"].items()},
         "played": played,
-        "whole": _whole(context.ladders()),
+        "whole": _whole(trees),
         "starts": sorted({tree["ladder"]["starts"] for tree in found["played"].values()}),
     }
+
+
+def joined(trees: dict[str, dict]) -> dict[str, dict]:
+    """The records by name, those of more seeds of a training, NAME-seeds-..., joined with those of NAME in the order of seeds.
+
+    Raises ValueError where their runs differ in more than their seeds.
+    """
+    groups: dict[str, list[tuple[str, dict]]] = {}
+    for name, tree in trees.items():
+        groups.setdefault(name.split(SEEDS)[0], []).append((name, tree))
+    result = {}
+    for home, parts in groups.items():
+        if len(parts) == 1:
+            result[home] = parts[0][1]
+            continue
+        parts.sort(key=lambda part: part[1]["run"]["seeds"])
+        runs = [{key: value for key, value in tree["run"].items() if key != "seeds"} for _, tree in parts]
+        if any(run != runs[0] for run in runs):
+            names = ", ".join(name for name, _ in parts)
+            raise ValueError(f"The records {names} are not seeds of one training: their runs differ in more.")
+        result[home] = _join([tree for _, tree in parts])
+    return result
+
+
+def _join(trees: list[dict]) -> dict:
+    """One record whose lists, one value for each agent, are those of all of them."""
+    first, seeds = trees[0], [seed for tree in trees for seed in tree["run"]["seeds"]]
+    result = first | {"run": first["run"] | {"seeds": seeds}}
+    for part in {"audit", "evaluation"} & first.keys():
+        whole = {key: value for key, value in first[part].items() if not isinstance(value, list)}
+        lists = {key: [item for tree in trees for item in tree[part][key]] for key in first[part].keys() - whole.keys()}
+        result[part] = whole | lists
+    return result
 
 
 def _ablation(name, tree) -> list[dict]:
