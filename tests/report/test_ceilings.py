@@ -23,15 +23,15 @@ def context(trees):
 
 
 TREES = {
-    "geometry-maze-thin": inspected("ogbench/pointmaze-medium-navigate", 2.2),
-    "geometry-cube": inspected("ogbench/cube-single-play", 1.4),
+    "geometry-ogbench-pointmaze-medium-navigate-across-0.03": inspected("ogbench/pointmaze-medium-navigate", 2.2),
+    "geometry-ogbench-cube-single-play": inspected("ogbench/cube-single-play", 1.4),
     "dose-thin": {"run": {"data": {}}},
 }
 
 
 def test_numbers_are_those_of_the_records_from_the_lowest_ceiling_on():
     low, high = ceilings.compute(context(TREES))["data"]
-    assert (low["name"], high["name"]) == ("cube", "maze-thin")
+    assert (low["name"], high["name"]) == ("cube-single-play", "pointmaze-medium-navigate, across 0.03")
     assert (high["ceiling"], high["condition"], high["read"]) == (2.2, [2.0, 5.0, 30.0], [1.0, 2.5, 15.0])
     assert high["ratios"] == {"scale": 1.01, "exact": 1.1, "exact raw": 1.2, "deblurred raw": pytest.approx(2.1)}
 
@@ -42,7 +42,10 @@ def test_what_is_drawn_is_what_was_computed(tmp_path):
     numbers = files.read(path)[0]
     fig = ceilings.draw(numbers)
     left, right = fig.axes[:2]
-    assert [label.get_text() for label in left.get_yticklabels()] == ["cube", "maze-thin"]
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "cube-single-play",
+        "pointmaze-medium-navigate, across 0.03",
+    ]
     assert [bar.get_width() for bar in right.patches] == pytest.approx([0.4, 1.2])
     for (metric, _), label in zip(ceilings.SHOWN.values(), ceilings.SHOWN, strict=True):
         (line,) = (line for line in right.lines if line.get_color() == style.METRIC_COLORS[metric])

@@ -107,6 +107,28 @@ def test_numbers_are_those_of_the_records():
     assert (played["flow"], played["condition"], numbers["starts"]) == (2.0, pytest.approx(100), ["anywhere"])
 
 
+def test_more_seeds_of_a_training_are_joined_in_their_order():
+    def record(seeds, part, **lists):
+        return {"run": {"seeds": seeds, "agent": "deflow"}, part: {"exact": True} | lists}
+
+    records = {
+        "audit-whole-seeds-5-to-6": record([5, 6], "audit", kl=[3.0, 4.0]),
+        "audit-whole": record([0, 1], "audit", kl=[1.0, 2.0]),
+        "evaluated-whole-seeds-5-to-6": record([5, 6], "evaluation", score=[30, 40]),
+        "evaluated-whole": record([0, 1], "evaluation", score=[10, 20]),
+        "geometry-cube": {"name": "cube"},
+    }
+    whole = microscope.joined(records)
+    assert whole.keys() == {"audit-whole", "evaluated-whole", "geometry-cube"}
+    assert whole["audit-whole"]["run"] == {"seeds": [0, 1, 5, 6], "agent": "deflow"}
+    assert whole["audit-whole"]["audit"] == {"exact": True, "kl": [1.0, 2.0, 3.0, 4.0]}
+    assert whole["evaluated-whole"]["evaluation"]["score"] == [10, 20, 30, 40]
+    assert whole["geometry-cube"] == {"name": "cube"}
+    records["audit-whole-seeds-5-to-6"]["run"]["agent"] = "fidec"
+    with pytest.raises(ValueError, match="audit-whole, audit-whole-seeds-5-to-6 are not seeds of one training"):
+        microscope.joined(records)
+
+
 def read_back(numbers, folder):
     """The numbers as the figure is drawn from: lists have become arrays."""
     path = folder / "numbers.json"
@@ -159,15 +181,20 @@ def test_the_records_are_what_their_names_say(path):
     tree = json.loads(path.read_text(encoding="utf-8"))
     spec, kind = RunSpec.from_dict(tree["run"]), path.stem.split("-")[0]
     assert spec.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
-    assert (spec.data.dose.along, len(spec.seeds), tree["step"]) == (0.3, 5, 10_000)
+    first, last = map(int, path.stem.split("-seeds-")[1].split("-to-")) if "-seeds-" in path.stem else (0, 4)
+    assert (spec.data.dose.along, list(spec.seeds), tree["step"]) == (0.3, list(range(first, last + 1)), 10_000)
     kept = "audit-whole-l2" if "whole" in path.stem else f"dose-along-0.3-across-{spec.data.dose.across:g}"
     shown = figures.LADDERS / f"{kept}.json"
     shown = json.loads(shown.read_text(encoding="utf-8"))
     if kind == "evaluated":
-        assert (len(tree["evaluation"]["score"]), tree["starts"], tree["episodes"]) == (5, "anywhere", 100)
+        assert (len(tree["evaluation"]["score"]), tree["starts"], tree["episodes"]) == (
+            last + 1 - first,
+            "anywhere",
+            100,
+        )
         return
     if kind == "audit":
-        assert len(tree["audit"]["kl"]) == 5
+        assert len(tree["audit"]["kl"]) == last + 1 - first
         if "across" in path.stem:
             assert spec.data.dose.across == float(path.stem.split("-")[-1])
         return

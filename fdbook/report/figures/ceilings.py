@@ -1,7 +1,7 @@
 """Where geometry could help: of every recordable data set how thin its actions are, and what E26 says that metrics gain over L2.
 
 Nothing is trained here: the numbers are those of records of `fdbook data inspect NAME --geometry --json FILE`, kept as
-`geometry-*.json` beside the ladders.
+`geometry-*.json` beside the ladders; what a file is called beyond its data set, as its noise, is shown behind that.
 """
 
 import matplotlib.pyplot as plt
@@ -42,9 +42,9 @@ def compute(context) -> dict:
 
 
 def _row(name: str, tree: dict) -> dict:
-    geometry = tree["geometry"]
+    geometry, rest = tree["geometry"], name.removeprefix(tree["name"].replace("/", "-")).strip("-").replace("-", " ")
     return {
-        "name": name,
+        "name": ", ".join(part for part in (tree["name"].removeprefix("ogbench/"), rest) if part),
         "data": tree["name"],
         "episodes": tree["episodes"],
         "condition": list(geometry["condition"].values()),
