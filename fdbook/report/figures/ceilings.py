@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from fdbook.report import style
 
@@ -63,7 +64,7 @@ def draw(numbers: dict) -> Figure:
         low, middle, high = np.array([row[key] for row in rows]).T
         left.hlines(places + shift, low, high, color=color, linewidth=0.9)
         left.plot(middle, places + shift, "o", color=color, markerfacecolor=face, markersize=3.5)
-    left.set(xscale="log", xlabel="condition number of the Fisher matrix", yticks=places)
+    left.set(xscale="log", xlabel="condition number", yticks=places)
     left.set_yticklabels([row["name"] for row in rows], fontsize=7)
     left.xaxis.set_major_formatter("{x:g}")
     right.barh(places, [row["ceiling"] - 1 for row in rows], left=1, height=0.72, color=style.PALE)
@@ -71,7 +72,10 @@ def draw(numbers: dict) -> Figure:
         look = style.look(metric, linestyle="none", markersize=4.5)
         right.plot([row["ratios"][label] for row in rows], places, **look)
     right.axvline(1, color=style.GRAY, linewidth=0.7)
-    right.set(xlabel="gain over that of L2, at equal small KL (E26)", ylim=(-0.7, len(rows) - 0.3))
+    right.set(xscale="log", xlabel="gain over L2 at small KL (E26)", ylim=(-0.7, len(rows) - 0.3))
+    right.xaxis.set_major_locator(FixedLocator((1, 1.2, 1.5, 2, 3, 4, 6, 8)))
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_locator(NullLocator())
     right.tick_params(axis="y", left=False)
     for letter, ax in zip("ab", (left, right), strict=True):
         style.panel_label(ax, letter)
