@@ -136,6 +136,8 @@ def fetch(
 
 
 def _sound(check, folder, name):
+    if not there(folder / name):
+        return False
     try:
         check(folder, name)
     except ValueError:

@@ -115,14 +115,14 @@ def _get(aside, wanted):
     import minari
     from huggingface_hub import constants, get_session
 
-    name = wanted[0]
     try:  # the download itself would try again and again, for half a minute
         get_session().head(constants.ENDPOINT, timeout=PATIENCE)
     except Exception as error:
         raise OSError(f"no network: {type(error).__name__}") from error
-    with datasets_path(aside):
+    for name in wanted:
         try:
-            minari.download_dataset(name)
+            with datasets_path(aside):
+                minari.download_dataset(name)
         except Exception as error:
             about_files = downloads.there(aside / name) or str(aside) in str(error)
             if isinstance(error, OSError) or not isinstance(error, ValueError) or not about_files:
@@ -139,12 +139,16 @@ def _check_whole(folder: Path, name: str) -> None:
     """Reads every array of a data set. Raises `Damaged` unless episodes and steps are as many as its metadata promise."""
     import h5py
 
+    def read_all(_, item):  # with a result, h5py would stop there
+        if isinstance(item, h5py.Dataset):
+            item[()]
+
     data, where = open_set(name, folder), folder / name
     path = Path(data.storage.data_path) / "main_data.hdf5"
     try:
         if path.exists():
             with h5py.File(path, "r") as file:
-                file.visititems(lambda _, item: item[()] is None if isinstance(item, h5py.Dataset) else None)
+                file.visititems(read_all)
                 steps = [len(file[f"episode_{index}/rewards"]) for index in data.episode_indices]
         else:
             steps = [len(episode.rewards) for episode in data.iterate_episodes()]
