@@ -60,17 +60,16 @@ class Run:
     ) -> dict[str, list[float | None]]:
         """Score, success, return and length of each seed, in the mean over episodes: the same ones that the run itself plays.
 
-        "solved length" is the mean length of the episodes that succeed: steps to the goal, where episodes end there; None where
-        none does. `starts` = "anywhere" has the episodes of OGBench's mazes start all over the maze instead: success is then the
-        share of starts from which the goal is reached. Raises ValueError for other tasks then, and for a task without an
-        environment.
+        `starts` = "anywhere" has the episodes of OGBench's mazes start all over the maze instead: success is then the share of
+        starts from which the goal is reached, and "solved length" the mean steps from these (None where there are none). Raises
+        ValueError for other tasks then, and for a task without an environment.
         """
         episodes = self.spec.episodes if episodes is None else episodes
         _check_environment(self.task)
         with environments(self.task, len(self.spec.seeds), episodes, starts=starts) as get:
             options = {"episodes": episodes, "normalizer": self.normalizer, "progress": progress}
             result = evaluate.evaluate(self.agents, get(), self.spec.seeds, **options)
-        return scores(self.task, result) | solved_length(result)
+        return scores(self.task, result) | (solved_length(result) if starts == "anywhere" else {})
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
         """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.
