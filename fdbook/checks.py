@@ -84,6 +84,12 @@ def check_kinds(instance, where: str) -> None:
             raise ValueError(f"{where} takes {words} for {field.name}; got {value!r}.")
 
 
+def _shown(value, *bounds) -> str:
+    """A number in a few digits, or in all where a few would make it one of the bounds: 1.0000001 is not shown as 1."""
+    short = f"{value:g}"
+    return str(value) if short in [f"{bound:g}" for bound in bounds] and type(value)(short) != value else short
+
+
 def check_shape(x, shape: tuple, what: str, where: str) -> None:
     """Refuses an array whose shape is not `shape`, where None stands for any length."""
     got = np.shape(x)
@@ -116,7 +122,7 @@ def check_range(
     message = f"{where} takes {what} in {'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
     if known(x):
         if not np.all(good):
-            raise ValueError(f"{message}; got {values[~good].flat[0]:g}.")
+            raise ValueError(f"{message}; got {_shown(values[~good].flat[0], low, high)}.")
         return x
     return eqx.error_if(x, ~good, f"{message}; a value outside it (or NaN) came.")
 
@@ -145,7 +151,5 @@ def check_rows(x, what: str, where: str, *, low: float = -np.inf, high: float = 
     bad = ~np.isfinite(x)
     kind = "NaN or infinite" if bad.any() else f"outside [{low:g}, {high:g}]"
     bad = bad if bad.any() else (x < low) | (x > high)
-    rows = np.flatnonzero(bad.reshape(len(x), -1).any(axis=1))
-    raise ValueError(
-        f"{where} has {what} {kind} in {rows.size} of {len(x)} rows, first in row {rows[0]} ({x[bad].flat[0]:g})."
-    )
+    rows, first = np.flatnonzero(bad.reshape(len(x), -1).any(axis=1)), _shown(x[bad].flat[0], low, high)
+    raise ValueError(f"{where} has {what} {kind} in {rows.size} of {len(x)} rows, first in row {rows[0]} ({first}).")

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fdbook.checks import check_finite, check_kinds, check_point, check_range, check_shape, check_time, known, unknown
+from fdbook.checks import (
+    check_finite,
+    check_kinds,
+    check_point,
+    check_range,
+    check_rows,
+    check_shape,
+    check_time,
+    known,
+    unknown,
+)
 
 
 def test_known_is_what_can_be_looked_at():
@@ -50,6 +60,16 @@ def test_shape_passes(shape):
 def test_shape_refuses(shape, wanted, text):
     with pytest.raises(ValueError, match=text):
         check_shape(np.zeros(shape), wanted, "actions", "here")
+
+
+@pytest.mark.parametrize("value", [1 + 1e-7, np.float32(1) + np.finfo(np.float32).eps, 1 + np.finfo(float).eps])
+def test_a_value_just_outside_is_not_shown_as_the_bound(value):
+    with pytest.raises(ValueError, match=r"a time t in \[0, 1\]; got ") as refusal:
+        check_time(value, "here")
+    said = str(refusal.value).rpartition("got ")[2].rstrip(".")
+    assert type(value)(said) == value
+    with pytest.raises(ValueError, match=r"first in row 1 \(1\.00"):
+        check_rows(np.array([[0.5], [value]]), "shares", "here", high=1.0)
 
 
 def test_point_points_to_vmap():

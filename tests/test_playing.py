@@ -15,11 +15,11 @@ from fdbook import cli, experiment
 from fdbook.data import custom
 from fdbook.data.load import environment
 from fdbook.data.tasks import find_task
-from fdbook.experiment import RunSpec, ladder, playing
+from fdbook.experiment import RunSpec, evaluation, ladder, playing
 from fdbook.experiment.playing import Played
 from fdbook.experiment.run import Run
 from fdbook.geometry.anisotropy import GaussianPolicy
-from fdbook.rl import agents, records, train
+from fdbook.rl import agents, evaluate, records, train
 from fdbook.rl.networks import Encoded
 
 
@@ -35,6 +35,15 @@ class Step(eqx.Module):
 
     def __call__(self, seen, action):
         return self.step
+
+
+class Straight(eqx.Module):
+    """A flow whose Euler steps end at the action that goes straight to the goal of the maze's first task, walls or not."""
+
+    action_dim: int = eqx.field(static=True, default=2)
+
+    def __call__(self, t, place, x):
+        return (jnp.clip(jnp.array([20.0, 20.0], x.dtype) - place, -1, 1) - x) / (1 - t).astype(x.dtype)
 
 
 @pytest.fixture(scope="module", params=["deflow", "bc"])
@@ -156,18 +165,56 @@ def test_other_tasks_start_as_they_say():
         ladder.LadderSpec(starts="anywhere")
 
 
+def test_from_anywhere_the_share_of_starts_and_the_steps_from_the_solved_ones_are_told():
+    """Those of two seeds by hand, and those of an evaluation against each of its episodes."""
+    successes, lengths = np.array([[True, False, True, False], [False] * 4]), np.array([[10, 99, 21, 99]] * 2)
+    result = evaluate.Evaluation(np.zeros((2, 4)), successes, lengths)
+    assert evaluation.solved_length(result) == {"solved length": [15.5, None]}
+    assert evaluation.solved_length(dataclasses.replace(result, tells_success=False)) == {}
+
+    spec = RunSpec(MAZE, "bc", seeds=1, updates=1, episodes=12, normalize=False)
+    stacked = train.init(agents.make("bc"), (2,), 2, (0,), width=8, depth=1, flow_steps=5)
+    stacked = dataclasses.replace(stacked, networks=stacked.networks | {"flow": Encoded(None, Straight())})
+    ways = Run(spec, records.Record(spec.to_dict(), {}), stacked, 1)
+    with evaluation.environments(ways.task, 1, 12, workers=0, starts="anywhere") as get:
+        each = evaluate.evaluate(ways.agents, get(), (0,), episodes=12)
+    solved = [steps for steps, success in zip(each.lengths[0], each.successes[0], strict=True) if success]
+    found = ways.evaluate(starts="anywhere", progress=False)
+    assert 0 < len(solved) < 12
+    assert found["success"] == [pytest.approx(100 * len(solved) / 12, rel=1e-5)]
+    assert found["solved length"] == [pytest.approx(sum(solved) / len(solved), rel=1e-5)]
+    assert found["length"][0] > found["solved length"][0]
+    assert "solved length" not in ways.evaluate(episodes=1, progress=False)
+
+
 def test_the_command_evaluates_from_anywhere(run, tmp_path, monkeypatch, capsys, unhooked):
     asked = []
+
+    def answer(self, **options):
+        asked.append(options)
+        if options.get("starts") != "anywhere":
+            return {"score": [0.0, 100.0]}
+        return {"score": [1.0, 2.0], "success": [0.0, 25.0], "solved length": [None, 31.25]}
+
     (tmp_path / "record.json").write_text("{}")
     monkeypatch.setattr(experiment, "open_run", lambda folder: run)
-    monkeypatch.setattr(Run, "evaluate", lambda self, **options: asked.append(options) or {"score": [1.0, 2.0]})
+    monkeypatch.setattr(Run, "evaluate", answer)
     out = tmp_path / "evaluation.json"
     typed = ["evaluate", str(tmp_path), "--starts", "anywhere", "--episodes", "3", "--no-progress", "--out", str(out)]
     assert cli.main(typed) == 0
     assert (asked[0]["starts"], asked[0]["episodes"]) == ("anywhere", 3)
     tree = json.loads(out.read_text())
     assert (tree["run"], tree["step"], tree["starts"], tree["episodes"]) == (run.spec.to_dict(), 1, "anywhere", 3)
-    assert tree["evaluation"] == {"score": [1.0, 2.0]}
+    assert tree["evaluation"] == {"score": [1.0, 2.0], "success": [0.0, 25.0], "solved length": [None, 31.25]}
+    assert (tree["official"], asked[1]["episodes"]) == ({"score": [0.0, 100.0]}, 3)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:4] == [
+        ["seed", "score", "success", "solved", "length"],
+        ["0", "1.0", "0.0", "none"],
+        ["1", "2.0", "25.0", "31.2"],
+    ]
+    assert " ".join(rows[4]) == "The official score: 3 episodes that start as the task says"
+    assert rows[5:8] == [["seed", "score"], ["0", "0.0"], ["1", "100.0"]]
     assert cli.main([*typed, "--video", str(tmp_path / "film.gif")]) == 2
     assert "--video films episodes that start as the task says; leave --starts out" in capsys.readouterr().err
     monkeypatch.undo()

@@ -175,16 +175,20 @@ def from_minari(id: str, environment: spaces.Maker | None = RECOVER, **options: 
     neither here nor by download; ValueError for what does not fit, as `from_npz` does.
     """
     chosen = Options.of(options)
-    data = custom_sources.quiet_open(id)
     where = f"The Minari data set {id}"
+    data, lengths = custom_sources.from_set(id, _with_lengths)
     shape = spaces.observation_shape(data.observation_space, chosen.keys, where)
-    lengths = [episode["total_steps"] for episode in data.storage.get_episode_metadata(data.episode_indices)]
     limits = getattr(data.action_space, "low", np.nan), getattr(data.action_space, "high", np.nan)
     known = environment is not None or chosen.action_bounds is not None
     low, high = spaces.action_bounds(data.action_space, where) if not known else limits
     facts = _Facts(shape, int(np.prod(data.action_space.shape)), int(max(lengths, default=0)), low, high)
     source = functools.partial(MinariSet, id=id, recovered=environment == RECOVER)
     return _task(id, facts, environment, chosen, {"kind": "minari", "id": id}, source, data_bounds=not known)
+
+
+def _with_lengths(data):
+    """Minari's object, and the number of steps of each episode."""
+    return data, [episode["total_steps"] for episode in data.storage.get_episode_metadata(data.episode_indices)]
 
 
 def from_source(text: str, environment: spaces.Maker | None = None, **options: Any) -> Task:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.data import minari, ogbench, sources, spaces
+from fdbook.data import downloads, minari, ogbench, sources, spaces
+from fdbook.data.downloads import Damaged
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
 
-__all__ = ["Arrays", "MinariSet", "Own", "masks_and_ends", "quiet_open"]
+__all__ = ["Arrays", "MinariSet", "Own", "from_set", "masks_and_ends"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Own(sources.Source):
             )
         return made
 
-    def download(self, dataset):
+    def download(self, dataset, *, again=False):
         """Nothing can be downloaded."""
         raise OSError("it is nobody's but yours")
 
@@ -65,7 +66,12 @@ class Own(sources.Source):
         episode = np.cumsum(ends) - ends
         returns = np.bincount(episode[used], rewards[used] - task.reward_shift, minlength=int(ends.sum()))
         size = sum(path.stat().st_size for path in self.paths)
-        return sources.Contents(np.asarray(data.observations), actions, ends, used, (rewards,), returns, (), size)
+        given = (np.asarray(data.observations), actions, ends, used, (rewards,), returns, (), size)
+        return sources.Contents(*given, *self.mended())
+
+    @abc.abstractmethod
+    def mended(self) -> tuple[int, int]:
+        """Training rows with an action that rounding took out of its bounds, and episodes that began with another's goal."""
 
     @property
     @abc.abstractmethod
@@ -99,6 +105,11 @@ class Arrays(Own):
         train, validation = (self.read(split) for split in ("train", "validation"))
         made = self._made(task, train, self.where)
         return made, None if validation is None else self._made(task, validation, f"{self.where} (validation)")
+
+    def mended(self):
+        """Counts of what is changed on loading."""
+        arrays = self.read("train")
+        return spaces.rounded_out(np.asarray(arrays["actions"]), self.bounds), 0
 
     def _made(self, task, arrays, where):
         compact = "next_observations" not in arrays
@@ -167,25 +178,30 @@ def masks_and_ends(arrays: dict[str, np.ndarray], rows: int, where: str) -> tupl
     return np.ones(rows, np.float32) if over is None else (~over).astype(np.float32), ends
 
 
-def quiet_open(name: str):
-    """Minari's object for a data set of that id, downloaded if it is not here.
+def from_set(name: str, use: Callable[[Any], Any]) -> Any:
+    """What `use` makes of Minari's object for a data set of that id, downloaded if it is not here or a damaged download.
 
-    Raises FileNotFoundError, with the reason, when it can be had neither way; ValueError when it is damaged.
+    Raises FileNotFoundError, with the reason, when it can be had neither way; `Damaged`, a ValueError, when it is that; and the
+    ValueErrors of `use`.
     """
-    import minari as library
 
-    folder = minari.datasets_folder()
-    if not (folder / name / "data").is_dir():
+    def read():
+        data = minari.open_set(name)
         try:
-            minari.download_id(name)
+            return use(data)
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # what damage raises depends on where it is
+            where = minari.datasets_folder() / name
+            raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", where) from error
+
+    if minari.locate(name) is None:
+        try:
+            minari.download(name)
         except OSError as error:
-            raise FileNotFoundError(
-                f"There is no Minari data set {name} in {folder}, and it cannot be downloaded ({str(error).rstrip('.')})."
-            ) from error
-    try:
-        return library.load_dataset(name)
-    except Exception as error:  # what damage raises depends on where it is
-        raise ValueError(f"{folder / name} is damaged or is not a Minari data set.") from error
+            missing = f"There is no Minari data set {name} in {minari.datasets_folder()}, and it cannot be downloaded"
+            raise FileNotFoundError(f"{missing} ({downloads.reason(error)}).") from error
+    return downloads.mended(read, lambda: minari.download(name, again=True))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,12 +219,11 @@ class MinariSet(Own):
 
     def locate(self, dataset):
         """The folder of Minari's data sets, if this one is in it."""
-        folder = minari.datasets_folder()
-        return folder if (folder / self.id / "data").is_dir() else None
+        return minari.locate(self.id)
 
-    def download(self, dataset):
+    def download(self, dataset, *, again=False):
         """Downloads it through Minari. Raises OSError when that cannot be done."""
-        return minari.download_id(self.id)
+        return minari.download(self.id, again=again)
 
     def make(self, render_mode=None):
         """The environment that the data set describes for evaluation, or the other one."""
@@ -217,25 +232,53 @@ class MinariSet(Own):
         with minari.robotics(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             options = {} if render_mode is None else {"render_mode": render_mode}
-            return quiet_open(self.id).recover_environment(eval_env=True, **options)
+            return from_set(self.id, lambda data: data).recover_environment(eval_env=True, **options)
 
     def transitions(self, task, folder=None):
         """All episodes, in the compact layout; Minari's data sets have no validation data."""
         where = str(minari.datasets_folder() / self.id)
-        parts = [
-            self._episode(episode, task, where)
-            for episode in quiet_open(self.id).iterate_episodes()
-            if len(episode.rewards)
-        ]
+        parts, stale = from_set(self.id, lambda data: self._parts(data, task, where))
         if not parts:
             raise ValueError(f"{where} holds no episode.")
+        minari.warn_of_stale_goals(stale, len(parts), where)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Transitions.of(**arrays, padded=True, where=where), None
 
-    def _episode(self, episode, task, where):
+    def _parts(self, data, task, where):
+        """The episodes that have a step, and in how many of them the first row was given its own goal."""
+        parts, stale = [], 0
+        for episode in data.iterate_episodes():
+            if len(episode.rewards):
+                seen, mended = self._with_own_goal(episode.observations)
+                parts.append(self._episode(episode, seen, task, where))
+                stale += mended
+        return parts, stale
+
+    def _with_own_goal(self, seen):
+        """An episode's observations, and whether the first one held the goal of the episode before and was given its own."""
+        shown = isinstance(seen, dict) and {"achieved_goal", "desired_goal"} <= set(seen)
+        if not shown or (self.keys is not None and "desired_goal" not in self.keys):
+            return seen, False
+        goals, places = np.array(seen["desired_goal"]), np.asarray(seen["achieved_goal"])
+        if goals.ndim != 2 or goals.shape != places.shape or not minari.has_stale_goal(goals, places):
+            return seen, False
+        goals[0] = goals[1]
+        return {**seen, "desired_goal": goals}, True
+
+    def mended(self):
+        """Counts of what is changed on loading."""
+
+        def count(data):
+            episodes = [episode for episode in data.iterate_episodes() if len(episode.rewards)]
+            rows = sum(spaces.rounded_out(np.asarray(episode.actions), self.bounds) for episode in episodes)
+            return rows, sum(self._with_own_goal(episode.observations)[1] for episode in episodes)
+
+        return from_set(self.id, count)
+
+    def _episode(self, episode, seen, task, where):
         """One episode; its last row holds the last observation, and padding. Numbers are rounded to float32, as D4RL's are."""
         steps = len(episode.rewards)
-        seen = spaces.flat(episode.observations, self.keys, rows=steps + 1)
+        seen = spaces.flat(seen, self.keys, rows=steps + 1)
         actions = spaces.to_unit(np.asarray(episode.actions), self.bounds, f"{where}, episode {episode.id},")
         rewards = np.asarray(episode.rewards, float) + task.reward_shift
         return {

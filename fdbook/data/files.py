@@ -18,6 +18,7 @@ import platformdirs
 from fdbook.checks import check_rows
 from fdbook.data import tasks
 from fdbook.data.dose import Dose
+from fdbook.data.downloads import Damaged
 from fdbook.rl.arrays import cast, clip_actions
 
 
@@ -122,7 +123,7 @@ def _header(archive, key):
 
 
 def from_npz(path: Path, read: Callable) -> Any:
-    """What `read` makes of an open npz file; ValueError when it is damaged."""
+    """What `read` makes of an open npz file; `Damaged`, a ValueError, when it is that."""
     with open(path, "rb") as file:
         try:
             with np.load(file) as archive:
@@ -130,7 +131,7 @@ def from_npz(path: Path, read: Callable) -> Any:
         except MemoryError:
             raise
         except Exception as error:  # what a damaged file raises depends on where the damage is
-            raise ValueError(f"{path} is damaged or is not an npz file") from error
+            raise Damaged(f"{path} is damaged or is not an npz file", path) from error
 
 
 def arrays_of(path: Path, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fdbook.checks import unknown
-from fdbook.data import sources
+from fdbook.data import downloads, sources
 from fdbook.data.dose import Dose
 from fdbook.data.files import LABEL, Place, root
 from fdbook.data.tasks import DataSet, Task, find, find_task
@@ -105,6 +105,9 @@ def load(
     `dataset_dir` a folder with the benchmark's own files. Data of one's own are taken as they are. `normalize` takes observations
     to mean 0 and standard deviation 1, and `wavelengths` adds Fourier features to these (`Transitions.normalized`).
 
+    A damaged download is set aside and downloaded once more, with a warning; a damaged file that was not downloaded from here is
+    left as it is (`fdbook.data.downloads`). A process that needs what another one is downloading waits for it.
+
     Raises ValueError on an unknown task or source, wavelengths without `normalize`, and damaged data; FileNotFoundError when the
     data are not here and cannot be had, with the command that records them, or the reason why none can.
     """
@@ -116,12 +119,27 @@ def load(
             "load adds Fourier features to normalized observations only; got wavelengths with normalize=False."
         )
     dose = dose if task.dataset.origin is not None else Dose.of(task.dataset, dose)
-    result, folder = _find(task.dataset, source, _Asked(episodes, seed, dose), dataset_dir)
-    train, validation = sources.of(task.dataset).transitions(task, folder)
+    asked = _Asked(episodes, seed, dose)
+    result, folder = _find(task.dataset, source, asked, dataset_dir)
+    train, validation = _read(task, folder, result, asked)
     if normalize:
         train = train.normalized(wavelengths=wavelengths)
         validation = None if validation is None else validation.normalized(train.normalizer)
     return Loaded(task, train, validation, folder, result)
+
+
+def _read(task, folder, result, asked):
+    """The transitions; those of a damaged download after it was downloaded once more."""
+    kind = sources.of(task.dataset)
+    if result == "downloaded":
+        return downloads.mended(lambda: kind.transitions(task, folder), lambda: kind.download(task.dataset, again=True))
+    try:
+        return kind.transitions(task, folder)
+    except downloads.Damaged as error:
+        if result != "recorded":
+            raise
+        command = asked.place(task.dataset).command
+        raise downloads.Damaged(f"{str(error).rstrip('.')}; `{command}` records it anew.", error.path) from error
 
 
 def recordings(name: str) -> list[Place]:
@@ -219,9 +237,7 @@ def _download(dataset):
     try:
         return sources.of(dataset).download(dataset)
     except OSError as error:
-        reason = getattr(error, "reason", None) or error
-        reason = getattr(reason, "strerror", None) or reason
-        missing = f"{dataset.name} is not on this machine and cannot be downloaded ({str(reason).rstrip('.')})"
+        missing = f"{dataset.name} is not on this machine and cannot be downloaded ({downloads.reason(error)})"
         raise FileNotFoundError(f"{missing}; {_instead(dataset)}") from error
 
 

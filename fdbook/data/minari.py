@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fdbook.checks import Array, check_rows
-from fdbook.data import coverage, sources
+from fdbook.data import coverage, downloads, sources
+from fdbook.data.downloads import Damaged
 from fdbook.data.sources import normalized_score
 from fdbook.data.tasks import DataSet, Task
-from fdbook.rl.arrays import clip_actions
+from fdbook.rl.arrays import clip_actions, outside
 from fdbook.rl.transitions import Transitions
 
 
@@ -28,17 +29,21 @@ __all__ = [
     "datasets_folder",
     "datasets_path",
     "download",
-    "download_id",
     "environment",
     "flatten",
+    "has_stale_goal",
     "locate",
     "normalized_score",
+    "open_set",
     "read",
     "robotics",
     "transitions",
+    "warn_of_stale_goals",
 ]
 
 PATIENCE = 5
+REACH = 0.45
+"""The distance within which gymnasium-robotics counts a maze's goal as reached."""
 
 
 @contextlib.contextmanager
@@ -89,19 +94,24 @@ def datasets_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".minari" / "datasets"
 
 
-def locate(dataset: DataSet) -> Path | None:
-    """The folder of Minari's data sets, if this one is in it."""
+def locate(name: str) -> Path | None:
+    """The folder of Minari's data sets, if one of this id is in it and is not empty."""
     folder = datasets_folder()
-    return folder if (folder / dataset.name / "data").is_dir() else None
+    return folder if downloads.there(folder / name) else None
 
 
-def download(dataset: DataSet) -> Path:
-    """Downloads the published data set through Minari. Raises OSError, within seconds, when there is no network."""
-    return download_id(dataset.name)
+def download(name: str, *, again: bool = False) -> Path:
+    """Downloads the data set of an id through Minari (`again`: where the one that is there is damaged); the folder of all.
+
+    Raises OSError, within seconds when there is no network, and when what Minari brings is not whole.
+    """
+    folder = datasets_folder()
+    downloads.fetch(folder, [name], _get, _check_whole, what=name, again=again)
+    return folder
 
 
-def download_id(name: str) -> Path:
-    """Downloads the data set of an id through Minari, and returns the folder of all. Raises OSError as `download` does."""
+def _get(aside, wanted):
+    """Has Minari download a data set, and those that it is made of, into a folder."""
     import minari
     from huggingface_hub import constants, get_session
 
@@ -109,29 +119,85 @@ def download_id(name: str) -> Path:
         get_session().head(constants.ENDPOINT, timeout=PATIENCE)
     except Exception as error:
         raise OSError(f"no network: {type(error).__name__}") from error
+    for name in wanted:
+        try:
+            with datasets_path(aside):
+                minari.download_dataset(name)
+        except Exception as error:
+            about_files = downloads.there(aside / name) or str(aside) in str(error)
+            if isinstance(error, OSError) or not isinstance(error, ValueError) or not about_files:
+                raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+    for path in sorted(aside.glob("*/**/namespace_metadata.json")):  # Minari's notes on a group of data sets
+        kept = aside.parent / path.relative_to(aside)
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, kept)
+    return [path.parents[1].relative_to(aside).as_posix() for path in sorted(aside.rglob("data/metadata.json"))]
+
+
+def _check_whole(folder: Path, name: str) -> None:
+    """Reads every array of a data set. Raises `Damaged` unless episodes and steps are as many as its metadata promise."""
+    import h5py
+
+    def read_all(_, item):  # with a result, h5py would stop there
+        if isinstance(item, h5py.Dataset):
+            item[()]
+
+    data, where = open_set(name, folder), folder / name
+    path = Path(data.storage.data_path) / "main_data.hdf5"
     try:
-        minari.download_dataset(name)
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
-    if not (datasets_folder() / name / "data").is_dir():
-        raise OSError("Minari downloaded it, and it is not where Minari keeps its data sets")
-    return datasets_folder()
+        if path.exists():
+            with h5py.File(path, "r") as file:
+                file.visititems(read_all)
+                steps = [len(file[f"episode_{index}/rewards"]) for index in data.episode_indices]
+        else:
+            steps = [len(episode.rewards) for episode in data.iterate_episodes()]
+    except Exception as error:  # what damage raises depends on where it is
+        raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", where) from error
+    if (len(steps), sum(steps)) != (data.total_episodes, data.total_steps):
+        raise Damaged(f"{where} holds {sum(steps)} steps (its metadata promise {data.total_steps}).", where)
 
 
-def _open(task, folder):
-    """Minari's own object for a data set, read from a folder of data sets."""
+def open_set(name: str, folder: str | Path | None = None):
+    """Minari's own object for the data set of an id, in a folder of data sets (None: where Minari looks).
+
+    Raises FileNotFoundError when it is not there; `Damaged`, a ValueError, when it cannot be opened.
+    """
     import minari
 
-    where = (Path(folder) if folder is not None else Path()) / task.dataset.name
-    if folder is not None and not where.exists():  # Minari would make the folder
-        raise FileNotFoundError(f"There is no Minari data set {task.dataset.name} in {folder}.")
+    folder = datasets_folder() if folder is None else Path(folder)
+    if not (folder / name).exists():  # Minari would make the folder
+        raise FileNotFoundError(f"There is no Minari data set {name} in {folder}.")
     with datasets_path(folder):
         try:
-            return minari.load_dataset(task.dataset.name)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"There is no Minari data set {task.dataset.name} in {folder}.") from error
+            return minari.load_dataset(name)
         except Exception as error:  # what damage raises depends on where it is
-            raise ValueError(f"{where} is damaged or is not a Minari data set.") from error
+            raise Damaged(f"{folder / name} is damaged or is not a Minari data set.", folder / name) from error
+
+
+def has_stale_goal(goals: np.ndarray, places: np.ndarray) -> bool:
+    """Whether the first row of an episode holds the goal of the episode before. goals and places (rows, d), of each row.
+
+    It does in D4RL's published point mazes: the environment draws the next goal after it has made the observation in which the
+    last one is reached, and the episode that begins there starts with that observation. So the goal changes behind the first row
+    and never again, and the first one either is where the robot stands or was not reached in the first step, after which it
+    might have changed by right.
+    """
+    goals, places = np.asarray(goals), np.asarray(places)
+    if len(goals) < 2 or np.array_equal(goals[0], goals[1]) or np.any(goals[1:] != goals[1]):
+        return False
+    near = np.linalg.norm(places[:2] - goals[0], axis=-1) <= REACH
+    return bool(near[0] or (len(goals) > 2 and not near[1]))
+
+
+def warn_of_stale_goals(count: int, episodes: int, where: str) -> None:
+    """Warns that the goals in the first rows of `count` episodes were replaced, if there are any."""
+    if count:
+        warnings.warn(
+            f"In {count} of {episodes} episodes of {where} the first row held the goal of the episode before, as in published "
+            "point mazes; it was given the goal of the rows behind it.",
+            stacklevel=3,
+        )
 
 
 def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
@@ -139,12 +205,21 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
 
     observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): whole episodes one after the other. The
     last row of an episode holds its last observation, and zeros. Numbers are rounded to float32, as the papers do with these data
-    (most are published in float64), and actions that any rounding took out of [-1, 1] are clipped. `folder` holds Minari's data
-    sets. Rewards have `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it,
-    when it is damaged or does not fit the task.
+    (most are published in float64), and actions that any rounding took out of [-1, 1] are clipped. A point maze's first row that
+    holds the goal of the episode before (`has_stale_goal`) is given its own, with a warning. `folder` holds Minari's data sets.
+    Rewards have `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it, when
+    it is damaged or does not fit the task.
     """
-    data, dataset = _open(task, folder), task.dataset
-    where = str((Path(folder) if folder is not None else Path()) / dataset.name)
+    arrays, stale = _read(task, folder)
+    path = (datasets_folder() if folder is None else Path(folder)) / task.dataset.name
+    warn_of_stale_goals(stale, int(arrays["ends"].sum()), str(path))
+    return arrays | {"actions": clip_actions(arrays["actions"], str(path))}
+
+
+def _read(task, folder):
+    """The arrays of a data set, actions as they are, and the number of episodes whose first row was given another goal."""
+    dataset, path = task.dataset, (datasets_folder() if folder is None else Path(folder)) / task.dataset.name
+    data, where, stale = open_set(dataset.name, folder), str(path), 0
     width, action = dataset.observation[0], dataset.action
     try:
         rows = int(data.total_steps) + int(data.total_episodes)
@@ -152,16 +227,20 @@ def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
         arrays |= {key: np.zeros(rows, np.float32) for key in ("rewards", "masks")} | {"ends": np.zeros(rows, bool)}
         row = 0
         for episode in _episodes(data, dataset):
-            row = _fill(arrays, row, episode, task, where)
+            first, row = row, _fill(arrays, row, episode, task, where)
+            seen = arrays["observations"][first:row]
+            if dataset.goal and has_stale_goal(seen[:, -2:], seen[:, :2]):
+                seen[0, -2:] = seen[1, -2:]
+                stale += 1
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # what damage raises depends on where it is
-        raise ValueError(f"{where} is damaged: {type(error).__name__} on reading its episodes.") from error
+        raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", path) from error
     if row != rows or not rows:
-        raise ValueError(f"{where} holds {row} observations (its metadata promise {rows}).")
+        raise Damaged(f"{where} holds {row} observations (its metadata promise {rows}).", path)
     check_rows(arrays["observations"], "observations", where)
     check_rows(arrays["rewards"], "rewards", where)
-    return arrays | {"actions": clip_actions(arrays["actions"], where)}
+    return arrays, stale
 
 
 class _Episode(NamedTuple):
@@ -212,7 +291,7 @@ def _fill(arrays, row, episode, task, where):
         if np.shape(got) != wanted:
             raise ValueError(f"{where}, episode {episode.id}, has {what} of shape {np.shape(got)} (expected {wanted}).")
     if row + steps >= len(arrays["ends"]):
-        raise ValueError(f"{where} holds more steps than its metadata promise.")
+        raise Damaged(f"{where} holds more steps than its metadata promise.", Path(where))
     over = np.asarray(episode.terminations, bool)
     if task.success_ends:
         over = over | (np.asarray(episode.rewards) >= 1)
@@ -250,10 +329,10 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
     options = {"max_episode_steps": task.horizon} | ({"continuing_task": False} if task.parts else {})
     options |= {"render_mode": render_mode} if render_mode else {}
     with robotics():
-        if folder is None and locate(task.dataset) is None:
+        if folder is None and locate(task.dataset.name) is None:
             made = gymnasium.make(task.environment, **options)
         else:
-            made = _open(task, folder).recover_environment(eval_env=True, **options)
+            made = open_set(task.dataset.name, folder).recover_environment(eval_env=True, **options)
     space = gymnasium.spaces.Box(-np.inf, np.inf, task.dataset.observation, np.float32)
     return gymnasium.wrappers.TransformObservation(made, lambda seen: flatten(seen, task.dataset), space)
 
@@ -263,11 +342,11 @@ class D4RL(sources.Source):
 
     def locate(self, dataset):
         """As the function `locate`."""
-        return locate(dataset)
+        return locate(dataset.name)
 
-    def download(self, dataset):
+    def download(self, dataset, *, again=False):
         """As the function `download`."""
-        return download(dataset)
+        return download(dataset.name, again=again)
 
     def transitions(self, task, folder=None):
         """As the function `transitions`."""
@@ -280,7 +359,9 @@ class D4RL(sources.Source):
     def contents(self, tasks, folder=None):
         """What is in the data set, with the returns as recorded."""
         (task,), folder = tasks, Path(folder or ".")
-        arrays = read(task, folder)
+        arrays, stale = _read(task, folder)
+        clipped = outside(arrays["actions"])
+        arrays["actions"] = clip_actions(arrays["actions"], str(folder / task.dataset.name))
         ends = arrays["ends"]
         used, episode = ~ends, np.cumsum(ends) - ends
         recorded = arrays["rewards"][used] - task.reward_shift
@@ -294,6 +375,8 @@ class D4RL(sources.Source):
             returns=np.bincount(episode[used], recorded, minlength=int(ends.sum())),
             coverage=(coverage.plane("places", *arrays["observations"][:, :2].T),) if places else (),
             bytes=sum(path.stat().st_size for path in (folder / task.dataset.name).rglob("*") if path.is_file()),
+            clipped=clipped,
+            stale_goals=stale,
         )
 
 

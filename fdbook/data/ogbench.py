@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import http.client
 import socket
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from fdbook.data import coverage, sources, tasks
+from fdbook.data import coverage, downloads, sources, tasks
 from fdbook.data.dose import Dose
-from fdbook.data.files import Place, check_headers, read
+from fdbook.data.files import Place, arrays_of, check_headers, from_npz, read
 from fdbook.data.tasks import Task
+from fdbook.rl.arrays import outside
 from fdbook.rl.transitions import Transitions
 
 
@@ -246,8 +248,7 @@ def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transition
     Raises ValueError, naming the file, on damage and on what does not fit the task; FileNotFoundError when there are no training
     data.
     """
-    folder, stem = Path(folder).expanduser(), task.dataset.stem
-    paths = [folder / f"{stem}.npz", folder / f"{stem}-val.npz"]
+    paths = [Path(folder).expanduser() / name for name in _names(task.dataset)]
     if not paths[0].exists():
         raise FileNotFoundError(f"There is no file {paths[0]}, where the data of {task.name} should be.")
     paths = [path for path in paths if path.exists()]
@@ -294,7 +295,11 @@ def _labels(task, arrays):
 
 
 def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states)."""
+    """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states).
+
+    OGBench's labels judge the state before a step, its environment the state after it. So a goal that the last transition of an
+    episode reaches is never rewarded, and one that was reached earlier is rewarded a step later than when played.
+    """
     from ogbench.relabel_utils import relabel_dataset
 
     labeled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
@@ -302,28 +307,58 @@ def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.nda
     return labeled["rewards"], labeled["masks"]
 
 
+def _published() -> Path:
+    """The folder where OGBench keeps its data sets."""
+    from ogbench.utils import DEFAULT_DATASET_DIR
+
+    return Path(DEFAULT_DATASET_DIR).expanduser()
+
+
+def _names(dataset) -> tuple[str, str]:
+    """The files of a published data set."""
+    return f"{dataset.stem}.npz", f"{dataset.stem}-val.npz"
+
+
+def _get(dataset, aside, wanted):
+    """Has OGBench download some of a data set's two files into a folder."""
+    from ogbench.utils import download_datasets
+
+    have = [path for name in _names(dataset) if name not in wanted and not (path := aside / name).exists()]
+    for path in have:  # OGBench downloads what does not exist
+        path.touch()
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        download_datasets([dataset.stem], str(aside))
+    except http.client.HTTPException as error:
+        raise OSError(f"the server broke off: {type(error).__name__}") from error
+    finally:
+        socket.setdefaulttimeout(patience)
+        for path in have:
+            path.unlink()
+    return wanted
+
+
+def _check_whole(folder: Path, name: str) -> None:
+    """Reads every byte of an npz file. Raises `Damaged` unless the checksums in it are right."""
+    path = folder / name
+    if from_npz(path, lambda archive: archive.zip.testzip()) is not None:
+        raise downloads.Damaged(f"{path} is damaged", path)
+
+
 class OGBench(sources.Source):
     """OGBench's data sets, in the files and with the loader, rewards and environments of the package `ogbench`."""
 
     def locate(self, dataset):
         """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
-        from ogbench.utils import DEFAULT_DATASET_DIR
+        folder = _published()
+        return folder if all(downloads.there(folder / name) for name in _names(dataset)) else None
 
-        folder = Path(DEFAULT_DATASET_DIR).expanduser()
-        files = (folder / f"{dataset.stem}.npz", folder / f"{dataset.stem}-val.npz")
-        return folder if all(path.exists() for path in files) else None
-
-    def download(self, dataset):
-        """Downloads both files with OGBench's own means. Raises OSError when that cannot be done."""
-        from ogbench.utils import DEFAULT_DATASET_DIR, download_datasets
-
-        patience = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(PATIENCE)
-        try:
-            download_datasets([dataset.stem])
-        finally:
-            socket.setdefaulttimeout(patience)
-        return Path(DEFAULT_DATASET_DIR).expanduser()
+    def download(self, dataset, *, again=False):
+        """Downloads the files that are not there with OGBench's own means. Raises OSError when that cannot be done."""
+        folder, get = _published(), functools.partial(_get, dataset)
+        downloads.fetch(folder, _names(dataset), get, _check_whole, what=dataset.stem, again=again)
+        return folder
 
     def transitions(self, task, folder=None):
         """As the function `transitions`; without a folder, of the published data."""
@@ -342,7 +377,7 @@ class OGBench(sources.Source):
     def contents(self, tasks: Sequence[Task], folder=None):
         """What is in the training file, with what each task rewards."""
         dataset = tasks[0].dataset
-        paths = [Path(folder or ".") / f"{dataset.stem}{split}.npz" for split in ("", "-val")]
+        paths = [Path(folder or ".") / name for name in _names(dataset)]
         arrays = read(paths[0], dataset, needed=_judged(tasks[0]))
         ends = arrays["terminals"]
         if dataset.family == "maze":
@@ -358,6 +393,7 @@ class OGBench(sources.Source):
             returns=None,
             coverage=seen,
             bytes=sum(path.stat().st_size for path in paths if path.exists()),
+            clipped=outside(arrays_of(paths[0], ("actions",))["actions"]),
         )
 
 

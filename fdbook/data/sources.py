@@ -54,6 +54,10 @@ class Contents:
     coverage: tuple[Coverage, ...]
     bytes: int
     """Size of the files, validation data included."""
+    clipped: int = 0
+    """Rows with an action that rounding had taken out of [-1, 1] (`fdbook.rl.arrays.ROUNDING`)."""
+    stale_goals: int = 0
+    """Episodes whose first row held the goal of the episode before (`fdbook.data.minari.has_stale_goal`)."""
 
 
 class Source(abc.ABC):
@@ -64,8 +68,12 @@ class Source(abc.ABC):
         """The folder that holds the published data, or one's own, if they are on this machine."""
 
     @abc.abstractmethod
-    def download(self, dataset: DataSet) -> Path:
-        """Downloads the published data and returns their folder. Raises OSError when that cannot be done."""
+    def download(self, dataset: DataSet, *, again: bool = False) -> Path:
+        """Downloads the published data, or, `again`, what is damaged of an earlier download, and returns their folder.
+
+        What is there stays as it is unless it is a damaged download; another process that downloads the same is waited for.
+        Raises OSError when it cannot be done.
+        """
 
     @abc.abstractmethod
     def transitions(self, task: Task, folder: str | Path | None = None) -> tuple[Transitions, Transitions | None]:

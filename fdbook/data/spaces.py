@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.rl.arrays import ROUNDING
+from fdbook.rl.arrays import ROUNDING, outside
 
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "is_unit",
     "make",
     "observation_shape",
+    "rounded_out",
     "to_unit",
 ]
 
@@ -172,12 +173,22 @@ def is_unit(bounds: Bounds) -> bool:
     return bool(np.all(bounds[0] == -1) and np.all(bounds[1] == 1))
 
 
+def _scaled(actions, bounds):
+    """Actions (n, d) between the bounds, taken to [-1, 1], in double precision; those that lie outside stay so."""
+    low, high = bounds
+    return 2 * (np.asarray(actions, float) - low) / (high - low) - 1
+
+
+def rounded_out(actions: np.ndarray, bounds: Bounds) -> int:
+    """The number of rows of actions (n, d) with one that lies outside its bounds: those that are clipped on loading."""
+    return outside(actions if is_unit(bounds) else _scaled(actions, bounds))
+
+
 def to_unit(actions: np.ndarray, bounds: Bounds, where: str) -> np.ndarray:
     """Actions (n, d) between the bounds, taken to [-1, 1]. Raises ValueError for one that lies outside by more than rounding."""
     if is_unit(bounds):
         return actions
-    low, high = bounds
-    unit = 2 * (np.asarray(actions, float) - low) / (high - low) - 1
+    (low, high), unit = bounds, _scaled(actions, bounds)
     bad = np.abs(unit) > 1 + ROUNDING
     if bad.any():
         row, column = np.argwhere(bad)[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from fdbook.data import sources, tasks
+from fdbook.data import downloads, sources, tasks
 from fdbook.data.sources import Coverage
 from fdbook.data.tasks import Task
 
@@ -52,6 +52,10 @@ class Summary:
     rewards: tuple[Rewards, ...]
     returns: Float[np.ndarray, " episodes"] | None
     """The return of each episode of D4RL's data, as recorded; None for OGBench, whose returns depend on the task."""
+    clipped: int
+    """Rows with an action that rounding had taken out of [-1, 1], and that is clipped when it is loaded."""
+    stale_goals: int
+    """Episodes whose first row holds the goal of the episode before, and is given its own when it is loaded."""
 
     @property
     def transitions(self) -> int:
@@ -77,8 +81,12 @@ def summarize(name: str | Task, folder: str | Path | None = None) -> Summary:
         dataset = tasks.find(name)
         dataset_tasks = tuple(task for task in tasks.TASKS.values() if task.dataset is dataset)
     source = sources.of(dataset)
-    folder = Path(folder or source.locate(dataset) or ".").expanduser()
-    result = source.contents(dataset_tasks, folder)
+    published = source.locate(dataset)
+    folder = Path(folder or published or ".").expanduser()
+    try:
+        result = source.contents(dataset_tasks, folder)
+    except downloads.Damaged as error:
+        raise (downloads.told(error) if folder == published and dataset.origin is None else error) from error
     used, episode = result.used, np.cumsum(result.ends) - result.ends
     kept = result.actions[used]
     return Summary(
@@ -97,6 +105,8 @@ def summarize(name: str | Task, folder: str | Path | None = None) -> Summary:
             for task, rewards in zip(dataset_tasks, result.rewards, strict=True)
         ),
         returns=result.returns,
+        clipped=result.clipped,
+        stale_goals=result.stale_goals,
     )
 
 
@@ -122,6 +132,15 @@ def describe(summary: Summary) -> str:
         "  deviation  " + "".join(f"{value:8.3f}" for value in np.sqrt(np.diag(summary.covariance))),
         "  at +-1     " + "".join(f"{value:8.1%}" for value in summary.at_bounds),
     ]
+    if summary.clipped:
+        lines.append(
+            f"  rounded out of [-1, 1] in {summary.clipped:,} of {len(lengths) + summary.transitions:,} rows: clipped"
+        )
+    if summary.stale_goals:
+        share = f"{summary.stale_goals:,} of {len(lengths):,} episodes"
+        lines.append(
+            f"goals: the first row of {share} holds the goal of the episode before; it is given its own on loading"
+        )
     if summary.returns is not None:
         quantiles = ", ".join(f"{value:.4g}" for value in np.quantile(summary.returns, (0.1, 0.5, 0.9)))
         lines.append(f"returns of episodes, as recorded (10, 50, 90%): {quantiles}")
@@ -144,6 +163,8 @@ def record(summary: Summary) -> dict:
             "at bounds": [round(value, 6) for value in summary.at_bounds.tolist()],
             "condition number": round(summary.condition_number, 4),
         },
+        "clipped": summary.clipped,
+        "stale goals": summary.stale_goals,
         "tasks": tasks,
     }
 

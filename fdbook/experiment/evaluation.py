@@ -21,7 +21,7 @@ from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["environments", "episode_scores", "gif", "make_evaluator", "scores"]
+__all__ = ["environments", "episode_scores", "gif", "make_evaluator", "scores", "solved_length"]
 
 FEW, MANY = 5, 25
 """Environments for each seed: few where one of them is heavy."""
@@ -99,6 +99,18 @@ def scores(task: Task, result: Evaluation) -> dict[str, list[float]]:
     if episodes > 1:
         columns["error"] = item.std(axis=1, ddof=1) / np.sqrt(episodes)
     return {name: [float(f"{value:.6g}") for value in values] for name, values in columns.items()}
+
+
+def solved_length(result: Evaluation) -> dict[str, list[float | None]]:
+    """The mean length, in steps, of each seed's episodes that succeed, as "solved length": None where none does.
+
+    Nothing where the environments say nothing of success.
+    """
+    if not result.tells_success:
+        return {}
+    rows = zip(result.lengths, result.successes, strict=True)
+    means = [float(np.mean(lengths[solved])) if np.any(solved) else None for lengths, solved in rows]
+    return {"solved length": [None if mean is None else float(f"{mean:.6g}") for mean in means]}
 
 
 def make_evaluator(

@@ -189,19 +189,27 @@ def _solve(terms, y, args, t0, t1, solver, steps, stepsize_controller, adjoint, 
         raise ValueError(f"A flow takes at least one step; got {steps}.")
     controller = diffrax.ConstantStepSize() if stepsize_controller is None else stepsize_controller
     time = jax.tree.leaves(y)[0].dtype.type  # diffrax would raise a float32 state to the precision of float64 times
-    return diffrax.diffeqsolve(
-        terms,
-        solver,
-        time(t0),
-        time(t1),
-        time((t1 - t0) / steps),
-        y,
-        args,
-        saveat=saveat,
-        stepsize_controller=controller,
-        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
-        max_steps=max(4096, steps),
-    )
+    try:
+        return diffrax.diffeqsolve(
+            terms,
+            solver,
+            time(t0),
+            time(t1),
+            time((t1 - t0) / steps),
+            y,
+            args,
+            saveat=saveat,
+            stepsize_controller=controller,
+            adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
+            max_steps=max(4096, steps),
+        )
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            "Forward derivatives of a flow, as in jax.jvp, jax.jacfwd and jax.hessian, take adjoint=diffrax.DirectAdjoint(); "
+            f"got {'none' if adjoint is None else type(adjoint).__name__}."
+        ) from error
 
 
 def _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint, until=1.0):
@@ -281,7 +289,7 @@ def log_prob(
     The ODE runs back from the action at t = 1 to its noise at t = 0 and gathers the divergence on the way. `divergence` is
     "exact" (d forward derivatives) or "hutchinson" (`probes` random sign vectors, which need a `key`; unbiased). The default
     solver is Tsit5 with `steps` equal steps. Gradients work as they are; `jax.hessian` needs `adjoint=diffrax.DirectAdjoint()`.
-    Raises ValueError for an unknown divergence or a missing key.
+    Raises ValueError for an unknown divergence or a missing key, TypeError for forward derivatives with another adjoint.
 
     >>> field = flow.ExactVelocity(densities.gaussian(jnp.ones(2), jnp.eye(2)))
     >>> round(float(flow.log_prob(field, flow.EMPTY, jnp.ones(2))), 3)  # -log(2 pi), as N(1, I) has at its mean

@@ -1,11 +1,14 @@
 """Files that OGBench's own loader takes and ours took for damaged: other dtypes, byte orders, lengths, rounding, one split."""
 
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import ogbench
 import pytest
 
-from fdbook.data import minari, summary
+from fdbook import cli
+from fdbook.data import custom, minari, summary
 from fdbook.data.files import Place, read
 from fdbook.data.load import load
 from fdbook.data.ogbench import transitions
@@ -14,6 +17,7 @@ from fdbook.data.tasks import find, find_task
 
 
 CUBE, SCENE, POINT = "ogbench/cube-single-play", "ogbench/scene-play", "D4RL/pointmaze/umaze-v2"
+MAZE = "ogbench/pointmaze-medium-navigate"
 TASK = "cube-single-play-singletask-task2-v0"
 
 pytestmark = [
@@ -98,6 +102,28 @@ def test_what_a_cast_loses_is_said(recorded, tmp_path):
         np.testing.assert_array_equal(ours.observations, file["observations"].astype(np.float32))
 
 
+@pytest.mark.parametrize("form", ["as it is", "rounded up", "float64"])
+def test_rows_that_rounding_took_out_of_the_box_are_counted(recorded, tmp_path, form, capsys):
+    """In a file of OGBench's, through the command, and in data of one's own with other bounds."""
+    changes = FORMS | {
+        "as it is": lambda arrays: arrays,
+        "float64": lambda arrays: of_dtype(("actions",), float)(rounded_up(arrays)),
+    }
+    folder = changed_copy(recorded[MAZE], tmp_path, changes[form])
+    rows = 0 if form == "as it is" else 2
+    assert cli.main(["data", "inspect", MAZE, "--dataset-dir", str(folder), "--json", str(tmp_path / "told.json")]) == 0
+    assert json.loads((tmp_path / "told.json").read_text())["clipped"] == rows
+    assert ("rounded out of [-1, 1] in 2 rows: clipped" in capsys.readouterr().out) == bool(rows)
+    with np.load(folder / "pointmaze-medium-navigate-v0.npz") as file:
+        arrays = {key: file[key] for key in ("observations", "terminals")} | {
+            "actions": 2 * file["actions"].astype(float) + 1
+        }
+    arrays["rewards"] = np.zeros(12_012)
+    with pytest.warns(UserWarning, match="between -1 and 3: they are rescaled"):
+        mine = custom.from_arrays(arrays, None, action_bounds=(-1.0, 3.0))
+    assert summary.summarize(mine).clipped == rows
+
+
 def test_an_action_that_is_more_than_rounded_is_refused_with_its_digits(recorded, tmp_path):
     def push(arrays):
         arrays["actions"][5, 1] = 1.0001
@@ -172,6 +198,7 @@ def test_actions_rounded_up_are_clipped_through_minari_too(point, tmp_path, valu
         file["episode_0/actions"] = actions.astype(">f8")
     if taken:
         assert minari.read(find_task(POINT), tmp_path)["actions"][2, 1] == np.sign(value)
+        assert summary.summarize(POINT, tmp_path).clipped == 1
     else:
         with pytest.raises(
             ValueError, match=r"has actions outside \[-1, 1\] in 1 of .* rows, first in row 2 \(1\.0001\)"

@@ -168,7 +168,7 @@ def test_data_on_this_machine_are_found(collected, monkeypatch, tmp_path):
     with loaded.environment() as environment:
         assert environment.reset(seed=0)[0].shape == (45,)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    assert minari.locate(find_task(PEN).dataset) is None
+    assert minari.locate(PEN) is None
 
 
 def change(folder, key, value):

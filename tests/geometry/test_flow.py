@@ -410,6 +410,38 @@ class TestLogProb:
         wanted = -np.linalg.inv(covariance)
         np.testing.assert_allclose(hessian, wanted, atol=budget("gaussian_log_prob") * np.max(np.abs(wanted)))
 
+    @pytest.mark.parametrize("function", [flow.log_prob, flow.sample])
+    @pytest.mark.parametrize("derivative", [jax.hessian, jax.jacfwd])
+    def test_forward_derivatives_say_which_adjoint_they_take(self, function, derivative):
+        _, _, field = random_gaussian(2)
+
+        def one(point, adjoint=None):
+            return jnp.sum(function(field, EMPTY, point, adjoint=adjoint, steps=2))
+
+        sentence = r"^Forward derivatives of a flow, .*jax.hessian, take adjoint=diffrax.DirectAdjoint\(\); got none\.$"
+        for transform in (lambda made: made, jax.jit):
+            with pytest.raises(TypeError, match=sentence):
+                transform(derivative(one))(jnp.ones(2))
+        found = derivative(lambda point: one(point, diffrax.DirectAdjoint()))(jnp.ones(2))
+        step = 1e-5 * jnp.eye(2)
+        below = jax.grad(one) if derivative is jax.hessian else one
+        differences = jnp.stack([(below(1 + row) - below(1 - row)) / 2e-5 for row in step])
+        np.testing.assert_allclose(found, differences, atol=1e-7)
+
+    @pytest.mark.parametrize("function", [flow.log_prob, flow.sample])
+    def test_any_adjoint_of_diffrax_gives_the_gradient(self, function):
+        """Also the one that solves backwards, which takes no field that is closed over."""
+        field = VelocityField(1, 2, 8, 1, key=jr.key(0))
+        fine = {"solver": diffrax.Dopri5(), "steps": 100}
+
+        def one(field, adjoint):
+            return jnp.sum(function(field, STATE, jnp.ones(2), adjoint=adjoint, **fine))
+
+        made = [eqx.filter_grad(one)(field, adjoint) for adjoint in (None, diffrax.BacksolveAdjoint())]
+        for plain, solved in zip(*map(jax.tree.leaves, made), strict=True):
+            np.testing.assert_allclose(plain, solved, atol=1e-4)
+        assert max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(made[0])) > 1e-2
+
     def test_with_a_sample_in_one_solve(self, budget):
         """The density of a sample against SciPy's at the point where it came out, and against the solve backwards."""
         mean, covariance, field = random_gaussian(3)
@@ -419,6 +451,8 @@ class TestLogProb:
         assert float(found) == pytest.approx(expected, abs=budget("gaussian_log_prob"))
         end = flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=100)
         np.testing.assert_allclose(action, end, rtol=1e-12)
+        backwards = flow.log_prob(field, EMPTY, action, steps=100)
+        assert float(found) == pytest.approx(float(backwards), abs=budget("gaussian_log_prob"))
         with pytest.raises(ValueError, match=r"^flow.sample_and_log_prob takes divergence 'exact' or 'hutchinson'"):
             flow.sample_and_log_prob(field, EMPTY, noise, divergence="none")
 

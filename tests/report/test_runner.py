@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from fdbook import cli
 from fdbook.report import figures
 
 
@@ -182,6 +184,18 @@ def test_redraw_draws_what_is_there(workshop):
 def test_redraw_without_numbers_says_how_to_get_them(workshop):
     with pytest.raises(FileNotFoundError, match=r"one\.json is not there; draw it with: fdbook figures one"):
         workshop.run("one", redraw=True)
+
+
+@pytest.mark.parametrize("out", ["figures", "../figures", "a b"])
+def test_the_advised_command_writes_where_the_call_reads(workshop, monkeypatch, out):
+    (workshop.folder / "inside").mkdir()
+    monkeypatch.chdir(workshop.folder / "inside")
+    with pytest.raises(FileNotFoundError) as refusal:
+        figures.load_numbers("one", out)
+    words = shlex.split(str(refusal.value).partition("draw it with: fdbook ")[2])
+    assert (len(words) == 2) == (out == "figures")
+    assert cli.main(words) == 0
+    assert figures.load_numbers("one", out)["note"] == 1
 
 
 def test_a_figure_can_use_the_numbers_of_another(workshop):

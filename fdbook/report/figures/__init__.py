@@ -17,6 +17,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def load_numbers(name: str, out: str | Path = "figures") -> dict:
     try:
         return files.read(path)[0]
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error.filename} is not there; draw it with: fdbook figures {name}") from error
+        where = "" if Path(out) == Path("figures") else f" --out {shlex.quote(str(out))}"
+        raise FileNotFoundError(f"{error.filename} is not there; draw it with: fdbook figures {name}{where}") from error
 
 
 def _versions() -> dict[str, str]:
