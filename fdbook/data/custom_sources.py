@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.data import minari, ogbench, sources, spaces
+from fdbook.data import minari, ogbench, simulators, sources, spaces
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
 
@@ -217,7 +217,7 @@ class MinariSet(Own):
         with minari.robotics(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             options = {} if render_mode is None else {"render_mode": render_mode}
-            return quiet_open(self.id).recover_environment(eval_env=True, **options)
+            return simulators.tidy(quiet_open(self.id).recover_environment(eval_env=True, **options))
 
     def transitions(self, task, folder=None):
         """All episodes, in the compact layout; Minari's data sets have no validation data."""

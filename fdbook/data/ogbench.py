@@ -1,6 +1,5 @@
 """OGBench: its tasks as transitions with its own rewards, the environments to evaluate in, recordings as arrays, and mazes."""
 
-import contextlib
 import dataclasses
 import functools
 import socket
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from fdbook.data import coverage, sources, tasks
+from fdbook.data import coverage, simulators, sources, tasks
 from fdbook.data.dose import Dose
 from fdbook.data.files import Place, check_headers, read
 from fdbook.data.tasks import Task
@@ -156,14 +155,14 @@ def environment(task: Task, render_mode: str | None = None):
     """The environment to evaluate in: its observations have shape and dtype of those of `transitions` (pictures are stacked).
 
     `reset(seed=...)` fixes an episode: OGBench's mazes draw their starts and goals from NumPy's global generator, which is seeded
-    for the reset and put back. Pictures are rendered: without a display, set MUJOCO_GL=egl.
+    for the reset and put back. Pictures are rendered, as `fdbook.data.simulators.prepare_pictures` has prepared it.
     """
     import gymnasium
 
     environment = repeatable(
         _plain_environment(task.environment, **({"render_mode": render_mode} if render_mode else {}))
     )
-    with _quietly():
+    with simulators.simulating():
         if not task.dataset.pixels:
             return gymnasium.wrappers.DtypeObservation(environment, np.float32)
         height, width, channels = task.dataset.observation
@@ -175,11 +174,10 @@ def environment(task: Task, render_mode: str | None = None):
 
 
 def repeatable(environment):
-    """The environment; one of OGBench's mazes with resets that depend on their seed alone, and without its temporary file."""
+    """The environment; one of OGBench's mazes with resets that depend on their seed alone."""
     if hasattr(environment.unwrapped, "maze_map"):
         plain = environment.reset
         environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
-        _tidy(environment)
     return environment
 
 
@@ -200,12 +198,6 @@ def _anywhere(environment):
     return environment
 
 
-def _tidy(environment):
-    """Removes the temporary file from which a maze's model came, and which nobody else removes."""
-    if hasattr(environment.unwrapped, "maze_map"):
-        Path(environment.unwrapped.fullpath).unlink(missing_ok=True)
-
-
 def _seeded(reset, seed, options):
     """A reset whose draws from NumPy's global generator depend on the seed alone."""
     if seed is None:
@@ -218,24 +210,13 @@ def _seeded(reset, seed, options):
         np.random.set_state(before)  # noqa: NPY002
 
 
-@contextlib.contextmanager
-def _quietly():
-    """Without the warnings that OGBench's own spaces and a missing display call forth."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="glfw")
-        warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32")
-        yield
-
-
 def _plain_environment(name, **options):
     """The environment of that id."""
     import gymnasium
-    import ogbench  # noqa: F401 (registers the environments)
 
-    with _quietly():
-        made = gymnasium.make(name, **options)
-    _tidy(made)
-    return made
+    simulators.import_ogbench()
+    with simulators.simulating():
+        return simulators.tidy(gymnasium.make(name, **options))
 
 
 def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions | None]:
@@ -289,12 +270,13 @@ def rewards(task: Task, arrays: dict[str, np.ndarray]) -> Float32[np.ndarray, " 
 def _labels(task, arrays):
     """Rewards and masks of the rows of an OGBench file under a task."""
     states = task.environment.removeprefix("visual-")  # the rewards depend on the state: nothing need be rendered
-    with _quietly(), _plain_environment(states) as judge:
+    with simulators.simulating(), _plain_environment(states) as judge:
         return label(states, judge, arrays)
 
 
 def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states)."""
+    simulators.import_ogbench()
     from ogbench.relabel_utils import relabel_dataset
 
     labeled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
@@ -307,6 +289,7 @@ class OGBench(sources.Source):
 
     def locate(self, dataset):
         """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
+        simulators.import_ogbench()
         from ogbench.utils import DEFAULT_DATASET_DIR
 
         folder = Path(DEFAULT_DATASET_DIR).expanduser()
@@ -315,6 +298,7 @@ class OGBench(sources.Source):
 
     def download(self, dataset):
         """Downloads both files with OGBench's own means. Raises OSError when that cannot be done."""
+        simulators.import_ogbench()
         from ogbench.utils import DEFAULT_DATASET_DIR, download_datasets
 
         patience = socket.getdefaulttimeout()
