@@ -1,7 +1,6 @@
 """`fdbook train` and `fdbook evaluate`."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -223,7 +222,7 @@ def add_evaluate(commands) -> None:
             "fdbook evaluate runs/... --episodes 200          with more episodes",
             "fdbook evaluate runs/... --starts anywhere       the share of starts in an OGBench maze that are solved",
             "fdbook evaluate runs/... --set num_samples=16    the best of 16 actions, as the critics judge them",
-            "fdbook evaluate runs/... --video episode.gif     and film one episode (needs EGL or a display)",
+            "fdbook evaluate runs/... --video episode.gif     and film one episode",
         ),
     )
     _add_settings(parser, "act with another setting: num_samples, num_refinements")
@@ -284,8 +283,6 @@ def _evaluate(arguments):
         raise Misuse(f"--video takes a file that ends in .gif; got {arguments.video}")
     if arguments.video is not None and arguments.starts != "task":
         raise Misuse("--video films episodes that start as the task says; leave --starts out")
-    if arguments.video is not None:
-        os.environ.setdefault("MUJOCO_GL", "egl")
     from fdbook import experiment
     from fdbook.checks import count
     from fdbook.disk import check_writable
@@ -304,6 +301,8 @@ def _evaluate(arguments):
     except ValueError as error:
         raise Misuse(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
+    if arguments.video is not None:  # first: what cannot be filmed is told before every episode has been played
+        success = run.film(arguments.video, episode=arguments.video_episode, index=index)
     result = run.evaluate(episodes=episodes, starts=arguments.starts, progress=bars(arguments))
     where = "" if arguments.starts == "task" else ", started anywhere"
     played = f"{count(episodes, 'episode')}{where}"
@@ -319,5 +318,4 @@ def _evaluate(arguments):
     if arguments.out is not None:
         keep(arguments.out, run, **kept)
     if arguments.video is not None:
-        success = run.film(arguments.video, episode=arguments.video_episode, index=index)
         print(f"Filmed into {arguments.video} ({'a success' if success else 'no success'}).")

@@ -6,8 +6,6 @@ its seeds alone: NumPy's global generator, which environments and controllers dr
 """
 
 import contextlib
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from fdbook.data import files
+from fdbook.data import files, simulators
 from fdbook.data.dose import ARM, MAZE, STANDARD, Dose, step_noise
 from fdbook.data.tasks import DataSet
 
@@ -57,25 +55,18 @@ def _build(dataset: DataSet, **options):
     options |= {"terminate_at_goal": False, "max_episode_steps": dataset.steps, "disable_env_checker": True}
     if not dataset.pixels:
         return _made(dataset.environment, **options)
-    try:
-        environment = _made(dataset.environment, **options)
+    environment = _made(dataset.environment, **options)
+    with simulators.simulating():
         environment.reset(seed=0)  # renders
-        return environment
-    except Exception as error:  # what a missing library raises depends on the library
-        chosen = os.environ.get("MUJOCO_GL", "")
-        raise OSError(
-            f"Pictures cannot be rendered here (MUJOCO_GL={chosen!r}: {error}); on a machine without a display, "
-            "MUJOCO_GL=egl needs the system's EGL library (libegl1 and a driver)."
-        ) from error
+    return environment
 
 
 def _made(name, **options):
     import gymnasium
-    import ogbench  # noqa: F401 (registers the environments)
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="glfw")  # it misses a display, but nothing is drawn
-        return gymnasium.make(name, **options)
+    simulators.import_ogbench()
+    with simulators.simulating():
+        return simulators.tidy(gymnasium.make(name, **options))
 
 
 def _arm_environment(dataset):
@@ -192,13 +183,6 @@ def _arm_noisy(dataset, environment, seed: int, dose) -> Iterator[tuple]:
             oracle.reset(seen, told)
 
 
-def _maze_environment(dataset):
-    """The environment, without the temporary file that its model was read from."""
-    environment = _build(dataset)
-    Path(environment.unwrapped.fullpath).unlink(missing_ok=True)
-    return environment
-
-
 def _places(maze) -> tuple[np.ndarray, np.ndarray]:
     """The free cells (row, column) of a maze, and those of them that are not the inside of a straight corridor."""
     free = np.argwhere(maze.maze_map == 0)
@@ -226,7 +210,7 @@ def _maze_play(dataset, environment, seed: int, dose) -> Iterator[tuple]:
             maze.set_goal(goal_xy=maze.add_noise(maze.ij_to_xy(rng.choice(goals))))
 
 
-_ON_THE_ARM, _IN_A_MAZE = Controller(_arm_environment, _arm_play), Controller(_maze_environment, _maze_play)
+_ON_THE_ARM, _IN_A_MAZE = Controller(_arm_environment, _arm_play), Controller(_build, _maze_play)
 _NOISY_ARM = Controller(_arm_environment, _arm_noisy)
 CONTROLLERS = {
     "cube": _ON_THE_ARM,

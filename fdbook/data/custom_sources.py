@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.data import downloads, minari, ogbench, sources, spaces
+from fdbook.data import downloads, minari, ogbench, simulators, sources, spaces
 from fdbook.data.downloads import Damaged
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
@@ -232,7 +232,7 @@ class MinariSet(Own):
         with minari.robotics(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             options = {} if render_mode is None else {"render_mode": render_mode}
-            return from_set(self.id, lambda data: data).recover_environment(eval_env=True, **options)
+            return simulators.tidy(from_set(self.id, lambda data: data).recover_environment(eval_env=True, **options))
 
     def transitions(self, task, folder=None):
         """All episodes, in the compact layout; Minari's data sets have no validation data."""

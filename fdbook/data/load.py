@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fdbook.checks import unknown
-from fdbook.data import downloads, sources
+from fdbook.data import downloads, simulators, sources
 from fdbook.data.dose import Dose
 from fdbook.data.files import LABEL, Place, root
 from fdbook.data.tasks import DataSet, Task, find, find_task
@@ -44,38 +43,41 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
     """A new environment to evaluate a task in: raw observations as those of its transitions, actions in [-1, 1].
 
     `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Episodes start
-    as the "task" says, or, in OGBench's mazes, "anywhere" in the maze. Raises ValueError for starts that the task does not have,
-    and for a task without an environment: logs alone are judged by `fdbook.rl.offline_evaluation`.
+    as the "task" says, or, in OGBench's mazes, "anywhere" in the maze. What renders is prepared for it, with or without a display
+    (`fdbook.data.simulators`). Raises ValueError for starts that the task does not have, and for a task without an environment:
+    logs alone are judged by `fdbook.rl.offline_evaluation`. Raises OSError, here or from `reset` and `render`, where nothing
+    renders.
     """
     if starts not in STARTS:
         raise ValueError(unknown("kind of starts", starts, STARTS))
     source = sources.of(task.dataset)
+    if task.dataset.pixels or render_mode is not None:
+        simulators.prepare_pictures()
     made = source.environment(task, folder, render_mode=render_mode)
     return _quiet(made if starts == "task" else source.start_anywhere(task, made))
 
 
 def _quiet(environment):
-    """The environment without what gymnasium says of the precision of its spaces, at every reset and every look at them."""
+    """The environment without gymnasium's notices at a reset, a picture and a look at its spaces; with one sentence where nothing
+    renders.
+    """
     import gymnasium
 
-    reset = environment.reset
+    reset, render = environment.reset, environment.render
 
-    def quietly(*, seed=None, options=None):
-        with _no_precision_warnings():
+    def quiet_reset(*, seed=None, options=None):
+        with simulators.simulating():
             return reset(seed=seed, options=options)
 
-    environment.reset = quietly
+    def quiet_render():
+        with simulators.simulating():
+            return render()
+
+    environment.reset, environment.render = quiet_reset, quiet_render
     if isinstance(environment, gymnasium.Wrapper):
-        with _no_precision_warnings():
+        with simulators.simulating():
             environment.action_space = environment.action_space  # OGBench's is built anew whenever it is asked for
     return environment
-
-
-@contextlib.contextmanager
-def _no_precision_warnings():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*precision lowered by casting")
-        yield
 
 
 def score(task: Task, returns: float | np.ndarray, successes: float | np.ndarray) -> np.ndarray:

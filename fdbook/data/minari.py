@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fdbook.checks import Array, check_rows
-from fdbook.data import coverage, downloads, sources
+from fdbook.data import coverage, downloads, simulators, sources
 from fdbook.data.downloads import Damaged
 from fdbook.data.sources import normalized_score
 from fdbook.data.tasks import DataSet, Task
@@ -63,7 +63,7 @@ def datasets_path(folder: str | Path | None) -> Iterator[None]:
 @contextlib.contextmanager
 def robotics() -> Iterator[None]:
     """With gymnasium-robotics' environments registered, and without the notices and warnings that it gives for all of them."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with simulators.simulating(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         import gymnasium
         import gymnasium_robotics
@@ -334,7 +334,9 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
         else:
             made = open_set(task.dataset.name, folder).recover_environment(eval_env=True, **options)
     space = gymnasium.spaces.Box(-np.inf, np.inf, task.dataset.observation, np.float32)
-    return gymnasium.wrappers.TransformObservation(made, lambda seen: flatten(seen, task.dataset), space)
+    return gymnasium.wrappers.TransformObservation(
+        simulators.tidy(made), lambda seen: flatten(seen, task.dataset), space
+    )
 
 
 class D4RL(sources.Source):

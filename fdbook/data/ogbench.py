@@ -1,6 +1,5 @@
 """OGBench: its tasks as transitions with its own rewards, the environments to evaluate in, recordings as arrays, and mazes."""
 
-import contextlib
 import dataclasses
 import functools
 import http.client
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from fdbook.data import coverage, downloads, sources, tasks
+from fdbook.data import coverage, downloads, simulators, sources, tasks
 from fdbook.data.dose import Dose
 from fdbook.data.files import Place, arrays_of, check_headers, from_npz, read
 from fdbook.data.tasks import Task
@@ -158,14 +157,14 @@ def environment(task: Task, render_mode: str | None = None):
     """The environment to evaluate in: its observations have shape and dtype of those of `transitions` (pictures are stacked).
 
     `reset(seed=...)` fixes an episode: OGBench's mazes draw their starts and goals from NumPy's global generator, which is seeded
-    for the reset and put back. Pictures are rendered: without a display, set MUJOCO_GL=egl.
+    for the reset and put back. Pictures are rendered, as `fdbook.data.simulators.prepare_pictures` has prepared it.
     """
     import gymnasium
 
     environment = repeatable(
         _plain_environment(task.environment, **({"render_mode": render_mode} if render_mode else {}))
     )
-    with _quietly():
+    with simulators.simulating():
         if not task.dataset.pixels:
             return gymnasium.wrappers.DtypeObservation(environment, np.float32)
         height, width, channels = task.dataset.observation
@@ -177,11 +176,10 @@ def environment(task: Task, render_mode: str | None = None):
 
 
 def repeatable(environment):
-    """The environment; one of OGBench's mazes with resets that depend on their seed alone, and without its temporary file."""
+    """The environment; one of OGBench's mazes with resets that depend on their seed alone."""
     if hasattr(environment.unwrapped, "maze_map"):
         plain = environment.reset
         environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
-        _tidy(environment)
     return environment
 
 
@@ -202,12 +200,6 @@ def _anywhere(environment):
     return environment
 
 
-def _tidy(environment):
-    """Removes the temporary file from which a maze's model came, and which nobody else removes."""
-    if hasattr(environment.unwrapped, "maze_map"):
-        Path(environment.unwrapped.fullpath).unlink(missing_ok=True)
-
-
 def _seeded(reset, seed, options):
     """A reset whose draws from NumPy's global generator depend on the seed alone."""
     if seed is None:
@@ -220,24 +212,13 @@ def _seeded(reset, seed, options):
         np.random.set_state(before)  # noqa: NPY002
 
 
-@contextlib.contextmanager
-def _quietly():
-    """Without the warnings that OGBench's own spaces and a missing display call forth."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="glfw")
-        warnings.filterwarnings("ignore", message=".*precision lowered by casting to float32")
-        yield
-
-
 def _plain_environment(name, **options):
     """The environment of that id."""
     import gymnasium
-    import ogbench  # noqa: F401 (registers the environments)
 
-    with _quietly():
-        made = gymnasium.make(name, **options)
-    _tidy(made)
-    return made
+    simulators.import_ogbench()
+    with simulators.simulating():
+        return simulators.tidy(gymnasium.make(name, **options))
 
 
 def transitions(task: Task, folder: str | Path) -> tuple[Transitions, Transitions | None]:
@@ -290,7 +271,7 @@ def rewards(task: Task, arrays: dict[str, np.ndarray]) -> Float32[np.ndarray, " 
 def _labels(task, arrays):
     """Rewards and masks of the rows of an OGBench file under a task."""
     states = task.environment.removeprefix("visual-")  # the rewards depend on the state: nothing need be rendered
-    with _quietly(), _plain_environment(states) as judge:
+    with simulators.simulating(), _plain_environment(states) as judge:
         return label(states, judge, arrays)
 
 
@@ -300,6 +281,7 @@ def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.nda
     OGBench's labels judge the state before a step, its environment the state after it. So a goal that the last transition of an
     episode reaches is never rewarded, and one that was reached earlier is rewarded a step later than when played.
     """
+    simulators.import_ogbench()
     from ogbench.relabel_utils import relabel_dataset
 
     labeled = {key: arrays[key] for key in ("qpos", "button_states") if key in arrays}
@@ -309,6 +291,7 @@ def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.nda
 
 def _published() -> Path:
     """The folder where OGBench keeps its data sets."""
+    simulators.import_ogbench()
     from ogbench.utils import DEFAULT_DATASET_DIR
 
     return Path(DEFAULT_DATASET_DIR).expanduser()

@@ -6,16 +6,16 @@ seeds alone, and actions are stored as the simulator takes them, clipped to [-1,
 """
 
 import collections
-import contextlib
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fdbook.data import minari, tasks, workers
+from fdbook.data import minari, simulators, tasks, workers
 from fdbook.data.controllers import TICK, global_randomness
 from fdbook.data.dose import STANDARD, WAYPOINTS, Dose, step_noise
 from fdbook.data.files import Place
@@ -36,15 +36,7 @@ def environment(dataset: DataSet):
 
     with minari.robotics():
         options = {"continuing_task": True, "reset_target": True, "max_episode_steps": 1_000_000}
-        made = gymnasium.make(dataset.environment, disable_env_checker=True, **options)
-    _forget_model(made)
-    return made
-
-
-def _forget_model(made):
-    """Removes the temporary file that the environment's model came from."""
-    with contextlib.suppress(OSError, AttributeError):
-        Path(made.unwrapped.tmp_xml_file_path).unlink(missing_ok=True)
+        return simulators.tidy(gymnasium.make(dataset.environment, disable_env_checker=True, **options))
 
 
 class _Waypoints:
@@ -189,13 +181,14 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
         "name": place.name,
         "about": f"{about}, noise {noise['along']:g} along and {noise['across']:g} across the way",
     }
+    missing = f"The Minari data set {place.name} could not be written into {place.folder.parent}"
+    kept = "The episodes are kept: run the same command to carry on."
     try:
         workers.run(__name__, order, [[str(building), [str(path) for path in shards]]], 1, lambda steps: None)
+    except workers.Died as error:
+        raise OSError(f"{missing}; is the disk full? {kept}") from error
     except OSError as error:
-        raise OSError(
-            f"The Minari data set {place.name} could not be written into {place.folder.parent}; is the disk full? The episodes "
-            "are kept: run the same command to carry on."
-        ) from error
+        raise OSError(f"{missing} ({(error.strerror or str(error)).rstrip('.')}). {kept}") from error
     _flush(building)
     shutil.rmtree(place.folder, ignore_errors=True)
     os.replace(building, place.folder)
@@ -204,7 +197,9 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
 def serve(order: dict, jobs: Iterator, tick: Callable) -> None:
     """What the process does that builds a data set (see `fdbook.data.workers`)."""
     for building, shards in jobs:
-        _build(tasks.find(order["name"]), order["about"], Path(building), [Path(path) for path in shards])
+        # Minari makes an environment itself, whose file nobody removes
+        with tempfile.TemporaryDirectory(dir=Path(building).parent) as tempfile.tempdir:
+            _build(tasks.find(order["name"]), order["about"], Path(building), [Path(path) for path in shards])
 
 
 def _build(dataset: DataSet, about: str, building: Path, shards: list[Path]) -> None:

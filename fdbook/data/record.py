@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fdbook.data import controllers, pointmaze, workers
+from fdbook.data import controllers, pointmaze, simulators, workers
 from fdbook.data.dose import Dose
 from fdbook.data.files import LABEL, Place, read
 from fdbook.data.tasks import DataSet, find
@@ -258,8 +258,10 @@ def _run(workshop: Workshop, count: int | None, progress: bool) -> None:
     total = len(workshop.jobs) * dataset.steps
     options = {"total": total, "initial": total - len(jobs) * dataset.steps, "unit": " rows", "unit_scale": True}
     count = min(cores() if count is None else count, max(1, len(jobs)))
+    if dataset.pixels and jobs:
+        simulators.prepare_pictures()
     with tqdm(desc=dataset.name, disable=not progress, **options) as bar:
-        if count == 1 and not dataset.pixels:  # pictures need MUJOCO_GL before MuJoCo is imported: a new process
+        if count == 1 and not dataset.pixels:
             _record(workshop, jobs, bar.update)
         else:
             workers.run(Workshop.__module__, _order(workshop), jobs, count, bar.update)

@@ -7,12 +7,12 @@ joined. Actions must lie in a bounded box; other bounds than -1 and 1 are rescal
 import functools
 import importlib
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fdbook.data import simulators
 from fdbook.rl.arrays import ROUNDING, outside
 
 
@@ -45,13 +45,13 @@ def make(environment: Maker, render_mode: str | None = None):
     if isinstance(environment, str):
         environment = _resolve(environment)
     if isinstance(environment, str):
-        return _registered(environment, options)
+        return simulators.tidy(_registered(environment, options))
     parameters = inspect.signature(environment).parameters.values()
     takes = any(item.name == "render_mode" or item.kind is item.VAR_KEYWORD for item in parameters)
     made = environment(**options if takes else {})
     if not hasattr(made, "observation_space") or not hasattr(made, "action_space"):
         raise ValueError(f"An environment is said as {expected}; the function made a {type(made).__name__}.")
-    return made
+    return simulators.tidy(made)
 
 
 def _resolve(text):
@@ -70,13 +70,11 @@ def _registered(name, options):
 
     from fdbook.data.minari import robotics
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*precision lowered by casting")
-        warnings.filterwarnings("ignore", message=".*is out of date")
+    with simulators.simulating():
         try:
             return gymnasium.make(name, **options)
         except gymnasium.error.UnregisteredEnv:
-            import ogbench  # noqa: F401 (registers its environments)
+            simulators.import_ogbench()
         try:
             with robotics():
                 return gymnasium.make(name, **options)
@@ -211,8 +209,7 @@ def fit(environment, keys: Sequence[str] | None, horizon: int, where: str):
     shape = observation_shape(environment.observation_space, keys, where)
     bounds = action_bounds(environment.action_space, where)
     limit = environment.spec.max_episode_steps if environment.spec is not None else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*precision lowered by casting")
+    with simulators.simulating():
         if limit is None or limit > horizon:
             environment = gymnasium.wrappers.TimeLimit(environment, horizon)
         if not is_unit(bounds):

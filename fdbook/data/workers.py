@@ -18,11 +18,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-__all__ = ["main", "run"]
+__all__ = ["Died", "main", "run"]
 
 AHEAD = 2
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 COMMAND = "from fdbook.data import workers; workers.main()"
+
+
+class Died(OSError):
+    """A worker's process ended without a word of its own."""
 
 
 class _Worker:
@@ -36,7 +40,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.complaints,
-            env={"MUJOCO_GL": "egl"} | dict(os.environ) | ONE_THREAD,
+            env=dict(os.environ) | ONE_THREAD,
             start_new_session=True,  # Ctrl-C is for this process, which then ends its workers
         )
         self.say(order)
@@ -109,7 +113,7 @@ def _hand_out(worker, waiting):
 def _refuse_death(worker):
     code = worker.process.wait()
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-    raise OSError(f"A recording process {how}{worker.last_words()}; run the same command to carry on.")
+    raise Died(f"A recording process {how}{worker.last_words()}; run the same command to carry on.")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["environments", "episode_scores", "gif", "make_evaluator", "scores", "solved_length"]
+__all__ = ["check_pictures", "environments", "episode_scores", "gif", "make_evaluator", "scores", "solved_length"]
 
 FEW, MANY = 5, 25
 """Environments for each seed: few where one of them is heavy."""
@@ -61,7 +61,15 @@ def _workers(asked: int | None) -> int:
     return max(0, min(MOST, cores() - 2)) if os.name == "posix" else 0
 
 
+def check_pictures(task: Task) -> None:
+    """Resets the environment of a task whose observations are pictures. Raises OSError, in one sentence, if nothing renders."""
+    if task.dataset.pixels and task.has_environment:
+        with contextlib.closing(load.environment(task)) as environment:
+            environment.reset(seed=0)
+
+
 def _environments(task, count, workers, starts) -> Environments:
+    check_pictures(task)  # and what works is known to the processes that are started
     make = functools.partial(load.environment, task, starts=starts)
     if workers > 0 and Workers.can_make(make):
         try:

@@ -14,7 +14,7 @@ from fdbook.data import load
 from fdbook.data.load import Loaded
 from fdbook.data.tasks import Task
 from fdbook.disk import check_writable, write_whole
-from fdbook.experiment.evaluation import environments, gif, make_evaluator, scores, solved_length
+from fdbook.experiment.evaluation import check_pictures, environments, gif, make_evaluator, scores, solved_length
 from fdbook.experiment.spec import RunSpec
 from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
@@ -83,6 +83,8 @@ class Run:
             with contextlib.closing(load.environment(self.task, render_mode="rgb_array")) as environment:
                 frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
             film = gif(frames)
+        except OSError:  # a sentence already
+            raise
         except Exception as error:  # what cannot render raises depends on the environment
             raise OSError(
                 f"An episode of {self.task.name} cannot be filmed here: nothing renders ({error})."
@@ -124,6 +126,8 @@ def train(
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
     options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say, "watch": watch}
+    if spec.evaluations:
+        check_pictures(spec.task)
     loaded = data_of(spec, loaded)
     with _alone(folder):
         return _trained(spec, loaded, folder, options)

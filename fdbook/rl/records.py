@@ -70,7 +70,7 @@ class Record:
     """Name, source, size and fingerprint of the transitions."""
     status: Literal["running", "stopped", "finished", "broken"] = "running"
     note: str = ""
-    """Why a run broke."""
+    """Why a run broke, or which error stopped it."""
     progress: Progress = dataclasses.field(default_factory=Progress)
 
     @property

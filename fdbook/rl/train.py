@@ -187,16 +187,11 @@ def train(
 
     Raises Stopped after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a critic
     explodes, with the update and the term; ValueError for a folder that holds another run, or data that have changed; OSError
-    when nothing can be saved.
+    when nothing can be saved; and what `evaluate` raises. The record then says that the run stopped, and why.
     """
     background = jax.default_backend() != "cpu" if background is None else background
-    options = {
-        "save_every": save_every,
-        "log_every": log_every,
-        "bar": progress,
-        "background": background,
-        "watch": watch,
-    }
+    options = {"save_every": save_every, "log_every": log_every, "bar": progress}
+    options |= {"background": background, "watch": watch}
     if folder is None:
         return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
@@ -243,6 +238,11 @@ class _Loop:
                 record.status, record.note = "broken", f"{error}{self._last_sound()}."
                 self._write()
                 raise FloatingPointError(record.note) from None
+            except Exception as error:  # an evaluation's or the disk's: what was saved last can be carried on
+                record.status, record.note = "stopped", f"Stopped by {type(error).__name__}: {error}"
+                with contextlib.suppress(OSError):
+                    self._write()
+                raise
             finally:
                 if self.background is not None:
                     self.background.shutdown()
@@ -393,5 +393,5 @@ def _check_same(before, record, folder) -> None:
             kinds = f"{name} {old!r}, not {new!r}"
             raise ValueError(f"{folder} holds a run with {kinds}: choose another folder.")
     if longer:
-        later = [step for step in record.evaluations if step > before.updates]
+        later = (step for step in record.evaluations if step > before.updates)
         record.spec = record.spec | {"evaluations": [*before.evaluations, *later]}
