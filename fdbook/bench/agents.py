@@ -215,7 +215,9 @@ def measure_methods() -> list[Row]:
 
     works: dict[Any, Callable] = {("update", name): _work(*pair, data, AGENT_UPDATES) for name, pair in made.items()}
     works |= {("act", name): acting(state) for name, (_, state) in made.items()}
-    best = {key: 1e3 * seconds / AGENT_UPDATES for key, seconds in timing.best(works, timing.ROUNDS).items()}
+    best: dict[Any, float] = {
+        key: 1e3 * seconds / AGENT_UPDATES for key, seconds in timing.best(works, timing.ROUNDS).items()
+    }
     sized = f"width {LAPTOP[0]}, depth {LAPTOP[1]}"
     updates = [Row(f"{name}: an update, {sized}", best["update", name], "ms") for name in made]
     return updates + [Row(f"{name}: actions for {EVALUATED} states, {sized}", best["act", name], "ms") for name in made]

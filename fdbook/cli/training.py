@@ -301,6 +301,7 @@ def _evaluate(arguments):
     except ValueError as error:
         raise Misuse(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
+    success = None
     if arguments.video is not None:  # first: what cannot be filmed is told before every episode has been played
         success = run.film(arguments.video, episode=arguments.video_episode, index=index)
     result = run.evaluate(episodes=episodes, starts=arguments.starts, progress=bars(arguments))
