@@ -63,6 +63,7 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing fdbook into $(VENV): about 1.4 GB, a minute or a few at first ..."
 	@$(PIP) -e .
+	@if "$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) --no-deps ogbench dm_control; fi
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -479,6 +479,7 @@ def test_where_nothing_renders_one_sentence_says_so(short_pictures, tmp_path, mo
     monkeypatch.setenv("MUJOCO_GL", "osmesa")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     with pytest.raises(
-        OSError, match=r"^Pictures cannot be rendered here \(MUJOCO_GL='osmesa': .*libegl1 and a driver\)\.$"
+        OSError,
+        match=r"MuJoCo cannot render here with MUJOCO_GL='osmesa' \(.*\): unset it, and what works here is found\.$",
     ):
         record(PIXELS, episodes=1, folder=tmp_path, progress=False)

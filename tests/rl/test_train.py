@@ -318,10 +318,10 @@ def test_a_critic_that_explodes_stops_the_run():
 
 
 def test_nothing_is_compiled_after_the_first_chunk():
-    from fdbook.bench import _compilations
+    from fdbook.bench.timing import compilations
 
     run(some_record(updates=600))
-    with _compilations() as found:
+    with compilations() as found:
         run(some_record(updates=830))
     assert found == []
 
