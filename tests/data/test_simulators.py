@@ -6,7 +6,6 @@ import subprocess
 import sys
 import warnings
 
-import gymnasium
 import numpy as np
 import pytest
 from PIL import Image
@@ -210,7 +209,6 @@ def test_resets_and_spaces_are_looked_at_without_a_notice():
     environment = loading.environment(tasks.find_task("cube-single"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        gymnasium.logger.set_level(gymnasium.logger.WARN)
         environment.reset(seed=0)
         environment.reset(seed=1)
         assert environment.action_space.shape == (5,)
