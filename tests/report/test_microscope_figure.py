@@ -177,15 +177,17 @@ def test_a_kind_that_is_missing_is_named_with_its_command(kind):
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_the_records_are_what_their_names_say(path):
-    """Ablations and what was played are ladders of the very runs, flows and critics of which the figure dose shows the doses."""
+    """Ablations and what was played are ladders of runs whose doses the figure dose shows, or of those that the audits are of."""
     tree = json.loads(path.read_text(encoding="utf-8"))
     spec, kind = RunSpec.from_dict(tree["run"]), path.stem.split("-")[0]
     assert spec.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
     first, last = map(int, path.stem.split("-seeds-")[1].split("-to-")) if "-seeds-" in path.stem else (0, 4)
     assert (spec.data.dose.along, list(spec.seeds), tree["step"]) == (0.3, list(range(first, last + 1)), 10_000)
-    kept = "audit-whole-l2" if "whole" in path.stem else f"dose-along-0.3-across-{spec.data.dose.across:g}"
-    shown = figures.LADDERS / f"{kept}.json"
-    shown = json.loads(shown.read_text(encoding="utf-8"))
+    trained_whole = "whole" in path.stem or "critics-of" in path.stem
+    kept = "audit-whole-l2" if trained_whole else f"dose-along-0.3-across-{spec.data.dose.across:g}"
+    if "critics-of" in path.stem:
+        kept = f"audit-whole-{path.stem.split('-')[3]}-seeds-{first}-to-{last}"
+    shown = json.loads((figures.LADDERS / f"{kept}.json").read_text(encoding="utf-8"))
     if kind == "evaluated":
         assert (len(tree["evaluation"]["score"]), tree["starts"], tree["episodes"]) == (
             last + 1 - first,
@@ -199,7 +201,7 @@ def test_the_records_are_what_their_names_say(path):
             assert spec.data.dose.across == float(path.stem.split("-")[-1])
         return
     assert tree["run"] == shown["run"]
-    assert "whole" in path.stem or tree["fingerprint"] == shown["fingerprint"]
+    assert trained_whole or tree["fingerprint"] == shown["fingerprint"]
     assert spec.data.dose.across == {"roundest": 0.3}.get(path.stem.split("-")[-1], 0.03)
     assert ("base" in tree) == (kind == "played")
     for item in tree["metrics"]:
