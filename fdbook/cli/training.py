@@ -262,7 +262,8 @@ def check_run(folder: Path) -> None:
 
 def _show(seeds, result):
     """An evaluation in lines: a row for each seed."""
-    names = [name for name in ("score", "success", "return", "length", "solved length") if name in result]
+    columns = ("score", "success", "return", "length", "solved length", "discounted return", "value estimate")
+    names = [name for name in columns if name in result]
     print("  seed" + "".join(f"{name:>{max(10, len(name) + 2)}}" for name in names))
     for i, seed in enumerate(seeds):
         values = ["none" if result[name][i] is None else f"{result[name][i]:.1f}" for name in names]

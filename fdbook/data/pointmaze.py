@@ -184,7 +184,13 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
     missing = f"The Minari data set {place.name} could not be written into {place.folder.parent}"
     kept = "The episodes are kept: run the same command to carry on."
     try:
-        workers.run(__name__, order, [[str(building.resolve()), [str(path.resolve()) for path in shards]]], 1, lambda steps: None)
+        workers.run(
+            __name__,
+            order,
+            [[str(building.resolve()), [str(path.resolve()) for path in shards]]],
+            1,
+            lambda steps: None,
+        )
     except workers.Died as error:
         raise OSError(f"{missing}; is the disk full? {kept}") from error
     except OSError as error:

@@ -21,7 +21,16 @@ from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["check_pictures", "environments", "episode_scores", "gif", "make_evaluator", "scores", "solved_length"]
+__all__ = [
+    "check_pictures",
+    "environments",
+    "episode_scores",
+    "gif",
+    "make_evaluator",
+    "promises",
+    "scores",
+    "solved_length",
+]
 
 FEW, MANY = 5, 25
 """Environments for each seed: few where one of them is heavy."""
@@ -119,6 +128,17 @@ def solved_length(result: Evaluation) -> dict[str, list[float | None]]:
     rows = zip(result.lengths, result.successes, strict=True)
     means = [float(np.mean(lengths[solved])) if np.any(solved) else None for lengths, solved in rows]
     return {"solved length": [None if mean is None else float(f"{mean:.6g}") for mean in means]}
+
+
+def promises(result: Evaluation) -> dict[str, list[float]]:
+    """The mean discounted return of each seed, and what its critics, at the first state and action, estimate it to be.
+
+    Nothing where they were not kept.
+    """
+    if result.discounted is None or result.estimates is None:
+        return {}
+    columns = {"discounted return": result.discounted, "value estimate": result.estimates}
+    return {name: [float(f"{value:.6g}") for value in values.mean(axis=1)] for name, values in columns.items()}
 
 
 def make_evaluator(

@@ -14,7 +14,15 @@ from fdbook.data import load
 from fdbook.data.load import Loaded
 from fdbook.data.tasks import Task
 from fdbook.disk import check_writable, write_whole
-from fdbook.experiment.evaluation import check_pictures, environments, gif, make_evaluator, scores, solved_length
+from fdbook.experiment.evaluation import (
+    check_pictures,
+    environments,
+    gif,
+    make_evaluator,
+    promises,
+    scores,
+    solved_length,
+)
 from fdbook.experiment.spec import RunSpec
 from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
@@ -61,15 +69,19 @@ class Run:
         """Score, success, return and length of each seed, in the mean over episodes: the same ones that the run itself plays.
 
         `starts` = "anywhere" has the episodes of OGBench's mazes start all over the maze instead: success is then the share of
-        starts from which the goal is reached, and "solved length" the mean steps from these (None where there are none). Raises
-        ValueError for other tasks then, and for a task without an environment.
+        starts from which the goal is reached, and "solved length" the mean steps from these (None where there are none). Agents
+        with critics also have the "discounted return" and the critics' "value estimate" of it, from the first state and action:
+        an estimate above the return promises too much. Raises ValueError for other tasks then, and for a task without an
+        environment.
         """
         episodes = self.spec.episodes if episodes is None else episodes
         _check_environment(self.task)
         with environments(self.task, len(self.spec.seeds), episodes, starts=starts) as get:
             options = {"episodes": episodes, "normalizer": self.normalizer, "progress": progress}
+            options |= {"critics": "critic" in self.agents.networks, "reward_shift": self.task.reward_shift}
             result = evaluate.evaluate(self.agents, get(), self.spec.seeds, **options)
-        return scores(self.task, result) | (solved_length(result) if starts == "anywhere" else {})
+        found = scores(self.task, result) | (solved_length(result) if starts == "anywhere" else {})
+        return found | promises(result)
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
         """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from fdbook.rl.agents import Agent
+from fdbook.rl.agents.base import values
 from fdbook.rl.environments import Environments, InLine, in_line
 from fdbook.rl.fourier_features import Normalizer
 
@@ -35,6 +36,10 @@ class Evaluation:
     lengths: Int[np.ndarray, "seeds episodes"]
     tells_success: bool = True
     """Whether the environments said anything of success."""
+    discounted: Float[np.ndarray, "seeds episodes"] | None = None
+    """The discounted return; that of an episode which time ended is counted up to there."""
+    estimates: Float[np.ndarray, "seeds episodes"] | None = None
+    """What the agents' own critics, joined as in E16, say of each episode's first state and action."""
 
 
 @eqx.filter_jit
@@ -52,6 +57,18 @@ def act(agents: Agent, normalizer: Normalizer | None, observations, seeds, episo
     return eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0, 0, 0))(agents, observations, seeds, episodes, times)
 
 
+@eqx.filter_jit
+def _estimates(agents, normalizer, observations, actions):
+    """Q (seeds, slots) of stacked agents for observations (seeds, slots, ...) and actions (seeds, slots, d)."""
+
+    def slots(agent, observations, actions):
+        observations = observations if normalizer is None else jax.vmap(normalizer)(observations)
+        critic = agent.networks["critic"]
+        return agent.aggregate(values(critic, critic.features(observations), actions))
+
+    return eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0))(agents, observations, actions)
+
+
 def evaluate(
     agents: Agent,
     environments: Environments | Sequence,
@@ -61,12 +78,15 @@ def evaluate(
     normalizer: Normalizer | None = None,
     progress: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    critics: bool = False,
+    reward_shift: float = 0.0,
 ) -> Evaluation | None:
     """`episodes` episodes of each of several agents, stacked along the first axis of their arrays, one for each of `seeds`.
 
     The environments, a sequence of Gymnasium's or some of `fdbook.rl.environments`, are shared out evenly, and reset with one
-    seed for each episode, the same for all agents. Returns None as soon as `stopped()` is true. Raises ValueError for fewer
-    environments than agents, or no episode.
+    seed for each episode, the same for all agents. With `critics` the discounted returns, with the discount of the agents and
+    `reward_shift` added to every reward, are kept beside what the agents' own critics estimate them to be. Returns None as soon
+    as `stopped()` is true. Raises ValueError for fewer environments than agents, no episode, or agents without critics.
     """
     share = min(len(environments) // max(1, len(seeds)), episodes)
     if share < 1 or episodes < 1:
@@ -74,13 +94,20 @@ def evaluate(
             f"evaluate takes an environment for each agent and at least one episode; got {len(environments)} environments "
             f"for {len(seeds)} agents, and {episodes} episodes."
         )
+    if critics and "critic" not in agents.networks:
+        raise ValueError(f"evaluate compares returns with critics, and {type(agents).__name__} has none.")
     playing = _Playing(in_line(environments), len(seeds), share, episodes)
+    if critics:
+        playing.watch_critics(agents.config.discount, reward_shift)
     seed_numbers = np.asarray(seeds, np.int32)
     with tqdm(total=len(seeds) * episodes, desc="evaluating", unit="episode", leave=False, disable=not progress) as bar:
         while playing.going:
             if stopped():
                 return None
-            actions = act(agents, normalizer, playing.observations(), seed_numbers, playing.episode, playing.time)
+            observations = playing.observations()
+            actions = act(agents, normalizer, observations, seed_numbers, playing.episode, playing.time)
+            if critics and playing.begun:
+                playing.estimated(_estimates(agents, normalizer, observations, actions))
             bar.update(playing.step(np.asarray(actions)))
     return playing.result
 
@@ -94,22 +121,41 @@ class _Playing:
         self.episode, self.time = (np.zeros((agents, share), np.int32) for _ in range(2))
         self.total, self.seen = np.zeros((agents, share)), {}
         self.going: set[int] = set()
+        self.begun: set[int] = set()
+        """The slots whose episode has just begun."""
+        self.discount, self.reward_shift, self.discounted = 1.0, 0.0, np.zeros((agents, share))
         self.result = Evaluation(np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, np.int64), tells_success=False)
         self._begin(range(agents * share))
 
     def _begin(self, numbers):
         """The next episodes in these slots; those for which there is none rest."""
         seeds = {}
+        self.begun = set()
         for number in numbers:
             place = divmod(number, self.share)
             episode = next(self.waiting[place[0]], None)
             self.episode[place], self.time[place], self.total[place] = episode or 0, 0, 0.0
+            self.discounted[place] = 0.0
             if episode is None:
                 self.going.discard(number)
             else:
                 self.going.add(number)
+                self.begun.add(number)
                 seeds[number] = FIRST_SEED + episode
         self.seen |= self.environments.reset(seeds) if seeds else {}
+
+    def watch_critics(self, discount: float, reward_shift: float) -> None:
+        """Has discounted returns and estimates kept."""
+        self.discount, self.reward_shift = discount, reward_shift
+        discounted, estimates = (np.zeros(self.result.returns.shape) for _ in range(2))
+        self.result = dataclasses.replace(self.result, discounted=discounted, estimates=estimates)
+
+    def estimated(self, values) -> None:
+        """Keeps what critics say (agents, share) of the episodes that have just begun."""
+        values = np.asarray(values)
+        for number in self.begun:
+            place = divmod(number, self.share)
+            self.result.estimates[place[0], self.episode[place]] = values[place]
 
     def observations(self):
         """What is seen in each slot, (agents, share, ...); in those that rest, what was seen last."""
@@ -123,6 +169,7 @@ class _Playing:
         for number, step in self.environments.step(taken).items():
             place = divmod(number, self.share)
             self.seen[number] = step.observation
+            self.discounted[place] += self.discount ** self.time[place] * (step.reward + self.reward_shift)
             self.time[place] += 1
             self.total[place] += step.reward
             if step.success is not None and not result.tells_success:
@@ -131,6 +178,8 @@ class _Playing:
                 where = place[0], self.episode[place]
                 result.returns[where], result.lengths[where] = self.total[place], self.time[place]
                 result.successes[where] = bool(step.success)
+                if result.discounted is not None:
+                    result.discounted[where] = self.discounted[place]
                 over.append(number)
         self._begin(over)
         return len(over)

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from fdbook import cli, experiment
-from fdbook.data import load as loading
-from fdbook.data import simulators, tasks
+from fdbook.data import simulators
 from fdbook.data.record import record
 from fdbook.experiment import RunSpec
 
@@ -202,17 +201,6 @@ def test_a_renderer_that_fails_is_one_sentence(monkeypatch, chosen, complaints, 
 def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match="no screen"), simulators.simulating():
         failing("somebody.else")()
-
-
-def test_resets_and_spaces_are_looked_at_without_a_notice():
-    """As OGBench's arm raises them: at a reset, at a look at its spaces, and at modes of rendering."""
-    environment = loading.environment(tasks.find_task("cube-single"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        environment.reset(seed=0)
-        environment.reset(seed=1)
-        assert environment.action_space.shape == (5,)
-    environment.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 
+import equinox as eqx
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from fdbook.data.tasks import find_task
 from fdbook.experiment import evaluation
 from fdbook.rl import agents, train
+from fdbook.rl.agents.base import values
 from fdbook.rl.environments import InLine, Workers
 from fdbook.rl.evaluate import evaluate
+from fdbook.rl.fourier_features import Normalizer
 
 
 PENDULUM = functools.partial(gymnasium.make, "Pendulum-v1", max_episode_steps=7)
@@ -154,3 +158,36 @@ def test_a_task_of_ogbench_in_both_ways(workers):
         again = get().reset({0: 5, 1: 6})
     for number in (0, 1):
         np.testing.assert_array_equal(first[number], again[number])
+
+
+def test_discounted_returns_are_sums_of_shifted_rewards():
+    agent = train.init(agents.make("iql"), (3,), 1, (0,), width=8, depth=1, discount=0.9)
+    result = evaluate(agent, [PassingBy(), PassingBy()], [0], episodes=3, critics=True, reward_shift=-1.0)
+    np.testing.assert_allclose(result.discounted, [3 * [9 + 0.9 * 99 + 0.81 * 999]])
+    assert result.returns.tolist() == [3 * [1110.0]]
+    assert evaluate(agent, [PassingBy()], [0], episodes=1).discounted is None
+    with pytest.raises(ValueError, match=r"^evaluate compares returns with critics, and FlowBC has none\.$"):
+        evaluate(stacked(1), [PassingBy()], [0], episodes=1, critics=True)
+
+
+@pytest.mark.parametrize("name", ["fql", "deflow"])
+def test_estimates_are_those_of_the_first_state_and_action(name):
+    """Of every episode, those that begin later included: one at a time, by the agent's own critics, unstacked."""
+    from fdbook.rl.evaluate import FIRST_SEED, act
+
+    sizes = {"width": 8, "depth": 1, "flow_steps": 2, "q_agg": "min"}
+    both = train.init(agents.make(name), (3,), 1, (3, 4), **sizes)
+    normalizer = Normalizer(*jnp.array([[0.1, 0.0, -1.0], [0.5, 2.0, 1.0]], jnp.float32))
+    result = evaluate(both, [PENDULUM() for _ in range(4)], [3, 4], episodes=3, normalizer=normalizer, critics=True)
+    for place, seed in enumerate((3, 4)):
+        alone = jax.tree.map(lambda leaf, place=place: leaf[place] if eqx.is_array(leaf) else leaf, both)
+        one = jax.tree.map(lambda leaf: leaf[None] if eqx.is_array(leaf) else leaf, alone)
+        for episode in range(3):
+            start = jnp.asarray(PENDULUM().reset(seed=FIRST_SEED + episode)[0])
+            numbers = (
+                np.full(shape, value, np.int32) for shape, value in (((1,), seed), ((1, 1), episode), ((1, 1), 0))
+            )
+            action = act(one, normalizer, start[None, None], *numbers)[0, 0]
+            told = values(alone.networks["critic"], ((start - normalizer.mean) / normalizer.scale)[None], action[None])
+            assert result.estimates[place, episode] == pytest.approx(float(np.min(told)), rel=1e-5)
+    assert len(np.unique(result.estimates)) == 6
