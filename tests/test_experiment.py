@@ -86,7 +86,13 @@ def test_two_evaluations_of_one_checkpoint_agree(trained):
     assert run.step == 60
     first = run.evaluate(progress=False)
     assert first == run.evaluate(episodes=2, progress=False)
-    assert first == {name: trained.record.scores[-1][name] for name in first}
+    kept = {name: values for name, values in trained.record.scores[-1].items() if name != "step"}
+    assert kept == {name: first[name] for name in kept}
+    assert first.keys() - kept.keys() == {"discounted return", "value estimate"}
+    assert first["success"] == [0.0, 0.0]  # so that each of the 1000 steps costs 1
+    discount = run.spec.config.discount
+    never = -(1 - discount**1000) / (1 - discount)
+    np.testing.assert_allclose(first["discounted return"], [never, never], rtol=1e-5)
     environments = [loading.environment(run.task) for _ in range(2)]
     one_each = evaluate(trained.agents, environments, run.spec.seeds, episodes=2, normalizer=run.normalizer)
     assert evaluation.scores(run.task, one_each) == first

@@ -29,6 +29,8 @@ def summary(actions=3, tasks=5, planes=2, **changes):
         "coverage": coverage,
         "rewards": tuple(Rewards(f"task{k}", k == 2, values, counts, 10, 3) for k in range(1, tasks + 1)),
         "returns": None,
+        "clipped": 0,
+        "stale_goals": 0,
     }
     return Summary(**given | changes)
 
