@@ -130,13 +130,13 @@ def test_the_loop_is_timed(small, monkeypatch):
 
 
 def test_every_method_is_timed_once(small, monkeypatch):
-    for name, value in {"LAPTOP": (4, 1), "AGENT_UPDATES": 1, "METHODS": ("exact", "fisher-rao")}.items():
+    for name, value in {"LAPTOP": (4, 1), "AGENT_UPDATES": 1, "METHODS": ("l2", "exact")}.items():
         monkeypatch.setattr(timed_agents, name, value)
     monkeypatch.setattr(agents, "NAMES", {name: agents.NAMES[name] for name in ("bc", "fidec")})
     monkeypatch.setattr(timing, "best", lambda works, rounds: {key: len(work()) for key, work in works.items()})
     with jax.enable_x64(False):
         rows = timed_agents.measure_methods()
-    assert [row.what.split(":")[0] for row in rows] == ["bc", "fidec exact", "fidec fisher-rao"] * 2
+    assert [row.what.split(":")[0] for row in rows] == ["bc", "fidec l2", "fidec exact"] * 2
     assert all(row.value > 0 for row in rows)
 
 

@@ -3,7 +3,6 @@
 import ctypes.util
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from fdbook.data.load import load
 from fdbook.data.record import record
 from fdbook.data.tasks import find_task
 from fdbook.experiment import RunSpec, evaluation
+from fdbook.experiment import run as running
 from fdbook.rl import records
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
@@ -334,14 +334,14 @@ def test_a_run_that_is_not_there_gets_one_sentence(here, capsys):
 
 
 @pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing renders without the EGL library")
-def test_an_episode_can_be_filmed(trained, here):
+def test_an_episode_can_be_filmed(trained, here, capsys, monkeypatch):
     from PIL import Image
 
-    code = "import sys; from fdbook.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "evaluate", "run", "--episodes", "1", "--video", "film.gif"]
-    done = subprocess.run(command, env=os.environ | {"MUJOCO_GL": "egl"}, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Filmed into film.gif" in done.stdout
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr(running, "FILM", 10)
+    code, printed, complaints = say(capsys, "evaluate", "run", "--episodes", 1, "--video", "film.gif")
+    assert (code, complaints) == (0, "")
+    assert "Filmed into film.gif" in printed
     with Image.open("film.gif") as film:
         assert film.n_frames > 1
         assert np.asarray(film.convert("RGB")).std() > 5
