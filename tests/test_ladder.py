@@ -86,7 +86,7 @@ SPEC |= {"episodes": 2, "held_out_states": 24, "held_out_actions": 8, "fisher_ac
 
 @pytest.fixture(scope="module")
 def climbed(run):
-    return ladder.climb(run[0], ladder.LadderSpec(metrics=(SHARP, DISGUISED), **SPEC), loaded=run[1])
+    return ladder.run_ladder(run[0], ladder.LadderSpec(metrics=(SHARP, DISGUISED), **SPEC), loaded=run[1])
 
 
 def efficiency(forms, thin):
@@ -169,7 +169,7 @@ def test_a_ladder_plays_its_own_displacements(run, climbed):
     tree = json.loads(json.dumps(climbed.to_dict()))
     with playing.player(run[0], 2, "task") as play:
         entry, maps, played = (each[-1] for each in (tree["metrics"], climbed.maps, climbed.played))
-        again, base = play(maps), play(playing.still(maps))
+        again, base = play(maps), play(playing.zero_displacements(maps))
     np.testing.assert_array_equal(played.score, again.score)
     np.testing.assert_allclose(entry["played"]["score"], again.score.mean(axis=2), rtol=1e-4)
     np.testing.assert_allclose(tree["base"]["score"], base.score[0].mean(axis=1), rtol=1e-4)
@@ -252,9 +252,10 @@ def test_multipliers_are_placed_by_interpolation():
     multipliers = np.array([8.0, 4.0, 2.0, 1.0])
     kl = 0.5 / multipliers**2
     np.testing.assert_allclose(
-        refit.placed(multipliers, kl, np.array([0.001, 0.01, 0.3, 2.0])) ** 2, 0.5 / np.array([0.001, 0.01, 0.3, 2.0])
+        refit.interpolate_multipliers(multipliers, kl, np.array([0.001, 0.01, 0.3, 2.0])) ** 2,
+        0.5 / np.array([0.001, 0.01, 0.3, 2.0]),
     )
-    odd = refit.placed(multipliers, np.array([0.01, np.nan, 0.1, np.inf]), np.array([0.02, 0.05]))
+    odd = refit.interpolate_multipliers(multipliers, np.array([0.01, np.nan, 0.1, np.inf]), np.array([0.02, 0.05]))
     assert np.all(np.isfinite(odd))
     assert odd[0] > odd[1]
 
@@ -311,14 +312,14 @@ def test_bad_ladders_are_refused_in_one_sentence(run, unhooked):
             ladder.LadderSpec(**options)
     bare = dataclasses.replace(run[0].agents, networks={"flow": run[0].agents.networks["flow"]})
     with pytest.raises(ValueError, match=r"^A ladder needs a frozen flow and critics; a run of deflow has no critic\."):
-        ladder.climb(dataclasses.replace(run[0], agents=bare), loaded=run[1])
+        ladder.run_ladder(dataclasses.replace(run[0], agents=bare), loaded=run[1])
 
 
 def test_the_command_writes_the_record_and_shows_it(run, climbed, tmp_path, monkeypatch, capsys, unhooked):
     asked = []
     (tmp_path / "record.json").write_text("{}")
     monkeypatch.setattr(experiment, "open_run", lambda folder: run[0])
-    monkeypatch.setattr(experiment, "climb", lambda run, spec, progress: asked.append(spec) or climbed)
+    monkeypatch.setattr(experiment, "run_ladder", lambda run, spec, progress: asked.append(spec) or climbed)
     typed = ["ladder", str(tmp_path), "--metric", "exact,t=0.95,damping=0.0", "--set", "updates=20", "--no-progress"]
     assert cli.main(typed) == 0
     (spec,) = asked

@@ -64,7 +64,7 @@ def test_displaced_agents_act_with_the_flow_and_the_displacement(run):
     """Every episode has the same noise on every rung, so that what a translation earns is known exactly; the box cuts it off."""
     maps = Step(jnp.asarray(STEPS))
     with playing.player(run, 3, "task") as play:
-        moved, base = play(maps), play(playing.still(maps))
+        moved, base = play(maps), play(playing.zero_displacements(maps))
     assert (moved.score.shape, base.score.shape) == ((2, 2, 3), (1, 2, 3))
     assert np.all(np.std(base.score, axis=2) > 0)
     earned = 2 * (10 * STEPS[..., 0] + STEPS[..., 1]).T
@@ -80,7 +80,7 @@ def test_what_cannot_be_played_is_refused_before_anything_is_fitted(run, monkeyp
     critic = dataclasses.replace(run.agents, networks=run.agents.networks | {"critic": None})
     started = dataclasses.replace(run, agents=critic)
     with pytest.raises(ValueError, match=r"^Only OGBench's mazes without a ball can start anywhere; "):
-        ladder.climb(started, ladder.LadderSpec(episodes=2, starts="anywhere"))
+        ladder.run_ladder(started, ladder.LadderSpec(episodes=2, starts="anywhere"))
 
 
 def test_a_success_of_which_nothing_is_said_is_no_score(run):

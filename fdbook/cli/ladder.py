@@ -65,7 +65,7 @@ def _ladder(arguments):
     print(
         f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, agents of {len(run.spec.seeds)} seeds"
     )
-    ladder = experiment.climb(run, spec, progress=progress)
+    ladder = experiment.run_ladder(run, spec, progress=progress)
     tree = ladder.to_dict()
     keep(out, run, **tree)
     print(experiment.ladder_table(tree))

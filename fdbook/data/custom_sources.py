@@ -201,7 +201,7 @@ def from_set(name: str, use: Callable[[Any], Any]) -> Any:
         except OSError as error:
             missing = f"There is no Minari data set {name} in {minari.datasets_folder()}, and it cannot be downloaded"
             raise FileNotFoundError(f"{missing} ({downloads.reason(error)}).") from error
-    return downloads.mended(read, lambda: minari.download(name, again=True))
+    return downloads.read_or_fetch_again(read, lambda: minari.download(name, again=True))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

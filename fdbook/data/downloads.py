@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from fdbook.disk import write_whole
 
 
-__all__ = ["Damaged", "fetch", "is_download", "mended", "reason", "there", "told"]
+__all__ = ["Damaged", "explain", "fetch", "is_download", "is_nonempty", "read_or_fetch_again", "reason"]
 
 START = 512
 """Bytes from the beginning of a file that a mark keeps."""
@@ -51,7 +51,7 @@ def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else []
 
 
-def there(path: Path) -> bool:
+def is_nonempty(path: Path) -> bool:
     """Whether a file or folder holds anything: an empty one is what a download leaves that brought nothing."""
     return any(file.stat().st_size for file in _files(path))
 
@@ -121,10 +121,12 @@ def fetch(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _turn(folder, what) as alone:
-        wanted = [name for name in names if not there(folder / name) or (again and not _sound(check, folder, name))]
+        wanted = [
+            name for name in names if not is_nonempty(folder / name) or (again and not _sound(check, folder, name))
+        ]
         for name in wanted:
-            if there(folder / name) and not is_download(folder / name):
-                raise told(Damaged(f"{folder / name} is damaged", folder / name))
+            if is_nonempty(folder / name) and not is_download(folder / name):
+                raise explain(Damaged(f"{folder / name} is damaged", folder / name))
         if not wanted:
             return
         prefix = f".{what.replace('/', '-')}.downloading-"
@@ -136,7 +138,7 @@ def fetch(
 
 
 def _sound(check, folder, name):
-    if not there(folder / name):
+    if not is_nonempty(folder / name):
         return False
     try:
         check(folder, name)
@@ -184,7 +186,7 @@ def _settle(source: Path, target: Path) -> None:
         shutil.rmtree(arriving)
     shutil.move(source, arriving)  # a copy where a link leads to another disk
     write_whole({_mark(target): json.dumps({"files": known}).encode()})
-    if target.is_dir() or there(target):
+    if target.is_dir() or is_nonempty(target):
         _set_aside(target)
     os.replace(arriving, target)
 
@@ -204,7 +206,7 @@ def _set_aside(target):
     )
 
 
-def told(error: Damaged) -> Damaged:
+def explain(error: Damaged) -> Damaged:
     """The same error, about published data, with a word on whose the file is and what can be done."""
     if is_download(error.path):
         more = "it was downloaded: loading it sets it aside and downloads it again"
@@ -216,7 +218,7 @@ def told(error: Damaged) -> Damaged:
     return Damaged(f"{str(error).rstrip('.')}; {more}.", error.path)
 
 
-def mended(read: Callable[[], T], again: Callable[[], object]) -> T:
+def read_or_fetch_again(read: Callable[[], T], again: Callable[[], object]) -> T:
     """What `read` gives of published data, after `again` has fetched them once more where they are damaged and a download.
 
     Raises `Damaged`, with a word on whose the file is and what can be done, where it is no download or cannot be had again; and
@@ -226,7 +228,7 @@ def mended(read: Callable[[], T], again: Callable[[], object]) -> T:
         return read()
     except Damaged as error:
         if not is_download(error.path):
-            raise told(error) from error
+            raise explain(error) from error
         try:
             again()
         except OSError as failure:

@@ -134,7 +134,9 @@ def _read(task, folder, result, asked):
     """The transitions; those of a damaged download after it was downloaded once more."""
     kind = sources.of(task.dataset)
     if result == "downloaded":
-        return downloads.mended(lambda: kind.transitions(task, folder), lambda: kind.download(task.dataset, again=True))
+        return downloads.read_or_fetch_again(
+            lambda: kind.transitions(task, folder), lambda: kind.download(task.dataset, again=True)
+        )
     try:
         return kind.transitions(task, folder)
     except downloads.Damaged as error:

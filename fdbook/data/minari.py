@@ -97,7 +97,7 @@ def datasets_folder() -> Path:
 def locate(name: str) -> Path | None:
     """The folder of Minari's data sets, if one of this id is in it and is not empty."""
     folder = datasets_folder()
-    return folder if downloads.there(folder / name) else None
+    return folder if downloads.is_nonempty(folder / name) else None
 
 
 def download(name: str, *, again: bool = False) -> Path:
@@ -124,7 +124,7 @@ def _get(aside, wanted):
             with datasets_path(aside):
                 minari.download_dataset(name)
         except Exception as error:
-            about_files = downloads.there(aside / name) or str(aside) in str(error)
+            about_files = downloads.is_nonempty(aside / name) or str(aside) in str(error)
             if isinstance(error, OSError) or not isinstance(error, ValueError) or not about_files:
                 raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
     for path in sorted(aside.glob("*/**/namespace_metadata.json")):  # Minari's notes on a group of data sets

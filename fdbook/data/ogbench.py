@@ -335,7 +335,7 @@ class OGBench(sources.Source):
     def locate(self, dataset):
         """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
         folder = _published()
-        return folder if all(downloads.there(folder / name) for name in _names(dataset)) else None
+        return folder if all(downloads.is_nonempty(folder / name) for name in _names(dataset)) else None
 
     def download(self, dataset, *, again=False):
         """Downloads the files that are not there with OGBench's own means. Raises OSError when that cannot be done."""

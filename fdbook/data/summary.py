@@ -86,7 +86,7 @@ def summarize(name: str | Task, folder: str | Path | None = None) -> Summary:
     try:
         result = source.contents(dataset_tasks, folder)
     except downloads.Damaged as error:
-        raise (downloads.told(error) if folder == published and dataset.origin is None else error) from error
+        raise (downloads.explain(error) if folder == published and dataset.origin is None else error) from error
     used, episode = result.used, np.cumsum(result.ends) - result.ends
     kept = result.actions[used]
     return Summary(

@@ -7,7 +7,7 @@ from fdbook.experiment.auditing import Audit, audit, audit_table, neighbor_kl
 from fdbook.experiment.engines import Engine, Processes
 from fdbook.experiment.evaluation import environments
 from fdbook.experiment.gains import ladder_table
-from fdbook.experiment.ladder import Ladder, LadderSpec, climb, gain_ratio, play_difference
+from fdbook.experiment.ladder import Ladder, LadderSpec, gain_ratio, play_difference, run_ladder
 from fdbook.experiment.prediction import Prediction, predict, prediction_lines
 from fdbook.experiment.presets import PRESETS, Preset
 from fdbook.experiment.run import Run, open_run, summary, train
@@ -32,7 +32,6 @@ __all__ = [
     "Sweep",
     "audit",
     "audit_table",
-    "climb",
     "copy_records",
     "differences",
     "environments",
@@ -44,6 +43,7 @@ __all__ = [
     "predict",
     "prediction_lines",
     "read_sweep",
+    "run_ladder",
     "run_sweep",
     "states",
     "summary",

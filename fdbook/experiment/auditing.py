@@ -72,11 +72,11 @@ def audit(run: Run, *, loaded: Loaded | None = None, states: int = 128, actions:
 
 def _decorated(run: Run, observations, held_out, key) -> Audit:
     agents = run.agents
-    pairs = [(measure.pick(agents, place), measure.pick(held_out, place)) for place in range(len(run.spec.seeds))]
+    pairs = [(measure.take(agents, place), measure.take(held_out, place)) for place in range(len(run.spec.seeds))]
     table = measure.stack([measure.measured(one, one.networks["delta"].head, held, "delta") for one, held in pairs])
     plain = {"damping": 0.0, "trace_normalized": False}
     metric = dataclasses.replace(agents.metric, **plain)
-    readings = refit.read(agents, metric, observations, held_out.actions, key)
+    readings = refit.read_metric(agents, metric, observations, held_out.actions, key)
     surrogate = np.asarray(_surrogate(agents, metric, held_out, readings))
     return Audit(
         True, table.kl.mean(axis=1), surrogate, table.gain.mean(axis=1), table.folded, table.clipped, table.off

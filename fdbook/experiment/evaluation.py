@@ -27,9 +27,9 @@ __all__ = [
     "episode_scores",
     "gif",
     "make_evaluator",
-    "promises",
     "scores",
     "solved_length",
+    "value_estimates",
 ]
 
 FEW, MANY = 5, 25
@@ -130,7 +130,7 @@ def solved_length(result: Evaluation) -> dict[str, list[float | None]]:
     return {"solved length": [None if mean is None else float(f"{mean:.6g}") for mean in means]}
 
 
-def promises(result: Evaluation) -> dict[str, list[float]]:
+def value_estimates(result: Evaluation) -> dict[str, list[float]]:
     """The mean discounted return of each seed, and what its critics, at the first state and action, estimate it to be.
 
     Nothing where they were not kept.

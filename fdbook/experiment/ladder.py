@@ -36,10 +36,10 @@ __all__ = [
     "Ladder",
     "LadderSpec",
     "Rungs",
-    "climb",
     "gain_ratio",
     "label",
     "play_difference",
+    "run_ladder",
 ]
 
 NORMALIZED = ("fisher-paper", "fisher-released", "fisher-exact", "information-local")
@@ -196,7 +196,7 @@ class Ladder:
         return self.rungs[self.spec.metrics.index(metric)]
 
 
-def climb(
+def run_ladder(
     run: Run,
     spec: LadderSpec | None = None,
     *,
@@ -245,11 +245,11 @@ def _played(ladder: Ladder, run: Run, progress) -> Ladder:
     """The ladder with what its displacements, and the flow without any, come to in the task's environment."""
     with playing.player(run, ladder.spec.episodes, ladder.spec.starts) as play:
         progress("playing the flow")
-        base, results = play(playing.still(ladder.maps[0])), []
+        base, results = play(playing.zero_displacements(ladder.maps[0])), []
         for metric, maps in zip(ladder.spec.metrics, ladder.maps, strict=True):
             progress(f"playing {label(metric)}")
             results.append(play(maps))
-    return dataclasses.replace(ladder, base=measure.pick(base, 0), played=tuple(results))
+    return dataclasses.replace(ladder, base=measure.take(base, 0), played=tuple(results))
 
 
 class _Scene(NamedTuple):
@@ -266,14 +266,18 @@ class _Scene(NamedTuple):
     def rungs(self, metric: Metric, slope, local, *, read, fit) -> tuple[Rungs, PyTree]:
         """The rungs of one metric, and their displacements."""
         spec, agents = self.spec, self.run.agents
-        readings = refit.read(agents, metric, self.train, self.pools[0] if metric.pooled else self.frozen.actions, read)
+        readings = refit.read_metric(
+            agents, metric, self.train, self.pools[0] if metric.pooled else self.frozen.actions, read
+        )
         options = {"updates": spec.updates, "learning_rate": spec.learning_rate, "batch_states": spec.batch_states}
         frozen = self.frozen._replace(readings=readings)
         refitting = refit.Refit(agents, metric, frozen, self.held_out, key=fit, **options)
         density = np.trace(local.information, axis1=-2, axis2=-1).mean(axis=1) / agents.action_dim
-        multipliers = refitting.placed(np.geomspace(*spec.kl, spec.rungs), slope, density)
+        multipliers = refitting.place_multipliers(np.geomspace(*spec.kl, spec.rungs), slope, density)
         deltas = refitting.fit(multipliers)
-        forms = measure.charged(metric, refit.read(agents, metric, self.held, self.pools[1], read), self.held_out)
+        forms = measure.metric_matrices(
+            metric, refit.read_metric(agents, metric, self.held, self.pools[1], read), self.held_out
+        )
         return Rungs(multipliers.T, *refitting.measured(deltas), measure.predicted_ratio(local, forms)), deltas
 
 

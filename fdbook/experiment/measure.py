@@ -24,20 +24,20 @@ __all__ = [
     "HeldOut",
     "Local",
     "Measured",
-    "charged",
     "features",
-    "form",
     "held_out",
     "local_geometry",
     "log_probs",
     "mean_value",
     "measured",
+    "metric_matrices",
+    "metric_matrix",
     "moving_map",
     "observations",
-    "pick",
     "predicted_gain",
     "predicted_ratio",
     "stack",
+    "take",
 ]
 
 SOLVER_STEPS = 10
@@ -60,7 +60,7 @@ def observations(loaded: Loaded, train: int, held_out: int, *, key) -> tuple[Arr
     return rows[0], rows[1]
 
 
-def pick(tree, *index):
+def take(tree, *index):
     """The parts of a tree's arrays at an index of their first axes; what is no array stays."""
     return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, tree)
 
@@ -191,7 +191,7 @@ def local_geometry(agents, observations, count: int, key) -> Local:
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
 
 
-def charged(metric, readings, held_out: HeldOut) -> Float[Array, "agents states d d"]:
+def metric_matrices(metric, readings, held_out: HeldOut) -> Float[Array, "agents states d d"]:
     """What a metric charges a translation of each state with, as matrices (agents, states, d, d)."""
     agents, states, _, d = held_out.actions.shape
     if readings is None:
@@ -199,7 +199,7 @@ def charged(metric, readings, held_out: HeldOut) -> Float[Array, "agents states 
     return _charged(metric, readings, d)
 
 
-def form(metric, readings, d: int) -> Float[Array, "d d"]:
+def metric_matrix(metric, readings, d: int) -> Float[Array, "d d"]:
     """What a metric charges a translation of one state with, as a matrix, by its readings of k actions there."""
     k = jax.tree.leaves(readings)[0].shape[0]
 
@@ -211,7 +211,7 @@ def form(metric, readings, d: int) -> Float[Array, "d d"]:
 
 @eqx.filter_jit
 def _charged(metric, readings, d):
-    return jax.vmap(jax.vmap(lambda readings: form(metric, readings, d)))(readings)
+    return jax.vmap(jax.vmap(lambda readings: metric_matrix(metric, readings, d)))(readings)
 
 
 def predicted_gain(

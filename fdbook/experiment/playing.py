@@ -21,7 +21,7 @@ from fdbook.rl import agents, evaluate, networks
 from fdbook.rl.agents import Agent, DecoratedFlow
 
 
-__all__ = ["Played", "displaced", "player", "still"]
+__all__ = ["Played", "player", "with_displacements", "zero_displacements"]
 
 
 class Played(NamedTuple):
@@ -33,7 +33,7 @@ class Played(NamedTuple):
     """Steps: to the goal in tasks that end there, and the horizon where it was not reached: mostly, who reaches more goals."""
 
 
-def displaced(stacked: Agent, deltas: PyTree) -> Agent:
+def with_displacements(stacked: Agent, deltas: PyTree) -> Agent:
     """Agents, stacked along the first axis of their arrays, that act with a flow's actions and these displacements of them.
 
     `stacked` is any agent with a flow; the displacements see what the flow sees.
@@ -59,7 +59,7 @@ def player(run: Run, episodes: int, starts: str) -> Iterator[Callable[[PyTree], 
             rungs = jax.tree.leaves(eqx.filter(deltas, eqx.is_array))[0].shape[1]
             made = []
             for rung in range(rungs):
-                acting = displaced(run.agents, measure.pick(deltas, slice(None), rung))
+                acting = with_displacements(run.agents, measure.take(deltas, slice(None), rung))
                 result = evaluate.evaluate(acting, get(), seeds, **options)
                 made.append(Played(episode_scores(run.task, result), result.lengths.astype(float)))
             return measure.stack(made)
@@ -67,6 +67,6 @@ def player(run: Run, episodes: int, starts: str) -> Iterator[Callable[[PyTree], 
         yield play
 
 
-def still(deltas: PyTree) -> PyTree:
+def zero_displacements(deltas: PyTree) -> PyTree:
     """Displacements of 0 in the place of the first rung's (agents, 1, ...)."""
     return jax.tree.map(lambda x: 0 * x[:, :1] if eqx.is_array(x) else x, deltas)

@@ -141,7 +141,7 @@ def _forms(field, states, compared, count, key) -> tuple[Array, Array, tuple[Arr
             for t, key in zip(TIMES, read_keys, strict=False)
         ]
         forms = tuple(
-            measure.form(metric, metric.perturbed(field, state, actions, key=key), d)
+            measure.metric_matrix(metric, metric.perturbed(field, state, actions, key=key), d)
             for metric, key in zip(compared, read_keys[len(TIMES) :], strict=True)
         )
         return information, jnp.stack(seen), forms

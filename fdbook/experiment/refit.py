@@ -18,7 +18,7 @@ from fdbook.rl import networks
 from fdbook.rl.agents import Agent
 
 
-__all__ = ["Frozen", "Refit", "freeze", "placed", "read", "sample"]
+__all__ = ["Frozen", "Refit", "freeze", "interpolate_multipliers", "read_metric", "sample"]
 
 FIRST, CHUNK = 0.01, 500
 PILOT_SHARE, PILOT_STATES, UNIT_STATES = 0.25, 64, 512
@@ -68,7 +68,7 @@ def sample(agents, observations, count, key):
 
 
 @eqx.filter_jit
-def read(agents, metric, observations, actions, key):
+def read_metric(agents, metric, observations, actions, key):
     """What a metric reads at the actions (agents, states, k, d) of each state, noised afresh."""
     if metric.reads == "nothing":
         return None
@@ -162,12 +162,12 @@ class Refit:
         agents, rungs = jax.tree.leaves(eqx.filter(deltas, eqx.is_array))[0].shape[:2]
 
         def one(rung, place):
-            parts = (measure.pick(tree, place) for tree in (self.agents, measure.pick(deltas, slice(None), rung)))
-            return measure.measured(*parts, measure.pick(self.held_out, place, slice(states)))
+            parts = (measure.take(tree, place) for tree in (self.agents, measure.take(deltas, slice(None), rung)))
+            return measure.measured(*parts, measure.take(self.held_out, place, slice(states)))
 
         return measure.stack([measure.stack([one(rung, place) for place in range(agents)]) for rung in range(rungs)])
 
-    def placed(
+    def place_multipliers(
         self,
         wanted: Float[np.ndarray, " rungs"],
         slope: Float[np.ndarray, " agents"],
@@ -182,7 +182,7 @@ class Refit:
         guess = self.agents.action_dim * (slope / (2 * level) * np.sqrt(density / 2))[:, None] / np.sqrt(wanted)[None]
         pilot = self.fit(guess, max(1, int(PILOT_SHARE * self.updates)))
         kl = np.mean(self.measured(pilot, PILOT_STATES).kl, axis=-1).T
-        return np.stack([placed(*row, wanted) for row in zip(guess, kl, strict=True)])
+        return np.stack([interpolate_multipliers(*row, wanted) for row in zip(guess, kl, strict=True)])
 
     def _level(self) -> np.ndarray:
         """What the metric charges |delta|^2 / d with, in the mean over states, for each agent."""
@@ -193,7 +193,7 @@ class Refit:
         return np.asarray(jnp.mean(over(self.frozen.readings), axis=1))
 
 
-def placed(multipliers: np.ndarray, kl: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def interpolate_multipliers(multipliers: np.ndarray, kl: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The multipliers at which log KL, linear between given ones (falling), is as wanted; outside, KL falls with their square."""
     logs = np.log(np.maximum.accumulate(np.maximum(np.nan_to_num(kl, nan=1e-9, posinf=1e9), 1e-9)))
     logs += 1e-9 * np.arange(len(logs))

@@ -19,9 +19,9 @@ from fdbook.experiment.evaluation import (
     environments,
     gif,
     make_evaluator,
-    promises,
     scores,
     solved_length,
+    value_estimates,
 )
 from fdbook.experiment.spec import RunSpec
 from fdbook.rl import agents, checkpoints, evaluate, records
@@ -81,7 +81,7 @@ class Run:
             options |= {"critics": "critic" in self.agents.networks, "reward_shift": self.task.reward_shift}
             result = evaluate.evaluate(self.agents, get(), self.spec.seeds, **options)
         found = scores(self.task, result) | (solved_length(result) if starts == "anywhere" else {})
-        return found | promises(result)
+        return found | value_estimates(result)
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
         """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.

@@ -37,8 +37,8 @@ __all__ = [
     "sample_actions",
     "spectra",
     "standardizer",
+    "stiff_axis_alignment",
     "survey",
-    "towards",
 ]
 
 LOSS_ROWS = 4000
@@ -242,7 +242,7 @@ def charges_reversed(exact: Float[Array, "*b d d"], released: Float[Array, "*b d
     return charge[..., 0] > charge[..., -1]
 
 
-def towards(matrices: Float[Array, "*b d d"], directions: Float[Array, "s d"]) -> np.ndarray:
+def stiff_axis_alignment(matrices: Float[Array, "*b d d"], directions: Float[Array, "s d"]) -> np.ndarray:
     """|cos| of the angle between the stiffest axes (..., s, d) and directions (s, d), one for each state."""
     units = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
     return np.abs(np.einsum("...i,...i->...", np.linalg.eigh(matrices)[1][..., -1], units))

@@ -380,7 +380,7 @@ def test_minari_brings_less_than_all_twice_and_nothing_is_there(remote, mode):
         FileNotFoundError, match=rf"cannot be downloaded \({POINT} came damaged, twice: .*\); `fdbook data record"
     ):
         load(POINT)
-    assert not downloads.there(remote / POINT)
+    assert not downloads.is_nonempty(remote / POINT)
     assert load(POINT).train.size == 2000
 
 
@@ -391,7 +391,7 @@ def test_what_breaks_off_is_told_and_not_tried_again_at_once(remote):
     ):
         load(POINT)
     assert Remote.downloads == 1
-    assert not downloads.there(remote / POINT)
+    assert not downloads.is_nonempty(remote / POINT)
 
 
 def test_an_empty_folder_of_an_earlier_download_is_none(remote):

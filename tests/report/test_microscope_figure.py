@@ -118,7 +118,7 @@ def test_more_seeds_of_a_training_are_joined_in_their_order():
         "evaluated-whole": record([0, 1], "evaluation", score=[10, 20]),
         "geometry-cube": {"name": "cube"},
     }
-    whole = microscope.joined(records)
+    whole = microscope.join_seeds(records)
     assert whole.keys() == {"audit-whole", "evaluated-whole", "geometry-cube"}
     assert whole["audit-whole"]["run"] == {"seeds": [0, 1, 5, 6], "agent": "deflow"}
     assert whole["audit-whole"]["audit"] == {"exact": True, "kl": [1.0, 2.0, 3.0, 4.0]}
@@ -126,7 +126,7 @@ def test_more_seeds_of_a_training_are_joined_in_their_order():
     assert whole["geometry-cube"] == {"name": "cube"}
     records["audit-whole-seeds-5-to-6"]["run"]["agent"] = "fidec"
     with pytest.raises(ValueError, match="audit-whole, audit-whole-seeds-5-to-6 are not seeds of one training"):
-        microscope.joined(records)
+        microscope.join_seeds(records)
 
 
 def read_back(numbers, folder):

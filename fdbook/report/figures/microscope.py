@@ -15,7 +15,7 @@ from fdbook.geometry import metrics
 from fdbook.report import style
 
 
-__all__ = ["compute", "draw", "joined"]
+__all__ = ["compute", "draw", "join_seeds"]
 
 AT = 0.2
 """The exact KL, in nats, at which settings are compared."""
@@ -36,7 +36,7 @@ def compute(context) -> dict:
     the three kinds, and ValueError for ablations that do not compare at `AT`.
     """
     found: dict[str, dict] = {kind: {} for kind in KINDS}
-    trees = joined(context.ladders())
+    trees = join_seeds(context.ladders())
     for name, tree in trees.items():
         kind = name.split("-")[0]
         if kind in KINDS and (kind != "audit" or tree["audit"]["exact"]):
@@ -59,7 +59,7 @@ def compute(context) -> dict:
     }
 
 
-def joined(trees: dict[str, dict]) -> dict[str, dict]:
+def join_seeds(trees: dict[str, dict]) -> dict[str, dict]:
     """The records by name, those of more seeds of a training, NAME-seeds-..., joined with those of NAME in the order of seeds.
 
     Raises ValueError where their runs differ in more than their seeds.

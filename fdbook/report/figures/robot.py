@@ -178,7 +178,10 @@ def _anisotropy(result, means, covariances, rng):
         "spread": np.sqrt(np.linalg.eigvalsh(covariances)),
         "stein": result.stein,
         "alignment": metrics.alignment(exact, released),
-        "towards_mean": {"e5": anisotropy.towards(exact, means), "e7": anisotropy.towards(released, means)},
+        "towards_mean": {
+            "e5": anisotropy.stiff_axis_alignment(exact, means),
+            "e7": anisotropy.stiff_axis_alignment(released, means),
+        },
         "reversed": anisotropy.charges_reversed(exact, released),
         "efficiency": _efficiencies(result, rng),
     }
