@@ -47,7 +47,7 @@ def ladder(*entries, readings=32):
 
 
 def data():
-    return {"data": {"dose": {"along": 0.3, "across": 0.05}}}
+    return {"data": {"dose": {"along": 0.3, "across": 0.05}}, "config": {"num_critics": 4}}
 
 
 def audit(kl, metric=None):
@@ -59,7 +59,7 @@ def audit(kl, metric=None):
         "clipped": [0.0, 0.1],
         "folded": [0.0, 0.02],
     }
-    config = {"budget": 0.1, "dual_ascent": metric is None}
+    config = {"budget": 0.1, "dual_ascent": metric is None, "num_critics": 4}
     return {"run": data() | {"metric": metric, "config": config}, "audit": made}
 
 
@@ -99,6 +99,7 @@ def test_numbers_are_those_of_the_records():
     assert numbers["audits"]["audit-l2"]["off"] == pytest.approx(0.3)
     assert [row["held at a budget"] for row in numbers["audits"].values()] == [True, False, True]
     assert numbers["whole"].keys() == {"whole"}
+    assert numbers["whole"]["whole"]["critics"] == 4
     np.testing.assert_allclose([numbers["whole"]["whole"][part] for part in ("kl", "score")], [[1, 2], [20, 40]])
     played = numbers["played"]["played-thin"]
     assert [curve["label"] for curve in played["curves"]] == ["l2", "deblurred"]
@@ -183,6 +184,9 @@ def test_the_records_are_what_their_names_say(path):
     assert spec.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
     first, last = map(int, path.stem.split("-seeds-")[1].split("-to-")) if "-seeds-" in path.stem else (0, 4)
     assert (spec.data.dose.along, list(spec.seeds), tree["step"]) == (0.3, list(range(first, last + 1)), 10_000)
+    if "ten-critics" in path.stem:
+        home = (figures.LADDERS / f"{path.stem.replace('ten-critics', 'whole')}.json").read_text(encoding="utf-8")
+        assert spec == RunSpec.from_dict(json.loads(home)["run"]).replace(config={"num_critics": 10})
     trained_whole = "whole" in path.stem or "critics-of" in path.stem
     kept = "audit-whole-l2" if trained_whole else f"dose-along-0.3-across-{spec.data.dose.across:g}"
     if "critics-of" in path.stem:

@@ -136,14 +136,15 @@ def _audit(tree) -> dict:
 
 
 def _whole(trees) -> dict[str, dict]:
-    """Of whole trainings that were both audited and evaluated: the exact KL and the score of each agent."""
+    """Of whole trainings, audited and evaluated: the number of critics, and the exact KL and the score of each agent."""
     made = {}
     for name, tree in trees.items():
         audited = trees.get(name.replace("evaluated-", "audit-", 1))
         if name.startswith("evaluated-") and audited is not None:
             about = _audit(audited)
             scores = {"score": np.array(tree["evaluation"]["score"]), "length": np.array(tree["evaluation"]["length"])}
-            made[name.removeprefix("evaluated-")] = {key: about[key] for key in ("name", "normalized", "kl")} | scores
+            about = {key: about[key] for key in ("name", "normalized", "kl")} | scores
+            made[name.removeprefix("evaluated-")] = about | {"critics": tree["run"]["config"]["num_critics"]}
     return made
 
 
@@ -281,9 +282,14 @@ def _returns(ax, numbers) -> None:
         for curve in item["curves"]:
             look = _look(curve) if ours else _look(curve, marker="", linewidth=0.8, alpha=0.6)
             ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
+    places = {}
     for row in numbers["whole"].values():
         look = _look(row, linestyle="none", markersize=9, alpha=0.8, label=None)
-        ax.plot(row["kl"].mean(), row["score"].mean(), **look)
+        places.setdefault(row["critics"], []).append((row["kl"].mean(), row["score"].mean()))
+        ax.plot(*places[row["critics"]][-1], **look)
+    for critics in sorted(places)[1:]:
+        about = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 7}
+        ax.annotate(f"{critics} critics", np.mean(places[critics], axis=0), color=style.GRAY, **about)
     ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)", ylim=(0, None))
     ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
     ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
