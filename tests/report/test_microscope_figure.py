@@ -12,6 +12,7 @@ from fdbook.geometry import metrics
 from fdbook.report import figures, style
 from fdbook.report import numbers as files
 from fdbook.report.figures import dose, microscope
+from fdbook.rl import records
 
 
 KINDS = (*microscope.KINDS, "evaluated")
@@ -210,3 +211,14 @@ def test_the_records_are_what_their_names_say(path):
     assert ("base" in tree) == (kind == "played")
     for item in tree["metrics"]:
         assert np.all(np.diff(item["kl"], axis=0) > 0)
+
+
+def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says():
+    """And of the training whose record lies with those that were tried."""
+    (path,) = figures.LADDERS.glob("ladder-*.json")
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    spec = RunSpec.from_dict(tree["run"])
+    assert spec.task.name == "D4RL/pointmaze/medium-v2"
+    assert path.stem == "ladder-d4rl-pointmaze-medium"
+    trained = records.read(figures.RUNS.parent / "tried" / "d4rl-pointmaze-medium-deflow")
+    assert (trained.spec, trained.done) == (tree["run"], tree["step"])
