@@ -8,7 +8,7 @@ its seeds alone: NumPy's global generator, which environments and controllers dr
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -227,7 +227,7 @@ def environment(dataset: DataSet):
 
 
 def episode(
-    dataset: DataSet, environment, seeds: tuple[int, int, int], tick: Callable, dose: Dose | None = None
+    dataset: DataSet, environment: Any, seeds: tuple[int, int, int], tick: Callable, dose: Dose | None = None
 ) -> dict[str, np.ndarray]:
     """One whole episode in the layout of OGBench's files, from (seed, number of the split, number of the episode) and a dose.
 

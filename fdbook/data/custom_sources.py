@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fdbook.data import downloads, minari, ogbench, simulators, sources, spaces
+from fdbook.data.definitions import DataSet, Task
 from fdbook.data.downloads import Damaged
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
@@ -33,7 +34,7 @@ class Own(sources.Source):
         """The environment as it is."""
         return spaces.make(self.maker, render_mode)
 
-    def environment(self, task, folder=None, *, render_mode=None):
+    def environment(self, task: Task, folder: Path | None = None, *, render_mode: str | None = None):
         """The environment with flat observations and actions in [-1, 1]; `folder` says nothing here."""
         if not task.has_environment:
             raise ValueError(
@@ -51,11 +52,11 @@ class Own(sources.Source):
             )
         return made
 
-    def download(self, dataset, *, again=False):
+    def download(self, dataset: DataSet, *, again: bool = False):
         """Nothing can be downloaded."""
         raise OSError("it is nobody's but yours")
 
-    def contents(self, tasks, folder=None):
+    def contents(self, tasks: Sequence[Task], folder: Path | None = None):
         """What is in the training data, actions rescaled to [-1, 1], with returns as recorded."""
         (task,) = tasks
         data, _ = self.transitions(task, folder)
@@ -93,11 +94,11 @@ class Arrays(Own):
         """The npz files; none for arrays in memory."""
         return self.files
 
-    def locate(self, dataset):
+    def locate(self, dataset: DataSet):
         """The folder of the file; for arrays in memory, the current one."""
         return self.files[0].parent if self.files else Path()
 
-    def transitions(self, task, folder=None):
+    def transitions(self, task: Task, folder: Path | None = None):
         """The transitions of both splits."""
         for path in self.files:
             if not path.exists():
@@ -217,15 +218,15 @@ class MinariSet(Own):
         """All files of the data set."""
         return [path for path in (minari.datasets_folder() / self.id).rglob("*") if path.is_file()]
 
-    def locate(self, dataset):
+    def locate(self, dataset: DataSet):
         """The folder of Minari's data sets, if this one is in it."""
         return minari.locate(self.id)
 
-    def download(self, dataset, *, again=False):
+    def download(self, dataset: DataSet, *, again: bool = False):
         """Downloads it through Minari. Raises OSError when that cannot be done."""
         return minari.download(self.id, again=again)
 
-    def make(self, render_mode=None):
+    def make(self, render_mode: str | None = None):
         """The environment that the data set describes for evaluation, or the other one."""
         if not self.recovered:
             return super().make(render_mode)
@@ -234,7 +235,7 @@ class MinariSet(Own):
             options = {} if render_mode is None else {"render_mode": render_mode}
             return simulators.tidy(from_set(self.id, lambda data: data).recover_environment(eval_env=True, **options))
 
-    def transitions(self, task, folder=None):
+    def transitions(self, task: Task, folder: Path | None = None):
         """All episodes, in the compact layout; Minari's data sets have no validation data."""
         where = str(minari.datasets_folder() / self.id)
         parts, stale = from_set(self.id, lambda data: self._parts(data, task, where))

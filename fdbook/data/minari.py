@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -342,23 +342,23 @@ def environment(task: Task, folder: str | Path | None = None, *, render_mode: st
 class D4RL(sources.Source):
     """D4RL's data sets as Minari has them; they have no validation data."""
 
-    def locate(self, dataset):
+    def locate(self, dataset: DataSet):
         """As the function `locate`."""
         return locate(dataset.name)
 
-    def download(self, dataset, *, again=False):
+    def download(self, dataset: DataSet, *, again: bool = False):
         """As the function `download`."""
         return download(dataset.name, again=again)
 
-    def transitions(self, task, folder=None):
+    def transitions(self, task: Task, folder: Path | None = None):
         """As the function `transitions`."""
         return transitions(task, folder)
 
-    def environment(self, task, folder=None, *, render_mode=None):
+    def environment(self, task: Task, folder: Path | None = None, *, render_mode: str | None = None):
         """As the function `environment`."""
         return environment(task, folder, render_mode=render_mode)
 
-    def contents(self, tasks, folder=None):
+    def contents(self, tasks: Sequence[Task], folder: Path | None = None):
         """What is in the data set, with the returns as recorded."""
         (task,), folder = tasks, Path(folder or ".")
         arrays, stale = _read(task, folder)

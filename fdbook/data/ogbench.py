@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int
 from fdbook.data import coverage, downloads, simulators, sources, tasks
 from fdbook.data.dose import Dose
 from fdbook.data.files import Place, arrays_of, check_headers, from_npz, read
-from fdbook.data.tasks import Task
+from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.arrays import outside
 from fdbook.rl.transitions import Transitions
 
@@ -175,7 +175,7 @@ def environment(task: Task, render_mode: str | None = None):
         )
 
 
-def repeatable(environment):
+def repeatable(environment: Any):
     """The environment; one of OGBench's mazes with resets that depend on their seed alone."""
     if hasattr(environment.unwrapped, "maze_map"):
         plain = environment.reset
@@ -275,7 +275,7 @@ def _labels(task, arrays):
         return label(states, judge, arrays)
 
 
-def label(name: str, environment, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def label(name: str, environment: Any, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states).
 
     OGBench's labels judge the state before a step, its environment the state after it. So a goal that the last transition of an
@@ -332,32 +332,32 @@ def _check_whole(folder: Path, name: str) -> None:
 class OGBench(sources.Source):
     """OGBench's data sets, in the files and with the loader, rewards and environments of the package `ogbench`."""
 
-    def locate(self, dataset):
+    def locate(self, dataset: DataSet):
         """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
         folder = _published()
         return folder if all(downloads.is_nonempty(folder / name) for name in _names(dataset)) else None
 
-    def download(self, dataset, *, again=False):
+    def download(self, dataset: DataSet, *, again: bool = False):
         """Downloads the files that are not there with OGBench's own means. Raises OSError when that cannot be done."""
         folder, get = _published(), functools.partial(_get, dataset)
         downloads.fetch(folder, _names(dataset), get, _check_whole, what=dataset.stem, again=again)
         return folder
 
-    def transitions(self, task, folder=None):
+    def transitions(self, task: Task, folder: Path | None = None):
         """As the function `transitions`; without a folder, of the published data."""
         return transitions(task, self.locate(task.dataset) or ".") if folder is None else transitions(task, folder)
 
-    def environment(self, task, folder=None, *, render_mode=None):
+    def environment(self, task: Task, folder: Path | None = None, *, render_mode: str | None = None):
         """As the function `environment`, which needs no data."""
         return environment(task, render_mode)
 
-    def start_anywhere(self, task, environment):
+    def start_anywhere(self, task: Task, environment: Any):
         """The environment of a maze whose episodes start anywhere but in the goal's own cell."""
         if task.dataset.family != "maze" or task.dataset.pixels or "soccer" in task.dataset.name:
             return super().start_anywhere(task, environment)
         return _anywhere(environment)
 
-    def contents(self, tasks: Sequence[Task], folder=None):
+    def contents(self, tasks: Sequence[Task], folder: Path | None = None):
         """What is in the training file, with what each task rewards."""
         dataset = tasks[0].dataset
         paths = [Path(folder or ".") / name for name in _names(dataset)]

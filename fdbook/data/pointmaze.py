@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ class _Waypoints:
 
 
 def episode(
-    dataset: DataSet, environment, seeds: tuple[int, ...], tick: Callable, dose: Dose | None = None
+    dataset: DataSet, environment: Any, seeds: tuple[int, ...], tick: Callable, dose: Dose | None = None
 ) -> dict[str, np.ndarray]:
     """One run of `dataset.steps` steps from a reset, with noise on the forces, along and across the way to the next waypoint.
 

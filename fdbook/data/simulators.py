@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 __all__ = ["import_ogbench", "prepare_pictures", "simulating", "tidy"]
@@ -61,7 +62,7 @@ def simulating() -> Iterator[None]:
             raise _no_pictures(error) from error
 
 
-def tidy(environment):
+def tidy(environment: Any):
     """The environment, without the temporary file from which a maze's model was read, and which nobody else removes."""
     world = getattr(environment, "unwrapped", environment)
     for name in ("tmp_xml_file_path", "fullpath"):

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -89,7 +90,7 @@ class Source(abc.ABC):
         `folder` holds the data, if the environment is described there. Raises ValueError for a task that has none.
         """
 
-    def start_anywhere(self, task: Task, environment):
+    def start_anywhere(self, task: Task, environment: Any):
         """The environment of a maze with starts that the seed of a reset draws anywhere in the maze; ValueError for others."""
         raise ValueError(
             f"Only OGBench's mazes without a ball can start anywhere; {task.name} starts as its task says."

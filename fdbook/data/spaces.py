@@ -97,7 +97,7 @@ def import_path(function: Callable) -> str | None:
     return text if module not in (None, "__main__") and _resolve(text) is function else None
 
 
-def observation_shape(space, keys: Sequence[str] | None, where: str) -> tuple[int, ...]:
+def observation_shape(space: Any, keys: Sequence[str] | None, where: str) -> tuple[int, ...]:
     """The shape of an observation as agents see it: (width,), or (height, width, channels) for pictures of bytes.
 
     `keys` chooses entries of a Dict. Raises ValueError for spaces of anything but numbers, and pictures among other things.
@@ -152,7 +152,7 @@ def flat(observation: Any, keys: Sequence[str] | None = None, *, rows: int | Non
     return values.reshape(-1) if rows is None else values.reshape(rows, -1)
 
 
-def action_bounds(space, where: str) -> Bounds:
+def action_bounds(space: Any, where: str) -> Bounds:
     """The bounds (d,) of an action space. Raises ValueError, in one sentence, for one that is no bounded box of d numbers."""
     from gymnasium import spaces
 
@@ -199,7 +199,7 @@ def to_unit(actions: np.ndarray, bounds: Bounds, where: str) -> np.ndarray:
     return np.clip(unit, -1, 1).astype(np.float32)
 
 
-def fit(environment, keys: Sequence[str] | None, horizon: int, where: str):
+def fit(environment: Any, keys: Sequence[str] | None, horizon: int, where: str):
     """The environment with flat observations in float32 (pictures in bytes), actions in [-1, 1], and a limit of steps.
 
     Raises ValueError for observations and actions that cannot be had so.

@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array
 from fdbook.data.load import Loaded
 from fdbook.geometry import flow, metrics, transport
+from fdbook.geometry.metrics import Metric
+from fdbook.rl.agents import Agent
 
 
 __all__ = [
@@ -44,7 +46,7 @@ SOLVER_STEPS = 10
 OFF_LEVEL = 0.01
 
 
-def observations(loaded: Loaded, train: int, held_out: int, *, key) -> tuple[Array, Array]:
+def observations(loaded: Loaded, train: int, held_out: int, *, key: PRNGKeyArray) -> tuple[Array, Array]:
     """At most so many states of a run's data to learn from, and others to measure at, as its agents see them.
 
     Those to measure at come from the validation set. Where there is none, both come from the data, apart from each other: then
@@ -80,7 +82,7 @@ def moving_map(delta, sees: str = "flow") -> transport.LocalTransport:
     return transport.LocalTransport(lambda inputs, action: delta(inputs[sees], action))
 
 
-def features(agent, observations) -> dict[str, Array]:
+def features(agent: Agent, observations: Array) -> dict[str, Array]:
     """What each network sees of observations: "flow", "critic" and, where they are there, "delta" and "actor"."""
     there = [name for name in ("flow", "critic", "delta", "actor") if name in agent.networks]
     return {name: agent.networks[name].features(observations) for name in there}
@@ -96,7 +98,7 @@ class HeldOut(NamedTuple):
 
 
 @eqx.filter_jit
-def held_out(agents, observations, count, key) -> HeldOut:
+def held_out(agents: Agent, observations: Array, count: int, key: PRNGKeyArray) -> HeldOut:
     """`count` actions of each agent's flow at each of some states, with their exact log-density (E4)."""
     noises = jr.normal(key, (len(observations), count, agents.action_dim), jnp.float32)
 
@@ -113,7 +115,7 @@ def held_out(agents, observations, count, key) -> HeldOut:
 
 
 @eqx.filter_jit
-def log_probs(agent, inputs, actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
+def log_probs(agent: Agent, inputs, actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
     """The exact log-density (E4) of actions at each state under one agent's flow."""
     log_prob = functools.partial(flow.log_prob, agent.networks["flow"].head, steps=SOLVER_STEPS)
     over = jax.vmap(log_prob, in_axes=(None, 0))
@@ -135,7 +137,7 @@ class Measured(NamedTuple):
 
 
 @eqx.filter_jit
-def measured(agent, delta, held_out, sees: str = "flow"):
+def measured(agent: Agent, delta, held_out, sees: str = "flow"):
     """One displacement of one agent at held-out states: what it gains and costs (E9); `sees` names the features it takes."""
     field, critic = agent.networks["flow"].head, agent.networks["critic"]
     value = functools.partial(mean_value, critic, jnp.ones((), jnp.float32))
@@ -167,7 +169,7 @@ class Local(NamedTuple):
 
 
 @eqx.filter_jit
-def local_geometry(agents, observations, count: int, key) -> Local:
+def local_geometry(agents: Agent, observations: Array, count: int, key: PRNGKeyArray) -> Local:
     """The true Fisher matrix of each agent's flow at each state, from `count` scores, and the gradient of Q.
 
     The scores are gradients of the exact log-density (E4), so that no perturbed time blurs them.
@@ -191,7 +193,7 @@ def local_geometry(agents, observations, count: int, key) -> Local:
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
 
 
-def metric_matrices(metric, readings, held_out: HeldOut) -> Float[Array, "agents states d d"]:
+def metric_matrices(metric: Metric, readings, held_out: HeldOut) -> Float[Array, "agents states d d"]:
     """What a metric charges a translation of each state with, as matrices (agents, states, d, d)."""
     agents, states, _, d = held_out.actions.shape
     if readings is None:
@@ -199,7 +201,7 @@ def metric_matrices(metric, readings, held_out: HeldOut) -> Float[Array, "agents
     return _charged(metric, readings, d)
 
 
-def metric_matrix(metric, readings, d: int) -> Float[Array, "d d"]:
+def metric_matrix(metric: Metric, readings, d: int) -> Float[Array, "d d"]:
     """What a metric charges a translation of one state with, as a matrix, by its readings of k actions there."""
     k = jax.tree.leaves(readings)[0].shape[0]
 

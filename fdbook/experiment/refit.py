@@ -57,7 +57,7 @@ class _Loss(eqx.Module):
 
 
 @eqx.filter_jit
-def sample(agents, observations, count, key):
+def sample(agents: Agent, observations: Array, count: int, key: PRNGKeyArray):
     """Actions (agents, states, count, d) of each agent's flow, by an accurate solver; the noises are the agents' common ones."""
 
     def one(agent):
@@ -68,7 +68,7 @@ def sample(agents, observations, count, key):
 
 
 @eqx.filter_jit
-def read_metric(agents, metric, observations, actions, key):
+def read_metric(agents: Agent, metric: Metric, observations: Array, actions, key: PRNGKeyArray):
     """What a metric reads at the actions (agents, states, k, d) of each state, noised afresh."""
     if metric.reads == "nothing":
         return None

@@ -61,7 +61,12 @@ def standardizer(observations: Float[Array, "n m"]) -> Callable:
 
 
 @eqx.filter_jit
-def mean_loss(field, observations: Float[Array, "n m"], actions: Float[Array, "n d"], keys) -> Float[Array, ""]:
+def mean_loss(
+    field: paths.Velocity,
+    observations: Float[Array, "n m"],
+    actions: Float[Array, "n d"],
+    keys: PRNGKeyArray,
+) -> Float[Array, ""]:
     """E2 on all rows, with one time and one noise a row for each of several keys."""
     return jnp.mean(jax.lax.map(lambda key: flow.flow_matching_loss(field, observations, actions, key=key), keys))
 
@@ -154,7 +159,7 @@ def modes(points: Float[Array, "k d"], axis: Float[Array, " d"] | None = None, *
 
 @eqx.filter_jit
 def sample_actions(
-    field, states: Float[Array, "s n"], k: int, *, key: PRNGKeyArray, sampler: str = "accurate"
+    field: paths.Velocity, states: Float[Array, "s n"], k: int, *, key: PRNGKeyArray, sampler: str = "accurate"
 ) -> Float[Array, "s k d"]:
     """k actions in each state before clipping (s, k, d), by a sampler of SAMPLERS; one key gives all of them the same noise."""
     solver, steps = SAMPLERS[sampler]
@@ -172,7 +177,7 @@ class Readings(NamedTuple):
 
 
 def readings(
-    field,
+    field: paths.Velocity,
     observation: Float[Array, " n"],
     actions: Float[Array, "k d"],
     t: Float[Array, ""] | float,
@@ -193,7 +198,7 @@ def readings(
 
 @eqx.filter_jit
 def survey(
-    field,
+    field: paths.Velocity,
     observations: Float[Array, "s n"],
     actions: Float[Array, "s k d"],
     times: Float[Array, " t"],

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_finite, check_range, check_shape
-from fdbook.geometry import flow, loop
+from fdbook.geometry import flow, loop, paths
 from fdbook.geometry.densities import Density, Nodes
 
 
@@ -77,7 +77,7 @@ def actor_loss(
 
 
 def taught_by_flow(
-    field, observation: Float[Array, " m"], n: int, *, key: PRNGKeyArray, **options
+    field: paths.Velocity, observation: Float[Array, " m"], n: int, *, key: PRNGKeyArray, **options
 ) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
     """n noises (n, d) and the actions (n, d) that a flow makes of them in one state (E3, `options` as in `flow.sample`).
 

@@ -94,7 +94,7 @@ class ExactVelocity(eqx.Module):
         return self.mixture._velocity(jnp.asarray(t, x.dtype), x)
 
 
-def noise(field, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
+def noise(field: paths.Velocity, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
     """n starting points z ~ N(0, I) for a field, shape (n, action_dim).
 
     >>> flow.noise(flow.ExactVelocity(densities.make("moons")), 3, key=jr.key(0)).shape
@@ -104,7 +104,7 @@ def noise(field, n: int, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
 
 
 def flow_matching_loss(
-    field, observations: Float[Array, "b n"], actions: Float[Array, "b d"], *, key: PRNGKeyArray
+    field: paths.Velocity, observations: Float[Array, "b n"], actions: Float[Array, "b d"], *, key: PRNGKeyArray
 ) -> Float[Array, ""]:
     """E2: the mean over the batch of |v(t, s, x_t) - (a - z)|^2 / d, with one t ~ U[0, 1] and one z ~ N(0, I) for each action."""
     time_key, noise_key = jr.split(key)
@@ -128,7 +128,7 @@ class _MatchingLoss(eqx.Module):
 
 
 def training(
-    field, *, steps: int, batch_size: int, learning_rate: float, decay: float
+    field: paths.Velocity, *, steps: int, batch_size: int, learning_rate: float, decay: float
 ) -> tuple[Callable, loop.Training]:
     """The update and the first state with which `fit` trains (`loop.training`)."""
     return loop.training(_MatchingLoss(batch_size), field, loop.Adam(learning_rate, steps), decay=decay)
@@ -220,7 +220,7 @@ def _carry(field, observation, noise, saveat, solver, steps, stepsize_controller
 
 
 def sample(
-    field,
+    field: paths.Velocity,
     observation: Float[Array, " n"],
     noise: Float[Array, " d"],
     *,
@@ -248,7 +248,7 @@ def sample(
 
 
 def trajectory(
-    field,
+    field: paths.Velocity,
     observation: Float[Array, " n"],
     noise: Float[Array, " d"],
     times: Float[Array, " k"],
@@ -272,7 +272,7 @@ def trajectory(
 
 
 def log_prob(
-    field,
+    field: paths.Velocity,
     observation: Float[Array, " n"],
     action: Float[Array, " d"],
     *,
@@ -303,7 +303,7 @@ def log_prob(
 
 
 def sample_and_log_prob(
-    field,
+    field: paths.Velocity,
     observation: Float[Array, " n"],
     noise: Float[Array, " d"],
     *,

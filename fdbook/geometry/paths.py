@@ -7,6 +7,8 @@ is the mean noise over -(1 - t).
 Every function works on single points (d,) and, elementwise, on any batch whose t broadcasts against it.
 """
 
+from typing import Protocol, runtime_checkable
+
 import jax.numpy as jnp
 from jaxtyping import Float
 
@@ -14,6 +16,7 @@ from fdbook.checks import Array, check_time
 
 
 __all__ = [
+    "Velocity",
     "endpoint_from_velocity",
     "interpolate",
     "noise_from_velocity",
@@ -23,6 +26,19 @@ __all__ = [
     "velocity_from_endpoint",
     "velocity_from_score",
 ]
+
+
+@runtime_checkable
+class Velocity(Protocol):
+    """What every velocity is, learned or in closed form: v(t, observation (n,), x (d,)) (d,), which knows its d."""
+
+    @property
+    def action_dim(self) -> int:
+        """The dimension d of its points."""
+        ...
+
+    def __call__(self, t, observation: Array, x: Array) -> Array: ...
+
 
 Time = Float[Array, "*#batch"] | float
 Point = Float[Array, "*#batch d"]

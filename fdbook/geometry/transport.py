@@ -22,7 +22,7 @@ import optimistix as optx
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, known
-from fdbook.geometry import flow, information, loop
+from fdbook.geometry import flow, information, loop, paths
 from fdbook.geometry.densities import Density, Nodes
 from fdbook.geometry.metrics import Metric
 
@@ -245,7 +245,7 @@ def base_from_density(density: Density, n: int, *, key: PRNGKeyArray) -> BaseAct
 
 
 def base_from_flow(
-    field, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options
+    field: paths.Velocity, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options
 ) -> BaseActions:
     """K actions of each state sampled from a flow (E3, `options` as in `flow.sample`) with what the metric reads there."""
     noise_key, score_key = jr.split(key)

@@ -81,7 +81,7 @@ class Metric(eqx.Module):
     @abc.abstractmethod
     def readings(
         self,
-        field,
+        field: paths.Velocity | None,
         observation: Float[Array, " n"],
         t: Float[Array, " k"] | float,
         points: Float[Array, "k d"],
@@ -101,7 +101,14 @@ class Metric(eqx.Module):
     def level(self, readings: PyTree) -> Float[Array, ""] | float:
         """tr F / d of the state's mean matrix F, before damping: what E24 divides by."""
 
-    def perturbed(self, field, observation: Float[Array, " n"], actions: Float[Array, "k d"], *, key) -> PyTree:
+    def perturbed(
+        self,
+        field: paths.Velocity | None,
+        observation: Float[Array, " n"],
+        actions: Float[Array, "k d"],
+        *,
+        key: PRNGKeyArray | None,
+    ) -> PyTree:
         """Fresh readings at one state's actions (k, d), each noised once to a time of the metric's `t`. Shapes as `readings`."""
         if self.reads == "nothing":
             return None
@@ -140,7 +147,7 @@ class L2(Metric):
     damping: float = eqx.field(default=0.0, static=True)
     trace_normalized: bool = eqx.field(default=False, static=True)
 
-    def readings(self, field, observation, t, points, velocities):
+    def readings(self, field: paths.Velocity | None, observation, t, points, velocities):
         """None: no network is evaluated."""
         return None
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from fdbook.checks import Array
-from fdbook.geometry import information
+from fdbook.geometry import information, paths
 from fdbook.geometry.metrics.base import Metric, Times
 
 
@@ -52,7 +52,7 @@ class Information(Metric):
                 f"Information, pooled and deblurred, takes one time t in (0, 1), whose blur it takes out; got {self.t}."
             )
 
-    def readings(self, field, observation, t, points, velocities) -> Curvatures:
+    def readings(self, field: paths.Velocity, observation, t, points, velocities) -> Curvatures:
         """The matrices of E28 at K points of one state, (k, d, d), and their times (k,)."""
         times = jnp.broadcast_to(jnp.asarray(t, points.dtype), points.shape[:1])
         read = jax.vmap(lambda time, x: information.local_information(field, time, observation, x))

@@ -27,7 +27,7 @@ def _read_score(kind, t, points, velocities):
 
 
 def perturbed_scores(
-    field,
+    field: paths.Velocity,
     observation: Float[Array, " n"],
     actions: Float[Array, "k d"],
     *,
@@ -68,7 +68,7 @@ class ScoreMetric(Metric):
     def __check_init__(self):
         _check_score(self.score)
 
-    def readings(self, field, observation, t, points, velocities) -> Float[Array, "k d"]:
+    def readings(self, field: paths.Velocity, observation, t, points, velocities) -> Float[Array, "k d"]:
         """The scores (k, d), from the velocities alone."""
         return _read_score(self.score, t, points, velocities)
 

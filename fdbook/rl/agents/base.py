@@ -104,7 +104,9 @@ class Agent(eqx.Module):
 
     @classmethod
     @abc.abstractmethod
-    def build(cls, observation_shape, action_dim: int, config, *, key: PRNGKeyArray) -> dict[str, PyTree]:
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: Any, *, key: PRNGKeyArray
+    ) -> dict[str, PyTree]:
         """The networks, by name."""
 
     @abc.abstractmethod
@@ -112,7 +114,7 @@ class Agent(eqx.Module):
         """All the randomness of one update."""
 
     @abc.abstractmethod
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: tuple) -> tuple[Array, dict[str, Array]]:
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: Any) -> tuple[Array, dict[str, Array]]:
         """The sum of all losses with the networks `trained`, and scalars to log: each term, and what explains it."""
 
     @abc.abstractmethod
@@ -146,7 +148,12 @@ class FlowSamples(NamedTuple):
 
 
 def integrate_flow(
-    field, features: Float[Array, "batch n"], noises: Float[Array, "batch d"], steps: int, *, stage: int | None = None
+    field: paths.Velocity,
+    features: Float[Array, "batch n"],
+    noises: Float[Array, "batch d"],
+    steps: int,
+    *,
+    stage: int | None = None,
 ) -> FlowSamples:
     """E3 with `steps` Euler steps, those from number `stage` on (None: the last) in the open: there metrics read off the flow."""
     stage = steps - 1 if stage is None else stage
@@ -181,7 +188,11 @@ def critic_loss(
 
 
 def flow_loss(
-    field, features: Float[Array, "batch n"], actions: Float[Array, "batch d"], t: Float[Array, " batch"], z: Array
+    field: paths.Velocity,
+    features: Float[Array, "batch n"],
+    actions: Float[Array, "batch d"],
+    t: Float[Array, " batch"],
+    z: Array,
 ) -> Float[Array, ""]:
     """E2 with given times and noises, over d as in `fdbook.geometry.flow.flow_matching_loss`."""
     velocity = jax.vmap(field)(t, features, paths.interpolate(t, z, actions))

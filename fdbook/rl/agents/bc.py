@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import jax.random as jr
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array
 from fdbook.rl import networks
 from fdbook.rl.agents import base
+from fdbook.rl.transitions import Batch
 
 
 __all__ = ["FlowBC", "MatchingDraws", "flow_network", "matching"]
@@ -20,14 +21,20 @@ class MatchingDraws(NamedTuple):
     z: Float[Array, "batch d"]
 
 
-def matching(batch, *, key: PRNGKeyArray) -> MatchingDraws:
+def matching(batch: Batch, *, key: PRNGKeyArray) -> MatchingDraws:
     """One t ~ U[0, 1] and one z ~ N(0, I) for each action of a batch."""
     time_key, noise_key = jr.split(key)
     t = jr.uniform(time_key, batch.rewards.shape, batch.actions.dtype)
     return MatchingDraws(t, base.normals(batch, key=noise_key))
 
 
-def flow_network(observation_shape, action_dim: int, config, *, key: PRNGKeyArray) -> networks.Encoded:
+def flow_network(
+    observation_shape: tuple[int, ...],
+    action_dim: int,
+    config: base.Config,
+    *,
+    key: PRNGKeyArray,
+) -> networks.Encoded:
     """A velocity field, behind an encoder if observations are pictures."""
 
     def head(width, *, key):
@@ -42,17 +49,17 @@ class FlowBC(base.Agent):
     target_names = ()
 
     @classmethod
-    def build(cls, observation_shape, action_dim, config, *, key):
+    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: base.Config, *, key: PRNGKeyArray):
         return {"flow": flow_network(observation_shape, action_dim, config, key=key)}
 
-    def draw(self, batch, *, key):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray):
         return matching(batch, key=key)
 
-    def loss(self, trained, batch, draws):
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: MatchingDraws):
         field = trained["flow"]
         loss = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
         return loss, {"flow": loss}
 
-    def act(self, observation, *, key):
+    def act(self, observation: Array, *, key: PRNGKeyArray):
         """A sample of the flow (E3), clipped to the box."""
         return base.sample_actions(self, observation, 1, key=key)[0]

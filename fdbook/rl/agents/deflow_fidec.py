@@ -21,12 +21,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_range, unknown
 from fdbook.geometry import metrics, transport
 from fdbook.rl import networks
 from fdbook.rl.agents import base, bc, iql
+from fdbook.rl.transitions import Batch
 
 
 __all__ = ["DecoratedFlow", "DecoratedFlowConfig", "DecoratedFlowDraws"]
@@ -142,7 +143,9 @@ class DecoratedFlow(base.Agent):
     Config: ClassVar[type[DecoratedFlowConfig]] = DecoratedFlowConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, config, *, key):
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: DecoratedFlowConfig, *, key: PRNGKeyArray
+    ):
         flow_key, delta_key, critic_key = jr.split(key, 3)
 
         def head(width, *, key):
@@ -169,7 +172,7 @@ class DecoratedFlow(base.Agent):
             return jnp.exp(self.networks["log_multiplier"])
         return self.networks["multiplier"]
 
-    def draw(self, batch, *, key):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray):
         matching_key, noise_key, next_key, metric_key = jr.split(key, 4)
         (size, d), k = batch.actions.shape, self.config.actions_per_state
         next_noise = base.normals(batch, key=next_key)
@@ -178,7 +181,7 @@ class DecoratedFlow(base.Agent):
         noise = jr.normal(noise_key, (size // k, k, d), batch.actions.dtype)
         return DecoratedFlowDraws(bc.matching(batch, key=matching_key), noise, next_noise, metric_key)
 
-    def update(self, batch, *, key):
+    def update(self, batch: Batch, *, key: PRNGKeyArray):
         """As `Agent.update`; E23 as the paper writes it moves the multiplier by itself."""
         agent, info = super().update(batch, key=key)
         config = self.config
@@ -188,7 +191,7 @@ class DecoratedFlow(base.Agent):
         return agent, info
 
     def base_actions(
-        self, observations, next_observations, draws
+        self, observations, next_observations, draws: DecoratedFlowDraws
     ) -> tuple[transport.BaseActions, Float[Array, "batch d"]]:
         """The actor's base actions with what the metric reads there, and the flow's actions at the next states."""
         field, config = self.networks["flow"], self.config
@@ -224,7 +227,7 @@ class DecoratedFlow(base.Agent):
         read = jax.vmap(lambda s, a, subkey: self.metric.perturbed(field, s, a, key=subkey))
         return read(features, actions, jr.split(read_key, states))
 
-    def loss(self, trained, batch, draws):
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: DecoratedFlowDraws):
         target, config = self.targets["critic"], self.config
         field = trained["flow"]
         flow_loss = base.flow_loss(
@@ -245,7 +248,9 @@ class DecoratedFlow(base.Agent):
         info |= {"flow": flow_loss, "actor": actor_loss, "penalty": terms["penalty"], "actor_q": terms["value"]}
         return flow_loss + actor_loss + critic_loss + dual_loss, info | {"multiplier": self.multiplier}
 
-    def actor_loss(self, delta, multiplier, batch, base_actions, *, key) -> tuple[Array, dict[str, Array]]:
+    def actor_loss(
+        self, delta, multiplier, batch: Batch, base_actions, *, key: PRNGKeyArray
+    ) -> tuple[Array, dict[str, Array]]:
         """E18 to E22 for a displacement network: multiplier * penalty - value, the clipped actions judged by the agent."""
         critic, d = self.networks["critic"], self.action_dim
         states, k, _ = base_actions.actions.shape
@@ -275,7 +280,7 @@ class DecoratedFlow(base.Agent):
             probes=probes,
         )
 
-    def act(self, observation, *, key):
+    def act(self, observation: Array, *, key: PRNGKeyArray):
         """A sample of the flow, displaced; the best of several if `num_samples` says so."""
         config = self.config
         actions = base.sample_actions(self, observation, config.num_samples, key=key)

@@ -7,12 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_range
 from fdbook.geometry import distillation
 from fdbook.rl import networks
 from fdbook.rl.agents import base, bc, iql
+from fdbook.rl.transitions import Batch
 
 
 __all__ = ["FQL"]
@@ -48,7 +49,7 @@ class FQL(base.Agent):
     Config: ClassVar[type[FQLConfig]] = FQLConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, config, *, key):
+    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: FQLConfig, *, key: PRNGKeyArray):
         flow_key, actor_key, critic_key = jr.split(key, 3)
 
         def head(width, *, key):
@@ -60,12 +61,12 @@ class FQL(base.Agent):
             "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
         }
 
-    def draw(self, batch, *, key):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray):
         matching_key, noise_key, next_key = jr.split(key, 3)
         noises = (base.normals(batch, key=subkey) for subkey in (noise_key, next_key))
         return FQLDraws(bc.matching(batch, key=matching_key), *noises)
 
-    def loss(self, trained, batch, draws):
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: FQLDraws):
         target = self.targets["critic"]
         field = trained["flow"]
         flow_loss = base.flow_loss(
@@ -91,7 +92,7 @@ class FQL(base.Agent):
         info |= {"flow": flow_loss, "actor": actor_loss, "distance": terms["distance"], "actor_q": terms["value"]}
         return flow_loss + actor_loss + critic_loss, info
 
-    def act(self, observation, *, key):
+    def act(self, observation: Array, *, key: PRNGKeyArray):
         """The one-step policy's action for a fresh noise, clipped to the box."""
         noise = jr.normal(key, (1, self.action_dim), jnp.float32)
         return jnp.clip(_one_step(self.networks["actor"], observation[None], noise)[0], -1, 1)

@@ -8,9 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import PRNGKeyArray, PyTree
 
-from fdbook.checks import check_range
+from fdbook.checks import Array, check_range
 from fdbook.rl.agents import base, bc, iql
+from fdbook.rl.transitions import Batch
 
 
 __all__ = ["IFQL"]
@@ -39,7 +41,7 @@ class IFQL(base.Agent):
     Config: ClassVar[type[IFQLConfig]] = IFQLConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, config, *, key):
+    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: IFQLConfig, *, key: PRNGKeyArray):
         flow_key, critic_key, value_key = jr.split(key, 3)
         return {
             "flow": bc.flow_network(observation_shape, action_dim, config, key=flow_key),
@@ -47,16 +49,16 @@ class IFQL(base.Agent):
             "value": iql.mean_network(observation_shape, 1, config, layer_norm=True, key=value_key),
         }
 
-    def draw(self, batch, *, key):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray):
         return bc.matching(batch, key=key)
 
-    def loss(self, trained, batch, draws):
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: bc.MatchingDraws):
         field = trained["flow"]
         flow = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
         loss, info = iql.expectile_terms(self, trained, batch)
         return loss + flow, info | {"flow": flow}
 
-    def act(self, observation, *, key):
+    def act(self, observation: Array, *, key: PRNGKeyArray):
         """The best of the flow's samples, by the minimum over the critics."""
         actions = base.sample_actions(self, observation, self.config.num_samples, key=key)
         return base.best_action(

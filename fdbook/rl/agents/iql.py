@@ -11,11 +11,12 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_range
 from fdbook.rl import networks
 from fdbook.rl.agents import base
+from fdbook.rl.transitions import Batch
 
 
 __all__ = ["IQL", "NoDraws", "critic_network", "expectile_terms", "mean_network"]
@@ -29,7 +30,13 @@ class NoDraws(NamedTuple):
     """No randomness."""
 
 
-def critic_network(observation_shape, action_dim, config, *, key) -> networks.Encoded:
+def critic_network(
+    observation_shape: tuple[int, ...],
+    action_dim: int,
+    config: base.Config,
+    *,
+    key: PRNGKeyArray,
+) -> networks.Encoded:
     """The critics, behind an encoder if observations are pictures."""
 
     def head(width, *, key):
@@ -38,7 +45,15 @@ def critic_network(observation_shape, action_dim, config, *, key) -> networks.En
     return networks.Encoded.of(observation_shape, head, key=key)
 
 
-def mean_network(observation_shape, outputs, config, *, layer_norm=False, last=1.0, key) -> networks.Encoded:
+def mean_network(
+    observation_shape: tuple[int, ...],
+    outputs,
+    config: base.Config,
+    *,
+    layer_norm=False,
+    last=1.0,
+    key: PRNGKeyArray,
+) -> networks.Encoded:
     """A network of observations alone, behind an encoder if they are pictures; its output's first weights are times `last`."""
 
     def head(width, *, key):
@@ -58,7 +73,7 @@ def smaller_values(critic: networks.Encoded, batch) -> Float[Array, " batch"]:
     return jnp.min(base.values(critic, critic.features(batch.observations), batch.actions), axis=0)
 
 
-def expectile_terms(agent: Any, trained, batch) -> tuple[Array, dict[str, Array]]:
+def expectile_terms(agent: Any, trained: dict[str, PyTree], batch: Batch) -> tuple[Array, dict[str, Array]]:
     """The losses of Q (E16 with V of the next state, added over critics) and V (an expectile of the target critics' minimum),
     of an agent with an expectile in its config."""
     v = state_values(trained["value"], batch.observations)
@@ -92,7 +107,7 @@ class IQL(base.Agent):
     Config: ClassVar[type[IQLConfig]] = IQLConfig
 
     @classmethod
-    def build(cls, observation_shape, action_dim, config, *, key):
+    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: IQLConfig, *, key: PRNGKeyArray):
         critic_key, value_key, actor_key = jax.random.split(key, 3)
         return {
             "critic": critic_network(observation_shape, action_dim, config, key=critic_key),
@@ -100,10 +115,10 @@ class IQL(base.Agent):
             "actor": mean_network(observation_shape, action_dim, config, last=ACTOR_LAST, key=actor_key),
         }
 
-    def draw(self, batch, *, key):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray):
         return NoDraws()
 
-    def loss(self, trained, batch, draws):
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: NoDraws):
         loss, info = expectile_terms(self, trained, batch)
         advantages = smaller_values(self.networks["critic"], batch)
         advantages = advantages - state_values(self.networks["value"], batch.observations)
@@ -113,7 +128,7 @@ class IQL(base.Agent):
         regression = jnp.mean(weights * 0.5 * jnp.sum((means - batch.actions) ** 2, axis=-1))
         return loss + regression, info | {"actor": regression, "weight": jnp.mean(weights)}
 
-    def act(self, observation, *, key):
+    def act(self, observation: Array, *, key: PRNGKeyArray):
         """The Gaussian's mean, clipped to the box."""
         actor = self.networks["actor"]
         return jnp.clip(actor.head(actor.features(observation[None])[0]), -1, 1)

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_range
 from fdbook.rl.agents import base, iql
+from fdbook.rl.transitions import Batch
 
 
 __all__ = ["ReBRAC"]
@@ -58,7 +59,7 @@ class ReBRAC(base.Agent):
     target_names = ("critic", "actor")
 
     @classmethod
-    def build(cls, observation_shape, action_dim, config, *, key):
+    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: ReBRACConfig, *, key: PRNGKeyArray):
         critic_key, actor_key = jr.split(key)
         return {
             "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
@@ -78,10 +79,10 @@ class ReBRAC(base.Agent):
             self.targets,
         )
 
-    def draw(self, batch, *, key):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray):
         return ReBRACDraws(base.normals(batch, key=key))
 
-    def loss(self, trained, batch, draws):
+    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: ReBRACDraws):
         config, target = self.config, self.targets["critic"]
         noise = jnp.clip(config.noise * draws.noise, -config.noise_bound, config.noise_bound)
         next_actions = jnp.clip(_policy(self.targets["actor"], batch.next_observations) + noise, -1, 1)
@@ -99,7 +100,7 @@ class ReBRAC(base.Agent):
         loss = critic_loss + jnp.where(self.actor_turn, actor_loss, jnp.zeros_like(actor_loss))
         return loss, info | {"actor": actor_loss, "distance": distance, "actor_q": jnp.mean(q)}
 
-    def act(self, observation, *, key):
+    def act(self, observation: Array, *, key: PRNGKeyArray):
         """The policy's one action."""
         return _policy(self.networks["actor"], observation[None])[0]
 
