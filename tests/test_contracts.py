@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
+import plain_metrics
 import pytest
 
 import fdbook
@@ -27,7 +28,8 @@ from fdbook.experiment import RunSpec
 from fdbook.geometry import flow, metrics
 from fdbook.geometry.densities import gaussian
 from fdbook.geometry.metrics import registry
-from fdbook.report import figures, style
+from fdbook.report import figures, published, style
+from fdbook.report import numbers as files
 from fdbook.report.figures import learning
 from fdbook.rl import agents, records, train
 from fdbook.rl.transitions import Batch, Transitions
@@ -67,6 +69,7 @@ def check_metric_is_known(name):
     assert metrics.make(short) == metric, f"{where}: {name!r} and its short name {short!r} make two metrics"
     for table in LOOKS:
         assert name in getattr(style, table), f"fdbook/report/style.py: {table} has no entry for {name!r}"
+    assert name in plain_metrics.FORMS, f"tests/plain_metrics.py: FORMS has no entry for {name!r}"
     entry = {"agent": "fidec", "metric": short, "seeds": 1, "steps": [10], "score": [[20]]}
     (line,) = labeled({"tasks": {"somewhere": {short: entry}}})
     wanted, found = (style.METRIC_COLORS[name], style.METRIC_MARKERS[name]), (line.get_color(), line.get_marker())
@@ -223,7 +226,8 @@ def test_metric_has_gradients(name):
 def test_every_metric_is_registered():
     known = {type(metrics.make(name)) for name in metrics.NAMES}
     missing = [kind for kind in whole_classes(metrics.Metric) if kind not in known]
-    assert [f"{home(kind)}: there is no call of register for {kind.__name__}" for kind in missing] == []
+    where = "fdbook/geometry/metrics/registry.py: there is no call of register for"
+    assert [f"{where} {kind.__name__} (of {home(kind)})" for kind in missing] == []
 
 
 def some_batch():
@@ -387,12 +391,21 @@ def check_learning_figure(name):
     record = records.Record(spec, {"fingerprint": "0"}, "finished", progress=progress)
     context = figures.Context(0, str, dict, lambda share, message: None, lambda: [record])
     (mean,) = labeled(learning.compute(context))
-    assert mean.get_label().startswith(learning.LABELS[name])
+    metric = agents.NAMES[name].metric
+    of = "" if metric is None or name in learning.LOOKS else f" ({metric})"
+    assert mean.get_label() == f"{learning.LABELS[name]}{of}, 2 seeds"
+    where = "fdbook/report/figures/learning.py: MARKS"
+    if metric is None and name not in learning.LOOKS:
+        assert name in learning.MARKS, f"{where} has no entry for {name!r}, which looks like others without a metric"
+    marks = [tuple(sorted(mark.items())) for mark in learning.MARKS.values()]
+    assert len(set(marks)) == len(marks), f"{where} are the same for two agents"
     np.testing.assert_allclose(mean.get_ydata()[1:], [15, 40])
 
 
 def labeled(numbers):
-    """The lines of the upper left panel that the legend names."""
+    """The lines of the upper left panel that the legend names, drawn from the numbers as they come back from their file."""
+    kept: dict = {}
+    numbers = files.decode(json.loads(files.layout(files.encode(numbers, arrays=kept))), kept)
     with style.applied():
         fig = learning.draw(numbers)
         fig.draw_without_rendering()
@@ -433,10 +446,20 @@ def test_every_agent_is_registered():
     assert [f"{agents.__name__}: NAMES has no entry for {kind.__name__} of {home(kind)}" for kind in missing] == []
 
 
+def test_every_agent_has_its_column():
+    columns = published.METHODS
+    where = "fdbook/report/published.py: METHODS"
+    missing = [f"{where} has no entry for {name!r}" for name in agents.NAMES if name not in columns]
+    assert (
+        missing + [f"{where} names {name!r}, which is no agent" for name in columns if name not in agents.NAMES] == []
+    )
+    assert len(set(columns.values())) == len(columns), f"{where} calls two agents the same"
+
+
 def test_the_figure_of_learning_draws_an_agent_that_it_has_not_heard_of():
     """Under its own name; and a penalty without a budget or a multiplier is no ratio."""
-    entry = {"agent": "newcomer", "metric": None, "seeds": 2, "steps": [10, 20], "score": [[10, 20], [30, 50]]}
-    entry |= {"logged": [10, 20], "penalty": [[1.0, 2.0]] * 2, "budget": None}
+    entry = {"agent": "newcomer", "metric": "", "seeds": 2, "steps": [10, 20], "score": [[10, 20], [30, 50]]}
+    entry |= {"logged": [10, 20], "penalty": [[1.0, 2.0]] * 2}
     (mean,) = labeled({"tasks": {"somewhere": {"newcomer": entry}}})
     assert mean.get_label() == "newcomer, 2 seeds"
 
@@ -577,6 +600,7 @@ def toy_looks(monkeypatch):
     """Gives 'toy' a place in the style for one test."""
     for table in LOOKS:
         monkeypatch.setitem(getattr(style, table), "toy", getattr(style, table)["fql"])
+    monkeypatch.setitem(plain_metrics.FORMS, "toy", plain_metrics.FORMS["l2"])
 
 
 @pytest.mark.parametrize("table", LOOKS)

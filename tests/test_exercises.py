@@ -19,6 +19,7 @@ NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 def solutions(chapter):
     """The module of worked solutions of a chapter, which has `answers` and `mistakes`, by name of exercise."""
     path = NOTEBOOKS / "solutions" / f"chapter{chapter}.py"
+    assert path.exists(), f"notebooks/solutions/{path.name} is missing: `answers` and `mistakes` of each exercise"
     spec = importlib.util.spec_from_file_location(f"solutions_{chapter}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -40,6 +41,21 @@ MISTAKES = [
     for name, wrongs in module.mistakes.items()
     for number, (wrong, hint) in enumerate(wrongs)
 ]
+
+
+def test_every_notebook_with_exercises_is_a_chapter_of_them():
+    text = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("*.ipynb"))
+    asking = sorted(set(re.findall(r'check\(\\"(\d\d)\.', text)))
+    missing = [chapter for chapter in asking if chapter not in exercises.CHAPTERS and chapter != "00"]
+    assert missing == [], f"fdbook/exercises/__init__.py: CHAPTERS ends before {missing}"
+    assert set(exercises.CHAPTERS) <= set(asking)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_committed_executed(path):
+    """From the first cell to the last, in one go."""
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
 def test_every_exercise_has_a_solution_and_mistakes_and_stands_in_its_notebook():

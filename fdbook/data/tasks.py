@@ -20,8 +20,7 @@ __all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recorda
 
 NEAREST = 5  # names in a sentence about an unknown one
 PIXELS = (64, 64, 3)  # shape of a picture
-# updates of a run, and the updates after which it is evaluated
-THIRDS = {1_000_000: (800_000, 900_000, 1_000_000), 500_000: (300_000, 400_000, 500_000)}
+THIRDS = {1_000_000: (800_000, 900_000, 1_000_000), 500_000: (300_000, 400_000, 500_000)}  # updates: evaluated after
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -239,7 +238,8 @@ def _ogbench_tasks() -> Iterator[Task]:
         name = dataset.environment.removesuffix("-v0")
         world, updates = OGBENCH[name.removeprefix("visual-")], 500_000 if dataset.pixels else 1_000_000
         kind = "pixels" if dataset.pixels else "pointmaze" if name.startswith("pointmaze") else "state"
-        settings = SETTINGS[max(filter(name.startswith, SETTINGS), key=len)]
+        known = [prefix for prefix in SETTINGS if name.startswith(prefix)] or [f"no key of SETTINGS begins {name}"]
+        settings = SETTINGS[max(known, key=len)]
         ours = dataset.controller == "noisy-arm" or name.removeprefix("visual-").startswith(UNPUBLISHED)
         for number in (1,) if dataset.pixels else (1, 2, 3, 4, 5):
             full = f"{dataset.name.removeprefix('ogbench/')}-singletask-task{number}-v0"

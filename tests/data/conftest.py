@@ -38,7 +38,7 @@ class OnDemand(dict):
     """Data sets by name; those that are missing are recorded by two processes, when a test asks for them first."""
 
     def __missing__(self, name):
-        base, episodes = self[CUBE].base, OTHERS[name]
+        base, episodes = self[CUBE].base, OTHERS.get(name, 1)
         record(name, episodes=episodes, folder=base, workers=2, progress=False)
         self[name] = Place(name, episodes, 0, base)
         return self[name]

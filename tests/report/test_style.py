@@ -61,10 +61,14 @@ def test_a_density_panel_refuses_values_that_lie_crosswise(ax):
 def test_every_metric_has_all_of_its_looks():
     looks = (style.METRIC_COLORS, style.METRIC_MARKERS, style.METRIC_LINES, style.METRIC_LABELS)
     assert all(set(each) == set(style.METRIC_COLORS) for each in looks)
-    assert len(set(style.METRIC_MARKERS.values())) == len(style.METRIC_MARKERS)
-    assert len({style.METRIC_LINES[name] for name in metrics.NAMES}) == len(metrics.NAMES)
-    assert len(set(style.METRIC_LABELS.values())) == len(style.METRIC_LABELS)
-    assert max(len(label) for label in style.METRIC_LABELS.values()) <= 20
+    where = "fdbook/report/style.py: "
+    assert len(set(style.METRIC_MARKERS.values())) == len(style.METRIC_MARKERS), f"{where}a marker is there twice"
+    assert len({style.METRIC_LINES[name] for name in metrics.NAMES}) == len(metrics.NAMES), (
+        f"{where}two lines are alike"
+    )
+    assert len(set(style.METRIC_LABELS.values())) == len(style.METRIC_LABELS), f"{where}a label is there twice"
+    long = [label for label in style.METRIC_LABELS.values() if len(label) > 20]
+    assert long == [], f"{where}labels of more than 20 characters"
 
 
 def _linear(color):
@@ -93,7 +97,9 @@ def test_colours_can_be_told_apart(sight, budget):
     seen = {name: _lab(np.asarray(SIGHT[sight]) @ _linear(to_rgb(c))) for name, c in style.METRIC_COLORS.items()}
     near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
     pair = min(near, key=near.get)
-    assert near[pair] > budget("distance_of_colours"), pair
+    least = budget("distance_of_colours")
+    says = f"fdbook/report/style.py: with {sight} the colors of {' and '.join(pair)} are {near[pair]:.1f} apart, not {least:g}"
+    assert near[pair] > least, says
 
 
 def test_density_darkens_evenly(budget):

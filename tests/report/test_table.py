@@ -132,19 +132,13 @@ def test_the_published_numbers_are_those_of_the_papers():
     fql = found["cube-single-play-singletask-task2-v0", "FQL"]
     assert (fql.mean, fql.std, fql.tasks, fql.source) == (97.0, 2.0, 1, SOURCE)
     assert math.isnan(found["antmaze-large-navigate-singletask-task1-v0", "BC"].std)
-    assert {fact.method for fact in published.facts()} == set(published.METHODS.values())
+    assert {fact.method for fact in published.facts()} <= set(published.METHODS.values())
     assert all(0 <= fact.mean <= 100 for fact in published.facts())
     category = found["cube-single-play", "DeFlow"]
     assert category.on(CUBE)
     assert not category.on("cube-single-noisy-singletask-task2-v0")
     assert not category.on("visual-" + CUBE)
     assert not fql.on("cube-single-play-singletask-task3-v0")
-
-
-def test_the_agents_of_the_table_are_those_there_are():
-    from fdbook.rl import agents
-
-    assert set(published.METHODS) == set(agents.NAMES)
 
 
 def test_the_caption_says_what_differs_from_the_published_protocol(record):

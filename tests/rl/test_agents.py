@@ -282,6 +282,10 @@ def test_an_update_descends(name):
     assert float(again.loss(after.networks, batch, draws)[0]) < before
 
 
+DETERMINISTIC = ("iql", "rebrac")
+"""Agents whose actions do not depend on the key."""
+
+
 @pytest.mark.parametrize("name", agents.NAMES)
 def test_actions_lie_in_the_box_and_depend_on_the_key_alone(name):
     agent = make(name)
@@ -291,7 +295,8 @@ def test_actions_lie_in_the_box_and_depend_on_the_key_alone(name):
     assert np.all(np.abs(actions) <= 1)
     assert np.array_equal(act(agent, observations[0], jr.key(1)), act(agent, observations[0], jr.key(1)))
     random = not np.array_equal(act(agent, observations[0], jr.key(1)), act(agent, observations[0], jr.key(2)))
-    assert random == (name not in ("iql", "rebrac"))
+    says = f"tests/rl/test_agents.py: DETERMINISTIC is wrong of {name!r}, which acts at random: {random}"
+    assert random == (name not in DETERMINISTIC), says
 
 
 def test_the_best_of_several_is_the_one_that_the_critics_value_most():

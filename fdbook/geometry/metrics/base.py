@@ -112,6 +112,7 @@ class Metric(eqx.Module):
         """Fresh readings at one state's actions (k, d), each noised once to a time of the metric's `t`. Shapes as `readings`."""
         if self.reads == "nothing":
             return None
+        assert field is not None  # what reads something reads a flow
         check_shape(actions, (None, field.action_dim), "actions", f"{type(self).__name__}.perturbed")
         times, points = perturb(actions, self.t, key=key)
         velocities = jax.vmap(field, in_axes=(0, None, 0))(times, observation, points)

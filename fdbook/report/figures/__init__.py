@@ -204,7 +204,10 @@ class _Studio:
 
         self.bar.set_description(f"{name}: drawing", refresh=True)
         with style.applied():
-            whole, gone = files.beside(self.out / f"{name}.pdf", style.pictures(module.draw(numbers))), set()
+            figure = module.draw(numbers)
+            if figure is None:
+                raise ValueError(f"The figure {name} is not drawn: draw of {module.__name__} returns nothing.")
+            whole, gone = files.beside(self.out / f"{name}.pdf", style.pictures(figure)), set()
         if not self.redraw:
             for suffix in (".npz", ".json"):
                 kept, public = self._numbers(name).with_suffix(suffix), self.out / "data" / f"{name}{suffix}"

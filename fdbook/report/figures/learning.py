@@ -62,7 +62,7 @@ def compute(context) -> dict:
             score = _rows(several, lambda record: [item["score"] for item in record.scores])
             entry = {
                 "agent": first.agent,
-                "metric": first.metric,
+                "metric": first.metric or "",
                 "seeds": sum(len(record.seeds) for record in several),
             }
             entry |= {"steps": [item["step"] for item in first.scores[: len(score)]], "score": score}
@@ -75,7 +75,7 @@ def compute(context) -> dict:
             for curve in ("penalty", "multiplier"):
                 if curve in first.progress.curves:
                     entry[curve] = _rows(several, lambda record, curve=curve: record.progress.curves[curve])
-            entry["budget"] = first.config.get("budget")
+            entry |= {} if first.config.get("budget") is None else {"budget": first.config["budget"]}
             entry["minutes a seed"] = sum(sum(r.progress.wall.values()) for r in several) / 60 / entry["seeds"]
             tasks[task][name] = entry
     return {"tasks": tasks}
@@ -132,7 +132,7 @@ def draw(numbers):
 
 def _draw_duality(ax, entry):
     """Penalty over its budget, and the multiplier over where it ended, of a decorated flow: the mean and range of the seeds."""
-    if "penalty" not in entry or "multiplier" not in entry or entry["budget"] is None:
+    if "penalty" not in entry or "multiplier" not in entry or "budget" not in entry:
         return
     steps = np.asarray(entry["logged"]) / 1000
     penalty = np.asarray(entry["penalty"], float) / entry["budget"]
