@@ -138,7 +138,8 @@ def _noun(name: str, values: Iterable[int | float]) -> str:
 def _short(every: list[Record]) -> list[str]:
     """Which runs have fewer evaluations than a score takes."""
     short = [len(record.scores) for record in every if len(record.scores) < LAST]
-    return [f"the mean of {_span(short)} evaluations only in {len(short)} of {len(every)} runs"] if short else []
+    noun = "evaluation" if set(short) == {1} else "evaluations"
+    return [f"the mean of {_span(short)} {noun} only in {len(short)} of {len(every)} runs"] if short else []
 
 
 def _settings(every: list[Record], usual: str = "paper") -> list[str]:
@@ -155,7 +156,7 @@ def _data(every: list[Record]) -> list[str]:
     sources = sorted({record.data.get("source") or "unknown" for record in every} - {"downloaded"})
     phrases = [words.get(source, f"data from a source that is {source}") for source in sources]
     told = sorted({name for record in every for name in record.spec.get("data") or ()} - {"source", "dataset_dir"})
-    return phrases + ([f"data of another {', '.join(told)} than the standard ones"] if told else [])
+    return phrases + ([f"data that differ from the standard ones in {', '.join(told)}"] if told else [])
 
 
 def _apart(record: Record) -> int | float:

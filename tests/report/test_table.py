@@ -243,7 +243,7 @@ def test_a_run_as_published_differs_in_nothing(record):
     del run.progress.scores[0]
     assert published.deviations([[run]]) == ["the mean of 2 evaluations only in 1 of 1 runs"]
     run.spec["data"] = {"episodes": 10}
-    assert "data of another episodes than the standard ones" in published.deviations([[run]])
+    assert "data that differ from the standard ones in episodes" in published.deviations([[run]])
 
 
 def test_what_is_not_finished_or_has_no_score_is_left_out_with_a_word(record, written, say):
