@@ -62,10 +62,10 @@ def standardizer(observations: Float[Array, "n m"]) -> Callable:
 
 @eqx.filter_jit
 def mean_loss(
-    field: paths.Velocity,
+    field: Callable,
     observations: Float[Array, "n m"],
     actions: Float[Array, "n d"],
-    keys: PRNGKeyArray,
+    keys: Array,
 ) -> Float[Array, ""]:
     """E2 on all rows, with one time and one noise a row for each of several keys."""
     return jnp.mean(jax.lax.map(lambda key: flow.flow_matching_loss(field, observations, actions, key=key), keys))
@@ -177,7 +177,7 @@ class Readings(NamedTuple):
 
 
 def readings(
-    field: paths.Velocity,
+    field: Callable,
     observation: Float[Array, " n"],
     actions: Float[Array, "k d"],
     t: Float[Array, ""] | float,
@@ -198,7 +198,7 @@ def readings(
 
 @eqx.filter_jit
 def survey(
-    field: paths.Velocity,
+    field: Callable,
     observations: Float[Array, "s n"],
     actions: Float[Array, "s k d"],
     times: Float[Array, " t"],

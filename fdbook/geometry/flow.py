@@ -104,7 +104,7 @@ def noise(field: paths.Velocity, n: int, *, key: PRNGKeyArray) -> Float[Array, "
 
 
 def flow_matching_loss(
-    field: paths.Velocity, observations: Float[Array, "b n"], actions: Float[Array, "b d"], *, key: PRNGKeyArray
+    field: Callable, observations: Float[Array, "b n"], actions: Float[Array, "b d"], *, key: PRNGKeyArray
 ) -> Float[Array, ""]:
     """E2: the mean over the batch of |v(t, s, x_t) - (a - z)|^2 / d, with one t ~ U[0, 1] and one z ~ N(0, I) for each action."""
     time_key, noise_key = jr.split(key)
@@ -128,7 +128,7 @@ class _MatchingLoss(eqx.Module):
 
 
 def training(
-    field: paths.Velocity, *, steps: int, batch_size: int, learning_rate: float, decay: float
+    field: Callable, *, steps: int, batch_size: int, learning_rate: float, decay: float
 ) -> tuple[Callable, loop.Training]:
     """The update and the first state with which `fit` trains (`loop.training`)."""
     return loop.training(_MatchingLoss(batch_size), field, loop.Adam(learning_rate, steps), decay=decay)

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from fdbook.checks import Array, check_range, check_time
-from fdbook.geometry import paths
 
 
 __all__ = [
@@ -57,7 +56,7 @@ def information_from_jacobian(t: Float[Array, ""] | float, slope: Float[Array, "
 
 
 def local_information(
-    field: paths.Velocity, t: Float[Array, ""] | float, observation: Float[Array, " n"], x: Float[Array, " d"]
+    field: Callable, t: Float[Array, ""] | float, observation: Float[Array, " n"], x: Float[Array, " d"]
 ) -> Float[Array, "d d"]:
     """E28 at one point x (d,) of time t in [0, 1), read off a velocity field: (d, d), at the price of d forward derivatives.
 
