@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ NOTICES = (
     ".*render_mode",  # OGBench's arm draws in modes that it does not name
     ".*is out of date",
 )
+TEMPORARY = re.compile(r"ant_maze[\d.]*\.xml|tmp\w{8}\.xml")
+"""What gymnasium-robotics and OGBench call the files of the mazes that they make."""
 PATIENCE = 60
 """Seconds after which a renderer that is tried is given up."""
 TRIAL = """
@@ -63,13 +66,16 @@ def simulating() -> Iterator[None]:
 
 
 def tidy(environment: Any):
-    """The environment, without the temporary file from which a maze's model was read, and which nobody else removes."""
+    """The environment, without the temporary file from which a maze's model was read, and which nobody else removes.
+
+    Such a file has a name of its maker's and lies among the temporary ones; others, in folders there too, are left alone.
+    """
     world = getattr(environment, "unwrapped", environment)
     for name in ("tmp_xml_file_path", "fullpath"):
-        path = getattr(world, name, None)
-        if isinstance(path, str) and path.endswith(".xml") and Path(path).is_relative_to(tempfile.gettempdir()):
+        path = Path(str(getattr(world, name, "")))
+        if path.parent == Path(tempfile.gettempdir()) and TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(OSError):
-                Path(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
     return environment
 
 

@@ -4,6 +4,7 @@ import ctypes.util
 import os
 import subprocess
 import sys
+import types
 import warnings
 
 import numpy as np
@@ -100,6 +101,28 @@ def test_what_cannot_be_rendered_is_told_in_one_sentence(tmp_path):
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "stays"),
+    [
+        ("ant_maze1795693067.81.xml", False),
+        ("tmpab_3x9zk.xml", False),
+        ("arm.xml", True),
+        ("venv/assets/adroit_pen.xml", True),
+        ("venv/ant_maze1795693067.81.xml", True),
+    ],
+)
+@pytest.mark.parametrize("attribute", ["tmp_xml_file_path", "fullpath"])
+def test_only_temporary_files_of_mazes_are_removed(tmp_path, monkeypatch, file, stays, attribute):
+    """An installation may lie where temporary files go, and a user's own model too."""
+    monkeypatch.setattr(simulators.tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("<mujoco/>")
+    world = types.SimpleNamespace(**{attribute: str(path)})
+    assert simulators.tidy(world) is world
+    assert path.exists() == stays
 
 
 def trials(monkeypatch, complaints):
