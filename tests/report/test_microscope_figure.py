@@ -213,12 +213,20 @@ def test_the_records_are_what_their_names_say(path):
         assert np.all(np.diff(item["kl"], axis=0) > 0)
 
 
-def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says():
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("d4rl-pointmaze-medium", "D4RL/pointmaze/medium-v2"),
+        ("cube-single", "cube-single-play-singletask-task2-v0"),
+    ],
+)
+def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
     """And of the training whose record lies with those that were tried."""
-    (path,) = figures.LADDERS.glob("ladder-*.json")
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    spec = RunSpec.from_dict(tree["run"])
-    assert spec.task.name == "D4RL/pointmaze/medium-v2"
-    assert path.stem == "ladder-d4rl-pointmaze-medium"
-    trained = records.read(figures.RUNS.parent / "tried" / "d4rl-pointmaze-medium-deflow")
+    assert {path.stem for path in figures.LADDERS.glob("ladder-*")} == {
+        "ladder-cube-single",
+        "ladder-d4rl-pointmaze-medium",
+    }
+    tree = json.loads((figures.LADDERS / f"ladder-{name}.json").read_text(encoding="utf-8"))
+    assert RunSpec.from_dict(tree["run"]).task.name == task
+    trained = records.read(figures.RUNS.parent / "tried" / f"{name}-deflow")
     assert (trained.spec, trained.done) == (tree["run"], tree["step"])
