@@ -98,7 +98,7 @@ def _turn(folder: Path, what: str) -> Iterator[bool]:
             except Timeout:
                 print(f"Another process downloads {what}; waiting until it is there.", file=sys.stderr, flush=True)
                 held.enter_context(lock.acquire())
-        except (NotImplementedError, OSError):
+        except (NotImplementedError, OSError):  # what filelock raises where there are no such locks
             alone = False
         yield alone
 

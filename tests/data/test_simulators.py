@@ -226,6 +226,15 @@ def test_other_errors_stay_what_they_are():
         failing("somebody.else")()
 
 
+@pytest.mark.parametrize("missing", [["ogbench"], ["dm_control"], ["ogbench", "dm_control"]])
+def test_what_newer_pythons_lack_is_told_with_its_command(monkeypatch, missing):
+    found = simulators.importlib.util.find_spec
+    monkeypatch.setattr(simulators.importlib.util, "find_spec", lambda name: None if name in missing else found(name))
+    command = "`python -m pip install -c constraints.txt --no-deps ogbench dm_control`"
+    with pytest.raises(OSError, match=f"^OGBench's environments need {' and '.join(missing)}, .*: run {command}"):
+        simulators.import_ogbench()
+
+
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     """A run in the small maze, in a folder."""

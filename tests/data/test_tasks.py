@@ -9,7 +9,7 @@ import numpy as np
 import ogbench  # noqa: F401 (registers the environments)
 import pytest
 
-from fdbook.data import minari
+from fdbook.data import minari, tasks
 from fdbook.data.controllers import CONTROLLERS
 from fdbook.data.tasks import DATASETS, TASKS, find, find_task, recordable
 
@@ -244,3 +244,9 @@ def test_a_task_can_be_made_without_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_task("scene-play-singletask").reward == "parts met - 5; mask 0 where all is met"
+
+
+def test_a_world_without_settings_is_named(monkeypatch):
+    monkeypatch.setattr(tasks, "SETTINGS", {"humanoidmaze": tasks.SETTINGS["humanoidmaze"]})
+    with pytest.raises(KeyError, match="no key of SETTINGS begins "):
+        list(tasks._ogbench_tasks())

@@ -60,6 +60,14 @@ def test_without_a_record_the_command_is_named():
         ceilings.compute(context({"dose-thin": {}}))
 
 
+def test_a_record_without_the_geometry_is_named():
+    plain = {key: value for key, value in inspected("ogbench/cube-single-play", 1.4).items() if key != "geometry"}
+    with pytest.raises(
+        ValueError, match=r"^The record geometry-plain says nothing of the geometry; make it with fdbook data"
+    ):
+        ceilings.compute(context(TREES | {"geometry-plain": plain}))
+
+
 def test_the_figure_of_the_dose_leaves_them_alone():
     with pytest.raises(FileNotFoundError, match="no ladder of a recording with a dose"):
         dose.compute(context(TREES))

@@ -148,6 +148,20 @@ def test_it_is_drawn_and_says_what_was_changed(tmp_path):
     assert words == ["4 readings", "4 readings", "32 readings", "damping 0.5"]
 
 
+def test_trainings_with_more_critics_than_the_others_say_so(tmp_path):
+    records = trees()
+    for kind in ("audit", "evaluated"):
+        more = copy.deepcopy(records[f"{kind}-whole"])
+        more["run"]["config"]["num_critics"] = 10
+        records[f"{kind}-more"] = more
+    numbers = read_back(microscope.compute(context(records)), tmp_path)
+    with style.applied():
+        fig = microscope.draw(numbers)
+        words = [text.get_text() for text in fig.axes[3].texts]
+        plt.close(fig)
+    assert [word for word in words if "critics" in word] == ["10 critics"]
+
+
 def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():
     with pytest.raises(FileNotFoundError, match=r"^There is no ladder of a recording with a dose"):
         dose.compute(context({name: tree for name, tree in trees().items() if not name.startswith("dose")}))

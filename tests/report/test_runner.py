@@ -237,6 +237,13 @@ def test_a_broken_drawing_leaves_the_old_files_and_keeps_the_new_numbers(worksho
     assert figures.load_numbers("one", workshop.out)["note"] == 2
 
 
+def test_a_drawing_that_returns_nothing_is_named(workshop):
+    path = workshop.folder / "toy_one.py"
+    path.write_text(path.read_text().replace("    return fig\n", ""))
+    with pytest.raises(ValueError, match=r"^The figure one is not drawn: draw of toy_one returns nothing\.$"):
+        workshop.run("one")
+
+
 def test_unknown_names_are_refused_first(workshop):
     with pytest.raises(ValueError, match=r"no figure called 'landscap'\. Did you mean 'landscape'"):
         workshop.run("one", "landscap")

@@ -242,6 +242,8 @@ def test_a_run_as_published_differs_in_nothing(record):
     assert published.deviations([[run]]) == []
     del run.progress.scores[0]
     assert published.deviations([[run]]) == ["the mean of 2 evaluations only in 1 of 1 runs"]
+    del run.progress.scores[0]
+    assert "the mean of 1 evaluation only in 1 of 1 runs" in published.deviations([[run]])
     run.spec["data"] = {"episodes": 10}
     assert "data that differ from the standard ones in episodes" in published.deviations([[run]])
 

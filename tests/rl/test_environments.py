@@ -170,7 +170,7 @@ def test_discounted_returns_are_sums_of_shifted_rewards():
         evaluate(stacked(1), [PassingBy()], [0], episodes=1, critics=True)
 
 
-@pytest.mark.parametrize("name", ["fql", "deflow"])
+@pytest.mark.parametrize("name", ["fql", "deflow", "iql", "ifql", "rebrac"])
 def test_estimates_are_those_of_the_first_state_and_action(name):
     """Of every episode, those that begin later included: one at a time, by the agent's own critics, unstacked."""
     from fdbook.rl.evaluate import FIRST_SEED, act

@@ -30,7 +30,8 @@ SHOWN = {
 def compute(context) -> dict:
     """For each data set condition numbers (10, 50, 90% of states), true and as they are read at `TIME`, and ratios to L2.
 
-    The one that promises least comes first. Raises FileNotFoundError when there is no such record.
+    The one that promises least comes first. Raises FileNotFoundError when there is no such record, and ValueError for one of an
+    inspection without --geometry.
     """
     trees = {name: tree for name, tree in context.ladders().items() if name.startswith(KIND)}
     if not trees:
@@ -43,6 +44,10 @@ def compute(context) -> dict:
 
 
 def _row(name: str, tree: dict) -> dict:
+    if "geometry" not in tree:
+        raise ValueError(
+            f"The record {KIND}{name} says nothing of the geometry; make it with fdbook data inspect NAME --geometry."
+        )
     geometry, rest = tree["geometry"], name.removeprefix(tree["name"].replace("/", "-")).strip("-").replace("-", " ")
     return {
         "name": ", ".join(part for part in (tree["name"].removeprefix("ogbench/"), rest) if part),

@@ -75,7 +75,8 @@ def compute(context) -> dict:
             for curve in ("penalty", "multiplier"):
                 if curve in first.progress.curves:
                     entry[curve] = _rows(several, lambda record, curve=curve: record.progress.curves[curve])
-            entry |= {} if first.config.get("budget") is None else {"budget": first.config["budget"]}
+            if first.config.get("budget") is not None:
+                entry["budget"] = first.config["budget"]
             entry["minutes a seed"] = sum(sum(r.progress.wall.values()) for r in several) / 60 / entry["seeds"]
             tasks[task][name] = entry
     return {"tasks": tasks}
