@@ -96,7 +96,10 @@ def _print_table(sweep, failures=()):
     for place, cell in enumerate(sweep.cells):
         each = state(cell)
         status = "failed" if place in failures else each.status
-        updates, score = f"{each.done:,} / {cell.spec.updates:,}", "" if each.score is None else f"{each.score:.1f}"
+        updates, score = (
+            f"{each.done:,} / {cell.spec.total_updates:,}",
+            "" if each.score is None else f"{each.score:.1f}",
+        )
         rows.append((f"{place + 1}", status, updates, score, cell.label, str(cell.folder)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -139,7 +142,7 @@ class _Board:
 
     def describe(self, place) -> str:
         """How far a cell is, and its last score."""
-        updates = f"{self.done[place]:,} of {self.sweep.cells[place].spec.updates:,} updates"
+        updates = f"{self.done[place]:,} of {self.sweep.cells[place].spec.total_updates:,} updates"
         return updates if self.score[place] is None else f"{updates}, score {self.score[place]:.1f}"
 
     def show(self, event):
@@ -187,7 +190,7 @@ class _Bars(_Board):
         from tqdm import tqdm
 
         self.tqdm, self.bars = tqdm, {}
-        total = sum(cell.spec.updates for cell in self.sweep.cells)
+        total = sum(cell.spec.total_updates for cell in self.sweep.cells)
         layout = "{desc} {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
         self.all = tqdm(total=total, initial=sum(self.done), bar_format=layout, position=0, leave=False)
         self._refresh()
@@ -198,7 +201,7 @@ class _Bars(_Board):
             taken = {-bar.pos for bar in self.bars.values()}
             position = next(number for number in range(1, self.jobs + 1) if number not in taken)
             layout = "  {desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
-            options = {"total": self.sweep.cells[place].spec.updates, "unit_scale": True, "leave": False}
+            options = {"total": self.sweep.cells[place].spec.total_updates, "unit_scale": True, "leave": False}
             label = self.sweep.cells[place].label
             self.bars[place] = self.tqdm(desc=label, position=position, bar_format=layout, **options)
         bar = self.bars.get(place)

@@ -24,6 +24,7 @@ def add_train(commands) -> None:
             "fdbook train cube-single --agent deflow          the same with the L2 metric",
             "fdbook train pointmaze-medium --seeds 3          three seeds, trained together",
             "fdbook train cube-single --preset paper          the papers' sizes: for a GPU",
+            "fdbook train cube-single --online 20000          and then online: a step, an update, 20,000 times",
             "fdbook train cube-single --set budget=0.01       another setting",
             "fdbook train cube-single --set metric.damping=0.01",
             "fdbook train --data log.npz --env MyRobot-v0     data and an environment of your own",
@@ -42,6 +43,19 @@ def add_train(commands) -> None:
     )
     _add_seeds(parser)
     parser.add_argument("--updates", "--steps", metavar="N", type=at_least(1), help="updates (default: the preset's)")
+    parser.add_argument(
+        "--online",
+        metavar="N",
+        type=at_least(0),
+        default=0,
+        help="go on in the environment for N steps, one update after each (default: 0)",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="WHOSE",
+        default="data",
+        help="who judges these steps: as the data are labeled (data, the default), or the environment",
+    )
     parser.add_argument(
         "--evaluations",
         metavar="N,N,...",
@@ -186,7 +200,7 @@ def _spec(arguments):
         config=config,
         **{
             name: getattr(arguments, name)
-            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths")
+            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths", "online", "labels")
         },
     )
 
@@ -309,8 +323,8 @@ def _evaluate(arguments):
     where = "" if arguments.starts == "task" else ", started anywhere"
     played = f"{count(episodes, 'episode')}{where}"
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {played}")
-    if run.step < run.spec.updates:
-        print(f"The run is not finished: {run.step:,} of {run.spec.updates:,} updates ({run.record.status}).")
+    if run.step < run.spec.total_updates:
+        print(f"The run is not finished: {run.step:,} of {run.spec.total_updates:,} updates ({run.record.status}).")
     _show(run.spec.seeds, result)
     kept = {"config": config, "episodes": episodes, "starts": arguments.starts, "evaluation": result}
     if arguments.starts != "task":

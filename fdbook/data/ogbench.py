@@ -357,6 +357,14 @@ class OGBench(sources.Source):
             return super().start_anywhere(task, environment)
         return _anywhere(environment)
 
+    def labeled_as_data(self, task: Task, environment: Any):
+        """The environment that judges, as the data's labels do, the state before a step: a goal is rewarded one step later.
+
+        It is OGBench's own option `success_timing="pre"`: from the goal one more step is made, which ends the episode.
+        """
+        environment.unwrapped._success_timing = "pre"
+        return environment
+
     def contents(self, tasks: Sequence[Task], folder: Path | None = None):
         """What is in the training file, with what each task rewards."""
         dataset = tasks[0].dataset

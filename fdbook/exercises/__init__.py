@@ -7,8 +7,9 @@ In a notebook:
 
     check("03.1", my_score)
 
-prints that 03.1 is still open, what is wrong with it, or that it is right. The checkers of chapter 03 live in
-`fdbook.exercises.chapter03`; worked solutions are in notebooks/solutions, and the tests run them.
+prints that 03.1 is still open, what is wrong with it, or that it is right. `check("03.1", hint=1)` prints where to begin, and
+`hint=2` how to go on. The checkers of chapter 03, with their hints, live in `fdbook.exercises.chapter03`; worked solutions are
+in notebooks/solutions, and the tests run them.
 """
 
 import importlib
@@ -20,10 +21,23 @@ import numpy as np
 from fdbook.checks import unknown
 
 
-__all__ = ["Wrong", "call", "check", "close", "exercise", "names", "refuse", "returns_nan", "same_shape", "verdict"]
+__all__ = [
+    "Wrong",
+    "call",
+    "check",
+    "close",
+    "exercise",
+    "hints",
+    "names",
+    "refuse",
+    "returns_nan",
+    "same_shape",
+    "verdict",
+]
 
 CHAPTERS = tuple(f"{number:02d}" for number in range(1, 14))
 _CHECKERS: dict[str, Callable] = {}
+_HINTS: dict[str, tuple[str, ...]] = {}
 
 
 class Wrong(Exception):
@@ -34,11 +48,15 @@ class _Open(Exception):
     """The answer has not been given yet."""
 
 
-def exercise(name: str) -> Callable:
-    """Registers a checker under a name such as "03.1": a function of the answer that raises Wrong, or returns a remark."""
+def exercise(name: str, *, hints: tuple[str, ...] = ()) -> Callable:
+    """Registers a checker under a name such as "03.1": a function of the answer that raises Wrong, or returns a remark.
+
+    `hints` are two sentences for readers who are stuck: where to begin, and how to go on. Neither gives the answer away.
+    """
 
     def register(checker):
         _CHECKERS[name] = checker
+        _HINTS[name] = hints
         return checker
 
     return register
@@ -49,6 +67,18 @@ def names() -> tuple[str, ...]:
     for chapter in CHAPTERS:
         importlib.import_module(f"fdbook.exercises.chapter{chapter}")
     return tuple(sorted(_CHECKERS))
+
+
+def _known(name: str) -> str:
+    name = f"0{name}" if f"0{name}" in names() else name
+    if name not in names():
+        raise ValueError(unknown("exercise", name, names()))
+    return name
+
+
+def hints(name: str) -> tuple[str, ...]:
+    """The hints of an exercise, the vaguest first. Raises ValueError for an exercise that does not exist."""
+    return _HINTS[_known(name)]
 
 
 def _missing(value) -> bool:
@@ -106,9 +136,7 @@ def verdict(name: str, answer) -> tuple[bool, str]:
 
     Raises ValueError, with the nearest name, for an exercise that does not exist.
     """
-    name = f"0{name}" if f"0{name}" in names() else name
-    if name not in names():
-        raise ValueError(unknown("exercise", name, names()))
+    name = _known(name)
     try:
         if _missing(answer):
             raise _Open
@@ -120,9 +148,17 @@ def verdict(name: str, answer) -> tuple[bool, str]:
     return True, f"{name} is right. {remark or ''}".rstrip()
 
 
-def check(name: str, answer) -> None:
+def check(name: str, answer: object = None, *, hint: int | None = None) -> None:
     """Checks the answer to an exercise and prints one line: it is right, or what is wrong with it, or that it is open.
 
-    Raises ValueError, with the nearest name, for an exercise that does not exist.
+    With `hint` it prints the first or the second hint instead.
+
+    Raises ValueError, with the nearest name, for an exercise that does not exist, and for a hint that it has not.
     """
-    print(verdict(name, answer)[1])
+    if hint is None:
+        print(verdict(name, answer)[1])
+        return
+    known = hints(name)
+    if isinstance(hint, bool) or hint not in range(1, len(known) + 1):
+        raise ValueError(f"{name} has hints 1 to {len(known)}; got hint={hint!r}.")
+    print(f"{_known(name)}, hint {hint} of {len(known)}: {known[hint - 1]}")

@@ -28,6 +28,7 @@ from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
 from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.online import Online
 
 
 __all__ = ["Run", "data_of", "open_run", "summary", "train"]
@@ -153,10 +154,34 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
     stacked = _init(spec, data.observation_shape, data.action_dim)
     evaluation = {"episodes": spec.episodes, "normalizer": data.normalizer, "progress": options["progress"]}
     evaluation |= {"data": data, "held_out": loaded.validation, "updates": spec.updates}
-    with environments(spec.task, len(spec.seeds), spec.episodes) as get:
+    count = len(spec.seeds)
+    if spec.online and folder is not None:
+        _take_offline_phase(spec, record, folder, options["say"])
+    with (
+        environments(spec.task, count, spec.episodes) as get,
+        environments(spec.task, count, 1, labels=spec.labels) as own,
+    ):
         evaluator = make_evaluator(spec.task, get, spec.seeds, **evaluation)
-        stacked = engine.train(stacked, data, record, folder=folder, evaluate=evaluator, **options)
+        shift = {"normalizer": data.normalizer, "reward_shift": spec.task.reward_shift, "say": options["say"]}
+        online = Online(own, spec.seeds, spec.online, **shift) if spec.online else None
+        stacked = engine.train(stacked, data, record, folder=folder, evaluate=evaluator, online=online, **options)
     return Run(spec, record, stacked, record.done, data.normalizer)
+
+
+def _take_offline_phase(spec: RunSpec, record: records.Record, folder: Path, say: Callable[[str], None]) -> None:
+    """Lets a new run with an online phase begin where a finished one without it, kept in its usual place, has ended."""
+    changes = {"online": 0, "labels": RunSpec.labels}
+    if "evaluations" in spec.overrides:
+        changes["evaluations"] = [step for step in spec.evaluations if step <= spec.updates]
+    offline = spec.replace(**changes)
+    there, mine = offline.folder, folder / "checkpoints"
+    if mine.exists() or not (there / records.NAME).exists():
+        return
+    before = records.read(there)
+    short = dataclasses.replace(record, spec=offline.to_dict())
+    differing = set(short.differing(before)) - {"evaluations", "episodes"}
+    if before.status == "finished" and not differing and checkpoints.copy(there / "checkpoints", mine, spec.updates):
+        say(f"The updates on the logged data are those of {there}.")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 
 from fdbook.checks import check_fields, check_range, unknown
 from fdbook.data.dose import Dose
-from fdbook.data.load import SOURCES
+from fdbook.data.load import LABELS, SOURCES
 from fdbook.data.tasks import Task, find_task, task_from_dict
 from fdbook.experiment.presets import preset, registry
 from fdbook.geometry import metrics
@@ -102,6 +102,10 @@ class RunSpec:
     """Whether observations are taken to mean 0 and standard deviation 1."""
     wavelengths: Sequence[float] | None = None
     """Fourier features that are added to them, in standard deviations."""
+    online: int = 0
+    """Updates that follow the `updates` on the logged data, each after one step in the environment (`fdbook.rl.online`)."""
+    labels: str = "data"
+    """Who judges these steps: rewards and ends are labeled as the "data" are, or as the "environment" does (`data.load`)."""
     config: Config | Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
     overrides: Sequence[str] | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -119,7 +123,8 @@ class RunSpec:
         `config` is joined with what was said before, `data` too where it is given as a mapping.
         """
         check_fields(RunSpec, changes, "part of a specification")
-        said: dict[str, Any] = {name: getattr(self, name) for name in ("task", "agent", "preset", "data", "seeds")}
+        names = ("task", "agent", "preset", "data", "seeds", "online", "labels")
+        said: dict[str, Any] = {name: getattr(self, name) for name in names}
         said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
         said_config = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
         config = {name: getattr(self.config, name) for name in said_config} | _as_dict(changes.pop("config", {}))
@@ -135,6 +140,7 @@ class RunSpec:
             metric = metrics.to_dict(self.metric) | {"label": metrics.short_name(self.metric)}
         names = ("agent", "preset", "seeds", "updates", "evaluations", "episodes", "normalize", "wavelengths")
         tree = {"format": records.FORMAT, "task": self.task.to_dict(), "metric": metric, "data": self.data.to_dict()}
+        names += ("online", "labels") if self.online else ()
         tree |= {name: getattr(self, name) for name in names} | {"config": config, "overrides": self.overrides}
         return json.loads(json.dumps(tree, default=_plain))
 
@@ -161,6 +167,11 @@ class RunSpec:
             return cls(task, metric=metrics.from_dict(metric) if metric else None, data=data, config=config, **tree)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"This is no specification of a run ({type(error).__name__}: {error}).") from error
+
+    @property
+    def total_updates(self) -> int:
+        """All updates, offline and online."""
+        return self.updates + self.online
 
     @property
     def hash(self) -> str:
@@ -204,6 +215,8 @@ class RunSpec:
             if name != "metric":
                 owner, short = (self.config, name.removeprefix("config.")) if "." in name else (self, name)
                 yield f"{short}={_word(getattr(owner, short))}"
+        if self.online:
+            yield f"online={self.online}" + ("" if self.labels == "data" else f"-labels={self.labels}")
 
 
 def differences(here: records.Record, there: records.Record) -> dict[str, tuple[Any, Any]]:
@@ -257,8 +270,23 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     updates = _integer(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
     episodes = _integer(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
     parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
-    parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"])}
-    return parts | {"evaluations": _evaluations(given, filled, updates)} | _features(given, filled, task)
+    parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"]), "online": _online(given, task)}
+    evaluations = _evaluations(given, filled, updates, parts["online"])
+    return parts | {"evaluations": evaluations} | _features(given, filled, task)
+
+
+def _online(given, task: Task) -> int:
+    """The updates of the online phase, which a task without an environment, or with pictures, cannot have."""
+    steps = _integer(given["online"], "number of online updates", 0)
+    if given["labels"] not in LABELS:
+        raise ValueError(unknown("kind of labels", given["labels"], LABELS))
+    if steps == 0 and given["labels"] != RunSpec.labels:
+        raise ValueError(f"Labels are of online updates; got labels={given['labels']!r} without them.")
+    if steps and not task.has_environment:
+        raise ValueError(f"The task {task.name} has no environment to be trained in; got online={steps}.")
+    if steps and task.dataset.pixels:
+        raise ValueError(f"Online updates take observations that are states; those of {task.name} are pictures.")
+    return steps
 
 
 def _data(data, task: Task) -> DataSpec:
@@ -286,13 +314,14 @@ def _seeds(seeds) -> tuple[int, ...]:
     return seeds
 
 
-def _evaluations(given, filled, updates: int) -> tuple[int, ...]:
-    """The updates after which a run is evaluated: the preset's up to its end, and its end."""
+def _evaluations(given, filled, updates: int, online: int) -> tuple[int, ...]:
+    """The updates after which a run is evaluated: the preset's up to its end, its end, and the quarters of the online phase."""
     if given["evaluations"] is None:
-        return (*(step for step in filled.evaluations if step < updates), updates)
+        quarters = {updates + online * quarter // 4 for quarter in range(1, 5)} - {updates}
+        return (*(step for step in filled.evaluations if step < updates), updates, *sorted(quarters))
     steps = sorted({_integer(step, "number of an update to evaluate after", 0) for step in given["evaluations"]})
-    if steps and steps[-1] > updates:
-        raise ValueError(f"A run of {updates} updates cannot be evaluated after update {steps[-1]}.")
+    if steps and steps[-1] > updates + online:
+        raise ValueError(f"A run of {updates + online} updates cannot be evaluated after update {steps[-1]}.")
     return tuple(steps)
 
 

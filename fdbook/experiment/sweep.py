@@ -31,7 +31,7 @@ PARTS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name 
 TABLES = ("data", "config")
 NAMED = ("task", "metric")
 """Parts that a name or a table says."""
-SHARED = ("task", "data", "normalize", "wavelengths", "seeds", "episodes", "updates", "evaluations")
+SHARED = ("task", "data", "normalize", "wavelengths", "seeds", "episodes", "updates", "evaluations", "online", "labels")
 """What the cells of one task share, unless the file allows that it differs."""
 KEYS = {"out": str, "allow": list, "base": dict, "axes": dict, "methods": list}
 
@@ -271,7 +271,7 @@ def _check_fair(cells: Sequence[Cell], allow: Sequence[str]) -> None:
 def _shared(spec: RunSpec) -> dict[str, Any]:
     """What a run shares with those that it is compared with, by dotted names."""
     tree = spec.to_dict()
-    return flatten({name: tree[name] for name in SHARED if name != "seeds" and tree[name] != {}})
+    return flatten({name: tree[name] for name in SHARED if name != "seeds" and tree.get(name, {}) != {}})
 
 
 def _method(cell: Cell) -> str:

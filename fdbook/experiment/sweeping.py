@@ -186,7 +186,7 @@ def seconds_left(
     for place, cell in enumerate(sweep.cells):
         if place not in over:
             alike = next(known[key] for key in _keys(cell) if key in known)
-            total += (cell.spec.updates - done[place]) * paces.get(place, float(np.mean(alike)))
+            total += (cell.spec.total_updates - done[place]) * paces.get(place, float(np.mean(alike)))
     return total / jobs
 
 

@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 from fdbook.disk import check_writable, write_whole
 
 
-__all__ = ["Checkpoints"]
+__all__ = ["Checkpoints", "copy"]
 
 
 def _leaves(state: PyTree) -> dict[str, np.ndarray]:
@@ -77,10 +77,14 @@ class Checkpoints:
         """The steps of the checkpoints, the newest first."""
         return sorted((step for step in self._manager.all_steps() if self._seal(step).exists()), reverse=True)
 
-    def save(self, step: int, state: PyTree, progress: dict[str, Any]) -> None:
-        """Saves the arrays of a state, and a JSON tree with them. Raises OSError when that fails: older ones stay whole."""
+    def save(self, step: int, state: PyTree, progress: dict[str, Any], replay: PyTree = None) -> None:
+        """Saves the arrays of a state, a JSON tree with them, and what an online phase has collected, if there is one.
+
+        Raises OSError when that fails: older ones stay whole.
+        """
         args = self._orbax.args
-        parts = args.Composite(arrays=args.StandardSave(_leaves(state)), progress=args.JsonSave(progress))
+        more = {} if replay is None else {"replay": args.StandardSave(_leaves(replay))}
+        parts = args.Composite(arrays=args.StandardSave(_leaves(state)), progress=args.JsonSave(progress), **more)
         try:
             if step in self._manager.all_steps():  # one that was not sealed, or that is damaged
                 self._manager.delete(step)
@@ -114,9 +118,39 @@ class Checkpoints:
             except (KeyError, ValueError) as error:  # whole, as its seal says, but of another form
                 where = f"The checkpoint of step {step} in {self.folder}"
                 raise ValueError(f"{where} was saved by another version of fdbook, or of other networks.") from error
-            structure = jax.tree.structure(eqx.filter(like, eqx.is_array))
-            arrays = structure.unflatten([jnp.asarray(result.arrays[name]) for name in sorted(wanted)])
-            return eqx.combine(arrays, like), result.progress, complaints
+            return _like(like, result.arrays), result.progress, complaints
         if complaints:
             raise ValueError(" ".join(complaints))
         return None
+
+    def restore_replay(self, step: int, like: PyTree) -> PyTree:
+        """What an online phase had collected at a step, shaped `like` this. Raises ValueError where it is of another form."""
+        args = self._orbax.args
+        try:
+            result: Any = self._manager.restore(step, args=args.Composite(replay=args.StandardRestore(_leaves(like))))
+        except (KeyError, ValueError, FileNotFoundError) as error:
+            where = f"The checkpoint of step {step} in {self.folder}"
+            raise ValueError(f"{where} holds no replay buffer of this length.") from error
+        return _like(like, result.replay)
+
+
+def _like(like: PyTree, arrays: dict[str, Any]) -> PyTree:
+    """Restored arrays in the place of a tree's own."""
+    structure = jax.tree.structure(eqx.filter(like, eqx.is_array))
+    return eqx.combine(structure.unflatten([jnp.asarray(arrays[name]) for name in sorted(arrays)]), like)
+
+
+def copy(source: Path, target: Path, step: int) -> bool:
+    """Copies the checkpoint of a step to a folder that is not there yet, whole or not at all, and returns whether it is sound."""
+    seal = source / f"{step}.sha256"
+    if not seal.exists() or not (source / str(step)).exists():
+        return False
+    digest, partial = seal.read_text(encoding="utf-8"), target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source / str(step), partial / str(step))
+    if _digest(partial / str(step)) != digest:
+        shutil.rmtree(partial)
+        return False
+    shutil.copy(seal, partial / seal.name)
+    partial.rename(target)
+    return True

@@ -31,6 +31,8 @@ class Step(NamedTuple):
     over: bool
     success: bool | None
     """Whether the episode counts as a success so far; None where the environment says nothing of it."""
+    terminated: bool = False
+    """Whether nothing follows, and not only the clock ended the episode."""
 
 
 class Environments(abc.ABC):
@@ -78,7 +80,7 @@ class InLine(Environments):
 
     def _step(self, number, action):
         observation, reward, terminated, truncated, info = self.environments[number].step(action)
-        return Step(observation, float(reward), bool(terminated or truncated), _success(info))
+        return Step(observation, float(reward), bool(terminated or truncated), _success(info), bool(terminated))
 
     def close(self) -> None:
         """As `Environments.close`."""

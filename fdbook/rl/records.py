@@ -111,7 +111,12 @@ class Record:
 
     @property
     def updates(self) -> int:
-        """Updates asked for."""
+        """Updates asked for, offline and online."""
+        return self.offline + self.spec.get("online", 0)
+
+    @property
+    def offline(self) -> int:
+        """Updates on the logged data alone, which come first."""
         return self.spec["updates"]
 
     @property

@@ -30,6 +30,8 @@ from fdbook.geometry import loop
 from fdbook.rl import networks, records
 from fdbook.rl.agents import Agent
 from fdbook.rl.checkpoints import Checkpoints
+from fdbook.rl.log import Log, breakage
+from fdbook.rl.online import Online
 from fdbook.rl.transitions import Transitions
 
 
@@ -111,55 +113,6 @@ def _signals() -> Iterator[Callable[[], bool]]:
             signal.signal(name, handler)
 
 
-def _breakage(metrics: dict[str, np.ndarray], first: int, bound: float) -> tuple[int, str] | None:
-    """The first step at which a scalar is not finite or a value of the critic is beyond the bound, and what it was."""
-    worst = None
-    for name, rows in metrics.items():
-        bad = ~np.isfinite(rows)
-        kind = "became NaN or infinite"
-        if name == "q_largest" and not bad.any():
-            bad, kind = rows > bound, f"grew beyond {bound:.3g}, which the data's rewards cannot add up to"
-        if bad.any():
-            row, seed = np.argwhere(bad)[0]
-            if worst is None or row < worst[0]:
-                worst = (int(row), f"{name} {kind} (seed number {seed})")
-    return None if worst is None else (first + worst[0], worst[1])
-
-
-class _Log:
-    """Means of the scalars between logged updates, in the record and, with a folder, for TensorBoard."""
-
-    def __init__(self, record, folder, every):
-        from tensorboardX import SummaryWriter
-
-        self.record, self.every, self.sums, self.count = record, every, {}, 0
-        self.writer = SummaryWriter(str(folder / "tensorboard"), write_to_disk=True) if folder else None
-
-    def add(self, step: int, metrics: dict[str, np.ndarray]):
-        rows = len(next(iter(metrics.values())))
-        self.sums = {
-            name: self.sums.get(name, 0.0) + values.sum(axis=0, dtype=float) for name, values in metrics.items()
-        }
-        self.count += rows
-        if step % self.every == 0 or step == self.record.updates:
-            progress = self.record.progress
-            progress.logged.append(step)
-            for name, total in self.sums.items():
-                mean = [float(f"{value:.6g}") for value in total / self.count]
-                progress.curves.setdefault(name, []).append(mean)
-                self.scalars(f"train/{name}", mean, step)
-            self.sums, self.count = {}, 0
-
-    def scalars(self, name, values, step):
-        if self.writer is not None:
-            for seed, value in zip(self.record.seeds, values, strict=True):
-                self.writer.add_scalar(f"{name}/seed_{seed}", value, step)
-
-    def close(self):
-        if self.writer is not None:
-            self.writer.close()
-
-
 def train(
     agents: Agent,
     data: Transitions,
@@ -167,6 +120,7 @@ def train(
     *,
     folder: Path | None = None,
     evaluate: Callable[[Agent, Callable[[], bool]], dict[str, list[float]] | None] | None = None,
+    online: Online | None = None,
     save_every: int = 10_000,
     log_every: int = 1000,
     keep: int = 2,
@@ -177,7 +131,8 @@ def train(
 ) -> Agent:
     """Trains stacked agents (`init`) as a record says, writes into the record what comes out, and returns the agents.
 
-    `evaluate(agents, stopped)` gives a dict of lists with one number for each seed; it may return None once `stopped()`. With a
+    `evaluate(agents, stopped)` gives a dict of lists with one number for each seed; it may return None once `stopped()`. Where
+    the record has an online phase, `online` goes on in the environment after the offline updates. With a
     `folder` the run saves a checkpoint every `save_every` updates, of which the newest `keep` stay, and carries on from the
     newest sound one when it is called again, with more updates too. `say` is told what the reader should know, and `watch` is
     shown the record as it grows, after every dispatch.
@@ -186,17 +141,22 @@ def train(
     checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.
 
     Raises Stopped after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a critic
-    explodes, with the update and the term; ValueError for a folder that holds another run, or data that have changed; OSError
-    when nothing can be saved; and what `evaluate` raises. The record then says that the run stopped, and why.
+    explodes, with the update and the term; ValueError for a folder that holds another run, data that have changed, or an online
+    phase without its environments; OSError when nothing can be saved; and what `evaluate` raises. The record then says that the
+    run stopped, and why.
     """
+    if record.updates > record.offline and online is None:
+        raise ValueError(
+            f"The record has {record.updates - record.offline} online updates, which take an Online; got none."
+        )
     background = jax.default_backend() != "cpu" if background is None else background
     options = {"save_every": save_every, "log_every": log_every, "bar": progress}
-    options |= {"background": background, "watch": watch}
+    options |= {"background": background, "watch": watch, "online": online}
     if folder is None:
         return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
     with Checkpoints(folder / "checkpoints", keep) as stores:
-        agents = _resume(stores, folder, agents, record, say)
+        agents = _resume(stores, folder, agents, record, say, online, data)
         say(f"The run is kept in {folder}.")
         return _Loop(agents, data, record, folder, stores, evaluate, **options).run()
 
@@ -205,9 +165,9 @@ class _Loop:
     """What is left to do of a run: evaluations and dispatches in turn, with what is saved and logged between them."""
 
     def __init__(
-        self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar, background, watch
+        self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar, background, watch, online
     ):
-        self.watch = watch
+        self.watch, self.online = watch, online
         self.agents, self.data, self.record, self.folder = agents, data, record, folder
         self.stores, self.evaluate, self.bar = stores, evaluate, bar
         self.save_every, self.log_every = save_every, log_every
@@ -223,7 +183,7 @@ class _Loop:
             record.status = "finished"
             return self.agents
         record.status, record.note = "running", ""
-        self.agents, self.log = loop.copy(self.agents), _Log(record, self.folder, self.log_every)
+        self.agents, self.log = loop.copy(self.agents), Log(record, self.folder, self.log_every)
         options = {"total": record.updates, "initial": record.done, "unit": "update", "unit_scale": True}
         label = f"{record.method} on {record.task}"
         with _signals() as stopped, tqdm(desc=label, disable=not self.bar, **options) as bar:
@@ -267,18 +227,24 @@ class _Loop:
             bar.update(len(next(iter(metrics.values()))))
             bar.set_postfix(_postfix(record, metrics), refresh=False)
             self.watch(record)
-            if record.done % self.save_every == 0 or record.done in (record.updates, *record.evaluations):
+            if record.done % self.save_every == 0 or record.done in (
+                record.offline,
+                record.updates,
+                *record.evaluations,
+            ):
                 self._save()
 
     def _dispatch(self) -> dict[str, np.ndarray]:
         """The updates up to where something is due, and their scalars."""
         first = self.record.done
         count, key = self._next() - first, jr.key(1)
+        places = {"key": key, "first": first, "count": count}
         with self._clock("training"):
-            self.agents, metrics = loop.advance(
-                self.update, self.agents, self.data, key=key, first=first, count=count, chunk=CHUNK
-            )
-        if broken := _breakage(metrics, first, self._bound):
+            if first < self.record.offline:
+                self.agents, metrics = loop.advance(self.update, self.agents, self.data, chunk=CHUNK, **places)
+            else:
+                self.agents, metrics = self.online.advance(self.agents, self.data, **places)
+        if broken := breakage(metrics, first, self._bound):
             raise FloatingPointError(f"The run broke at update {broken[0]}: {broken[1]}")
         self.record.progress.done += count
         self.log.add(self.record.done, metrics)
@@ -331,14 +297,16 @@ class _Loop:
     def _next(self) -> int:
         """Where the next dispatch ends: after a chunk, or earlier where something is due."""
         record, done = self.record, self.record.done
-        stops = [done + CHUNK, record.updates, *(step for step in record.evaluations if step > done)]
+        ends = [record.offline] if done < record.offline else []
+        stops = [done + CHUNK, record.updates, *ends, *(step for step in record.evaluations if step > done)]
         return min(stops + [(done // every + 1) * every for every in (self.save_every, self.log_every)])
 
     def _save(self):
         self._gather()
         if self.under_way is None and self.stores is not None and self.saved != self.record.done:
             with self._clock("saving"):
-                self.stores.save(self.record.done, self.agents, dataclasses.asdict(self.record.progress))
+                replay = self.online.state(self.data) if self.record.done > self.record.offline else None
+                self.stores.save(self.record.done, self.agents, dataclasses.asdict(self.record.progress), replay)
             self.saved = self.record.done
         self._write()
 
@@ -368,7 +336,7 @@ def _postfix(record, metrics) -> dict[str, str]:
     return shown
 
 
-def _resume(stores, folder, agents, record, say) -> Agent:
+def _resume(stores, folder, agents, record, say, online, data) -> Agent:
     """The agents of the newest sound checkpoint, and what the record knew then; refuses another run's folder."""
     scores = []
     if (folder / records.NAME).exists():
@@ -379,6 +347,8 @@ def _resume(stores, folder, agents, record, say) -> Agent:
         return agents
     agents, saved, complaints = stores.restore(agents)
     record.progress = records.Progress.from_dict(saved)
+    if record.done > record.offline:
+        online.restore(stores.restore_replay(record.done, online.state(data)))
     if complaints:
         say(" ".join([*complaints, f"The run is carried on from step {record.done}."]))
     record.progress.scores = [item for item in scores if item["step"] <= record.done] or record.scores
@@ -386,8 +356,9 @@ def _resume(stores, folder, agents, record, say) -> Agent:
 
 
 def _check_same(before, record, folder) -> None:
-    """Refuses a folder with another run. A longer one of the same kind carries it on: no update depends on how many there are."""
-    longer = record.updates > before.updates
+    """Refuses a folder with another run. A longer one of the same kind carries it on: no update depends on how many there are,
+    unless an online phase follows."""
+    longer = record.updates > before.updates and record.updates == record.offline
     for name, (new, old) in record.differing(before).items():
         if not (longer and name in ("updates", "evaluations")):
             kinds = f"{name} {old!r}, not {new!r}"

@@ -121,6 +121,10 @@ class Agent(eqx.Module):
     def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """An action (d,) in [-1, 1] for one observation."""
 
+    def explore(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
+        """The action with which an online phase collects: that of `act`, unless the policy is played without its noise there."""
+        return self.act(observation, key=key)
+
     def update(self, batch: Batch, *, key: PRNGKeyArray) -> tuple["Agent", dict[str, Float[Array, ""]]]:
         """The agent after one step on a batch, and scalars to log."""
         draws = self.draw(batch, key=key)

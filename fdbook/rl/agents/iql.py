@@ -132,3 +132,9 @@ class IQL(base.Agent):
         """The Gaussian's mean, clipped to the box."""
         actor = self.networks["actor"]
         return jnp.clip(actor.head(actor.features(observation[None])[0]), -1, 1)
+
+    def explore(self, observation: Array, *, key: PRNGKeyArray):
+        """A sample of the Gaussian, whose standard deviation is 1, clipped to the box."""
+        actor = self.networks["actor"]
+        mean = actor.head(actor.features(observation[None])[0])
+        return jnp.clip(mean + jax.random.normal(key, mean.shape, mean.dtype), -1, 1)

@@ -104,6 +104,12 @@ class ReBRAC(base.Agent):
         """The policy's one action."""
         return _policy(self.networks["actor"], observation[None])[0]
 
+    def explore(self, observation: Array, *, key: PRNGKeyArray):
+        """The policy's action with noise, that of the critics' target."""
+        config, action = self.config, self.act(observation, key=key)
+        noise = config.noise * jax.random.normal(key, action.shape, action.dtype)
+        return jnp.clip(action + jnp.clip(noise, -config.noise_bound, config.noise_bound), -1, 1)
+
 
 def _policy(actor, observations) -> Float[Array, "batch d"]:
     return jnp.tanh(jax.vmap(actor.head)(actor.features(observations)))
