@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
+import jax
 import numpy as np
 import pytest
 
@@ -345,3 +347,59 @@ def test_an_episode_can_be_filmed(trained, here, capsys, monkeypatch):
     with Image.open("film.gif") as film:
         assert film.n_frames > 1
         assert np.asarray(film.convert("RGB")).std() > 5
+
+
+def test_an_online_phase_begins_where_the_finished_run_without_it_ended(loaded):
+    """In the maze itself: the offline updates are taken from the other run, and the end is that of a run from scratch."""
+    said, quick = [], QUICK | {"log_every": 10}
+    whole = experiment.train(spec(online=40), "whole", loaded=loaded, **quick)
+    experiment.train(spec(), spec().folder, loaded=loaded, **quick)
+    told = quick | {"say": said.append}
+    joined = experiment.train(spec(online=40), spec(online=40).folder, loaded=loaded, **told)
+    assert f"The updates on the logged data are those of {spec().folder}." in said
+    assert joined.record.status == "finished"
+    assert [each["step"] for each in joined.record.scores] == [30, 60]
+    for one, other in zip(
+        *(jax.tree.leaves(eqx.filter(run.agents, eqx.is_array)) for run in (whole, joined)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    opened = experiment.open_run(spec(online=40).folder)
+    assert opened.step == 100
+    share = joined.record.progress.curves["online_share"]
+    assert len(share) == len(joined.record.progress.logged) == 10
+    assert share[-1][0] > 0 == share[5][0]
+
+
+def test_a_run_of_other_settings_is_not_taken_for_the_offline_phase(loaded):
+    said = []
+    experiment.train(
+        spec(), spec(online=20, config=SMALL | {"tau": 0.1}).replace(online=0).folder, loaded=loaded, **QUICK
+    )
+    other = spec(online=20, config=SMALL | {"tau": 0.1})
+    experiment.train(other, "online", loaded=loaded, **(QUICK | {"say": said.append}))
+    assert said == ["The run is kept in online."]
+
+
+def test_the_command_goes_on_online(here, capsys):
+    """`--online` from the command line, on the small maze, and what `fdbook evaluate` says of it."""
+    words = [
+        TASK,
+        "--agent",
+        "bc",
+        "--updates",
+        "30",
+        "--online",
+        "20",
+        "--data-episodes",
+        str(EPISODES),
+        "--episodes",
+        "2",
+    ]
+    words += ["--set", "width=16", "--set", "depth=1", "--no-progress", "--out", "online"]
+    with pytest.warns(UserWarning, match="reaches the goal"):
+        assert cli.main(["train", *words]) == 0
+    assert "finished, 50 of 50 updates" in capsys.readouterr().out
+    record = records.read("online")
+    assert (record.offline, record.updates, record.done) == (30, 50, 50)
+    assert [each["step"] for each in record.scores] == [30, 35, 40, 45, 50]
+    assert cli.main(["train", *words[:-2], "--online", "-1", "--out", "other"]) == 2

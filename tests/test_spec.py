@@ -142,6 +142,21 @@ def test_folders_of_different_runs_differ():
     assert f"runs/{find_task(TASK).name}/fidec-exact-laptop-seed-0" in folders
 
 
+def test_an_online_phase_is_part_of_what_is_run():
+    """Without one a specification is written as before: the hashes and folders of older runs stay."""
+    spec = RunSpec(TASK, updates=1000)
+    online = spec.replace(online=400)
+    assert "online" not in spec.to_dict()
+    assert online.to_dict()["online"] == 400
+    assert RunSpec.from_dict(online.to_dict()) == online
+    assert online.hash != spec.hash
+    assert online.folder.name == f"{spec.folder.name}-online=400"
+    assert (online.updates, online.total_updates) == (1000, 1400)
+    assert online.evaluations == (*spec.evaluations, 1100, 1200, 1300, 1400)
+    assert online.replace(agent="bc").online == 400
+    assert spec.diff(online)["online"] == (None, 400)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -161,6 +176,12 @@ def test_folders_of_different_runs_differ():
         ({"seeds": (-1,)}, "a seed that is a whole number of at least 0; got -1"),
         ({"updates": 0}, "a number of updates that is a whole number of at least 1; got 0"),
         ({"updates": 5, "evaluations": (6,)}, "A run of 5 updates cannot be evaluated after update 6"),
+        ({"online": -1}, "a number of online updates that is a whole number of at least 0; got -1"),
+        (
+            {"task": "visual-cube-single-play-singletask-task1", "online": 10},
+            "Online updates take observations that are states; those of visual-cube",
+        ),
+        ({"updates": 5, "online": 5, "evaluations": (11,)}, "A run of 10 updates cannot be evaluated after update 11"),
         ({"episodes": True}, "a number of episodes that is a whole number of at least 1; got True"),
         (
             {"config": {"metric": metrics.L2()}},

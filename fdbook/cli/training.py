@@ -51,12 +51,6 @@ def add_train(commands) -> None:
         help="go on in the environment for N steps, one update after each (default: 0)",
     )
     parser.add_argument(
-        "--labels",
-        metavar="WHOSE",
-        default="data",
-        help="who judges these steps: as the data are labeled (data, the default), or the environment",
-    )
-    parser.add_argument(
         "--evaluations",
         metavar="N,N,...",
         type=_numbers(int),
@@ -200,7 +194,7 @@ def _spec(arguments):
         config=config,
         **{
             name: getattr(arguments, name)
-            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths", "online", "labels")
+            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths", "online")
         },
     )
 

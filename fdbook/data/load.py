@@ -21,7 +21,6 @@ __all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordin
 
 SOURCES = ("auto", "recorded", "download")
 STARTS = ("task", "anywhere")
-LABELS = ("data", "environment")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,33 +39,21 @@ class Loaded:
         return environment(self.task, self.folder)
 
 
-def environment(
-    task: Task,
-    folder: str | Path | None = None,
-    *,
-    render_mode: str | None = None,
-    starts: str = "task",
-    labels: str = "environment",
-):
+def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None, starts: str = "task"):
     """A new environment to evaluate a task in: raw observations as those of its transitions, actions in [-1, 1].
 
     `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Episodes start
-    as the "task" says, or, in OGBench's mazes, "anywhere" in the maze. Rewards and ends are those of the "environment", or judged
-    as the labels of the "data" are (OGBench's judge the state before a step, its environments the state after it). What renders
-    is prepared for it, with or without a display (`fdbook.data.simulators`).
-
-    Raises ValueError for starts that the task does not have, for other labels, and for a task without an environment: logs alone
-    are judged by `fdbook.rl.offline_evaluation`. Raises OSError, here or from `reset` and `render`, where nothing renders.
+    as the "task" says, or, in OGBench's mazes, "anywhere" in the maze. What renders is prepared for it, with or without a display
+    (`fdbook.data.simulators`). Raises ValueError for starts that the task does not have, and for a task without an environment:
+    logs alone are judged by `fdbook.rl.offline_evaluation`. Raises OSError, here or from `reset` and `render`, where nothing
+    renders.
     """
     if starts not in STARTS:
         raise ValueError(unknown("kind of starts", starts, STARTS))
-    if labels not in LABELS:
-        raise ValueError(unknown("kind of labels", labels, LABELS))
     source = sources.of(task.dataset)
     if task.dataset.pixels or render_mode is not None:
         simulators.prepare_pictures()
     made = source.environment(task, folder, render_mode=render_mode)
-    made = made if labels == "environment" else source.labeled_as_data(task, made)
     return _quiet(made if starts == "task" else source.start_anywhere(task, made))
 
 

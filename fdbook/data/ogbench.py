@@ -278,8 +278,8 @@ def _labels(task, arrays):
 def label(name: str, environment: Any, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Rewards and masks (n,) of rows as OGBench labels them in a single-task environment of that id (of states).
 
-    OGBench's labels judge the state before a step, its environment the state after it. So a goal that the last transition of an
-    episode reaches is never rewarded, and one that was reached earlier is rewarded a step later than when played.
+    They judge the state before a step, as its environments of single tasks do since version 1.2 (`success_timing="pre"`): a goal
+    is rewarded with the step that follows, and one that the last transition of an episode reaches, never.
     """
     simulators.import_ogbench()
     from ogbench.relabel_utils import relabel_dataset
@@ -356,14 +356,6 @@ class OGBench(sources.Source):
         if task.dataset.family != "maze" or task.dataset.pixels or "soccer" in task.dataset.name:
             return super().start_anywhere(task, environment)
         return _anywhere(environment)
-
-    def labeled_as_data(self, task: Task, environment: Any):
-        """The environment that judges, as the data's labels do, the state before a step: a goal is rewarded one step later.
-
-        It is OGBench's own option `success_timing="pre"`: from the goal one more step is made, which ends the episode.
-        """
-        environment.unwrapped._success_timing = "pre"
-        return environment
 
     def contents(self, tasks: Sequence[Task], folder: Path | None = None):
         """What is in the training file, with what each task rewards."""

@@ -96,10 +96,6 @@ class Source(abc.ABC):
             f"Only OGBench's mazes without a ball can start anywhere; {task.name} starts as its task says."
         )
 
-    def labeled_as_data(self, task: Task, environment: Any):
-        """The environment with rewards and ends judged as those of the data are: as it is, where the two agree already."""
-        return environment
-
     @abc.abstractmethod
     def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> Contents:
         """What is in the training files of the data set of these tasks. Raises as `transitions` does."""

@@ -40,26 +40,20 @@ MOST = 16
 
 @contextlib.contextmanager
 def environments(
-    task: Task,
-    seeds: int,
-    episodes: int,
-    *,
-    workers: int | None = None,
-    starts: str = "task",
-    labels: str = "environment",
+    task: Task, seeds: int, episodes: int, *, workers: int | None = None, starts: str = "task"
 ) -> Iterator[Callable[[], Environments]]:
     """A function that makes the environments of an evaluation when they are first needed; they are closed at the end.
 
     They are stepped by `workers` processes (None: by one for each core but two, at most MOST; 0: by this process, as are those of
-    tasks that another process cannot make). The numbers are the same. `starts` is where episodes start, and `labels` who
-    judges them, as in `fdbook.data.load.environment`.
+    tasks that another process cannot make). The numbers are the same. `starts` is where episodes start, as in
+    `fdbook.data.load.environment`.
     """
     share = min(episodes, FEW if task.dataset.family in ("cube", "scene", "puzzle") else MANY)
     made: list[Environments] = []
 
     def get() -> Environments:
         if not made:
-            made.append(_environments(task, seeds * share, _workers(workers), starts=starts, labels=labels))
+            made.append(_environments(task, seeds * share, _workers(workers), starts))
         return made[0]
 
     try:
@@ -83,9 +77,9 @@ def check_pictures(task: Task) -> None:
             environment.reset(seed=0)
 
 
-def _environments(task, count, workers, **options) -> Environments:
+def _environments(task, count, workers, starts) -> Environments:
     check_pictures(task)  # and what works is known to the processes that are started
-    make = functools.partial(load.environment, task, **options)
+    make = functools.partial(load.environment, task, starts=starts)
     if workers > 0 and Workers.can_make(make):
         try:
             return Workers(make, count, workers)

@@ -159,7 +159,7 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
         _take_offline_phase(spec, record, folder, options["say"])
     with (
         environments(spec.task, count, spec.episodes) as get,
-        environments(spec.task, count, 1, labels=spec.labels) as own,
+        environments(spec.task, count, 1) as own,
     ):
         evaluator = make_evaluator(spec.task, get, spec.seeds, **evaluation)
         shift = {"normalizer": data.normalizer, "reward_shift": spec.task.reward_shift, "say": options["say"]}
@@ -170,7 +170,7 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
 
 def _take_offline_phase(spec: RunSpec, record: records.Record, folder: Path, say: Callable[[str], None]) -> None:
     """Lets a new run with an online phase begin where a finished one without it, kept in its usual place, has ended."""
-    changes = {"online": 0, "labels": RunSpec.labels}
+    changes: dict[str, Any] = {"online": 0}
     if "evaluations" in spec.overrides:
         changes["evaluations"] = [step for step in spec.evaluations if step <= spec.updates]
     offline = spec.replace(**changes)

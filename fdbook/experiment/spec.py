@@ -16,7 +16,7 @@ import numpy as np
 
 from fdbook.checks import check_fields, check_range, unknown
 from fdbook.data.dose import Dose
-from fdbook.data.load import LABELS, SOURCES
+from fdbook.data.load import SOURCES
 from fdbook.data.tasks import Task, find_task, task_from_dict
 from fdbook.experiment.presets import preset, registry
 from fdbook.geometry import metrics
@@ -104,8 +104,6 @@ class RunSpec:
     """Fourier features that are added to them, in standard deviations."""
     online: int = 0
     """Updates that follow the `updates` on the logged data, each after one step in the environment (`fdbook.rl.online`)."""
-    labels: str = "data"
-    """Who judges these steps: rewards and ends are labeled as the "data" are, or as the "environment" does (`data.load`)."""
     config: Config | Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
     overrides: Sequence[str] | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -123,7 +121,7 @@ class RunSpec:
         `config` is joined with what was said before, `data` too where it is given as a mapping.
         """
         check_fields(RunSpec, changes, "part of a specification")
-        names = ("task", "agent", "preset", "data", "seeds", "online", "labels")
+        names = ("task", "agent", "preset", "data", "seeds", "online")
         said: dict[str, Any] = {name: getattr(self, name) for name in names}
         said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
         said_config = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
@@ -140,7 +138,7 @@ class RunSpec:
             metric = metrics.to_dict(self.metric) | {"label": metrics.short_name(self.metric)}
         names = ("agent", "preset", "seeds", "updates", "evaluations", "episodes", "normalize", "wavelengths")
         tree = {"format": records.FORMAT, "task": self.task.to_dict(), "metric": metric, "data": self.data.to_dict()}
-        names += ("online", "labels") if self.online else ()
+        names += ("online",) if self.online else ()
         tree |= {name: getattr(self, name) for name in names} | {"config": config, "overrides": self.overrides}
         return json.loads(json.dumps(tree, default=_plain))
 
@@ -216,7 +214,7 @@ class RunSpec:
                 owner, short = (self.config, name.removeprefix("config.")) if "." in name else (self, name)
                 yield f"{short}={_word(getattr(owner, short))}"
         if self.online:
-            yield f"online={self.online}" + ("" if self.labels == "data" else f"-labels={self.labels}")
+            yield f"online={self.online}"
 
 
 def differences(here: records.Record, there: records.Record) -> dict[str, tuple[Any, Any]]:
@@ -278,10 +276,6 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
 def _online(given, task: Task) -> int:
     """The updates of the online phase, which a task without an environment, or with pictures, cannot have."""
     steps = _integer(given["online"], "number of online updates", 0)
-    if given["labels"] not in LABELS:
-        raise ValueError(unknown("kind of labels", given["labels"], LABELS))
-    if steps == 0 and given["labels"] != RunSpec.labels:
-        raise ValueError(f"Labels are of online updates; got labels={given['labels']!r} without them.")
     if steps and not task.has_environment:
         raise ValueError(f"The task {task.name} has no environment to be trained in; got online={steps}.")
     if steps and task.dataset.pixels:

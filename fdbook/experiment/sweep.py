@@ -31,7 +31,7 @@ PARTS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name 
 TABLES = ("data", "config")
 NAMED = ("task", "metric")
 """Parts that a name or a table says."""
-SHARED = ("task", "data", "normalize", "wavelengths", "seeds", "episodes", "updates", "evaluations", "online", "labels")
+SHARED = ("task", "data", "normalize", "wavelengths", "seeds", "episodes", "updates", "evaluations", "online")
 """What the cells of one task share, unless the file allows that it differs."""
 KEYS = {"out": str, "allow": list, "base": dict, "axes": dict, "methods": list}
 

@@ -53,10 +53,10 @@ class ReplayBuffer(eqx.Module):
     @classmethod
     def empty(cls, data: Transitions, seeds: int, capacity: int) -> "ReplayBuffer":
         """One of zeros, for observations and actions like those of the data, which are states."""
-        widths = {"observations": data.observations.shape[1:], "actions": data.actions.shape[1:]}
-        widths |= {"next_observations": data.observations.shape[1:], "rewards": (), "masks": ()}
-        rows = {name: jnp.zeros((seeds, capacity, *width)) for name, width in widths.items()}
-        return cls(Transition(**rows, ends=jnp.zeros((seeds, capacity), bool)), jnp.zeros((), jnp.int32))
+        like = {"observations": data.observations, "actions": data.actions, "next_observations": data.observations}
+        like |= {"rewards": data.rewards, "masks": data.masks, "ends": data.ends}
+        rows = {name: jnp.zeros((seeds, capacity, *leaf.shape[1:]), leaf.dtype) for name, leaf in like.items()}
+        return cls(Transition(**rows), jnp.zeros((), jnp.int32))
 
     def add(self, transition: Transition) -> "ReplayBuffer":
         """The buffer with one more row of every seed."""
@@ -70,7 +70,7 @@ class ReplayBuffer(eqx.Module):
 
         The action that follows a row is that of the next row; at an episode's last row, and at the newest, the row's own.
         """
-        index = jr.randint(key, (size,), 0, data.size + self.size)
+        index = jr.randint(key, (size,), 0, data.size + self.size, jnp.int32)
         new = index >= data.size
         logged, row = data.at(jnp.minimum(index, data.size - 1)), jnp.maximum(index - data.size, 0)
         own = jax.tree.map(lambda rows: rows[seed, row], self.rows)
@@ -199,7 +199,7 @@ class Online:
         self.seen |= self._first_observations(places)
 
     def _first_observations(self, places):
-        seeds = {int(place): _episode_seed(self.seeds[place], self.episodes[place]) for place in places}
+        seeds = {int(place): _episode_seed(int(self.seeds[place]), int(self.episodes[place])) for place in places}
         return self.environments.reset(seeds) if seeds else {}
 
     def _begin_again(self):
@@ -229,7 +229,7 @@ class Online:
 
 def _episode_seed(seed: int, episode: int) -> int:
     """The seed with which an episode of training begins: another than those of evaluations and recordings, which are small."""
-    return int(np.random.SeedSequence([int(seed), int(episode)]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
 
 
 def _check_finite(observation, reward, what: str) -> None:
