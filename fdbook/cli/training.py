@@ -1,6 +1,7 @@
 """`fdbook train` and `fdbook evaluate`."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -104,6 +105,13 @@ def _add_data(parser):
         metavar="FILE|ID",
         help="data of your own instead of a task: an npz file in OGBench's layout, or a Minari id",
     )
+    parser.add_argument("--until-goal", action="store_true", help="leave out what follows the goal, in D4RL's mazes")
+    parser.add_argument(
+        "--maze",
+        metavar="WHOSE",
+        default="data",
+        help="of D4RL's mazes: episodes within the walls of the data (default), or of Minari's evaluation",
+    )
     parser.add_argument("--env", metavar="ID", help="the gymnasium id of the environment to evaluate such data in")
     bounds = "bounds of such actions, where no environment has them (default: -1 1)"
     parser.add_argument("--action-bounds", metavar=("LOW", "HIGH"), type=float, nargs=2, help=bounds)
@@ -163,6 +171,7 @@ def _spec(arguments):
     """The specification that was typed."""
     from fdbook import experiment
     from fdbook.data import custom
+    from fdbook.data.tasks import find_task
     from fdbook.experiment import DataSpec
     from fdbook.geometry import metrics
 
@@ -180,6 +189,9 @@ def _spec(arguments):
         )
     bounds = {} if arguments.action_bounds is None else {"action_bounds": tuple(arguments.action_bounds)}
     task = arguments.task or custom.from_source(arguments.data, arguments.env, **bounds)
+    if arguments.until_goal or arguments.maze != "data":
+        task = task if arguments.task is None else find_task(task)
+        task = dataclasses.replace(task, after_goal=not arguments.until_goal, maze=arguments.maze)
     metric = arguments.metric
     if options:
         metric = metrics.make(metric or experiment.RunSpec(task, preset=arguments.preset).method.split()[1], **options)

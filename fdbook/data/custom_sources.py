@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.data import downloads, minari, ogbench, simulators, sources, spaces
+from fdbook.data import downloads, mazes, minari, ogbench, simulators, sources, spaces
 from fdbook.data.definitions import DataSet, Task
 from fdbook.data.downloads import Damaged
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
@@ -241,7 +241,7 @@ class MinariSet(Own):
         parts, stale = from_set(self.id, lambda data: self._parts(data, task, where))
         if not parts:
             raise ValueError(f"{where} holds no episode.")
-        minari.warn_of_stale_goals(stale, len(parts), where)
+        mazes.warn_of_stale_goals(stale, len(parts), where)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Transitions.of(**arrays, padded=True, where=where), None
 
@@ -261,7 +261,7 @@ class MinariSet(Own):
         if not shown or (self.keys is not None and "desired_goal" not in self.keys):
             return seen, False
         goals, places = np.array(seen["desired_goal"]), np.asarray(seen["achieved_goal"])
-        if goals.ndim != 2 or goals.shape != places.shape or not minari.has_stale_goal(goals, places):
+        if goals.ndim != 2 or goals.shape != places.shape or not mazes.has_stale_goal(goals, places):
             return seen, False
         goals[0] = goals[1]
         return {**seen, "desired_goal": goals}, True

@@ -5,12 +5,28 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fdbook.checks import unknown
+
 
 __all__ = ["DataSet", "Group", "Task"]
 
 Group = Literal[
     "ogbench-state", "ogbench-pixels", "d4rl-antmaze", "d4rl-adroit", "ogbench-pointmaze", "d4rl-pointmaze", "own"
 ]
+
+MAZES = ("data", "evaluation")
+OLD_D4RL = (
+    "Recorded anew for Minari, in other simulators than the old D4RL: its scores and the published ones do not compare."
+)
+DENSE = " gymnasium-robotics 1.2.1 changed the dense rewards of door, hammer and relocate without a new version."
+PEN = (
+    " Pen is evaluated over 100 steps, as when its reference returns were measured, although the environment allows 200; the "
+    "references are known to be stale (Minari issue 303)."
+)
+ANT = (
+    " Settings of the old D4RL do not carry over to it (Minari issue 296). Episodes end at the goal, with a return of 1, so that "
+    "the normalized return is the success in percent."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +160,25 @@ class Task:
     """Its name in the papers' tables, or None for a task that they do not have."""
     caveat: str = ""
     """What keeps scores here from being compared with published ones; empty where nothing does."""
+    maze: str = "data"
+    """Of D4RL's mazes: whose walls episodes are played in, the "data"'s or the "evaluation"'s, where Minari's two differ."""
+    after_goal: bool = True
+    """Of D4RL's mazes: whether the steps that follow a reached goal in an episode belong to the data."""
+
+    def __post_init__(self):
+        if self.maze not in MAZES:
+            raise ValueError(unknown("maze", self.maze, MAZES))
+        if self.variation and not self.group.startswith(("d4rl-antmaze", "d4rl-pointmaze")):
+            said = ", ".join(f"{name}={value!r}" for name, value in self.variation.items())
+            raise ValueError(
+                f"Only D4RL's mazes have another maze, or steps after the goal; got {said} for {self.name}."
+            )
+
+    @property
+    def variation(self) -> dict[str, Any]:
+        """What of `maze` and `after_goal` is not as usual."""
+        usual = {"maze": "data", "after_goal": True}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
     @property
     def settings_from(self) -> Literal["papers", "ours"]:
@@ -158,7 +193,7 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """What `fdbook.data.tasks.task_from_dict` makes it again from, in plain JSON: its name, and what one's own is made of."""
         source = self.dataset.origin
-        return {"name": self.name} | ({} if source is None else source.description)
+        return {"name": self.name} | self.variation | ({} if source is None else source.description)
 
     @property
     def reward(self) -> str:

@@ -5,7 +5,9 @@ Dict observations are flattened as the papers see them (`flatten`). Time-outs an
 """
 
 import contextlib
+import functools
 import io
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fdbook.checks import Array, check_rows
-from fdbook.data import coverage, downloads, simulators, sources
+from fdbook.data import coverage, downloads, mazes, simulators, sources
 from fdbook.data.downloads import Damaged
 from fdbook.data.sources import normalized_score
 from fdbook.data.tasks import DataSet, Task
@@ -31,19 +33,15 @@ __all__ = [
     "download",
     "environment",
     "flatten",
-    "has_stale_goal",
     "locate",
     "normalized_score",
     "open_set",
     "read",
     "robotics",
     "transitions",
-    "warn_of_stale_goals",
 ]
 
 PATIENCE = 5
-REACH = 0.45
-"""The distance within which gymnasium-robotics counts a maze's goal as reached."""
 
 
 @contextlib.contextmanager
@@ -175,44 +173,19 @@ def open_set(name: str, folder: str | Path | None = None):
             raise Damaged(f"{folder / name} is damaged or is not a Minari data set.", folder / name) from error
 
 
-def has_stale_goal(goals: np.ndarray, places: np.ndarray) -> bool:
-    """Whether the first row of an episode holds the goal of the episode before. goals and places (rows, d), of each row.
-
-    It does in D4RL's published point mazes: the environment draws the next goal after it has made the observation in which the
-    last one is reached, and the episode that begins there starts with that observation. So the goal changes behind the first row
-    and never again, and the first one either is where the robot stands or was not reached in the first step, after which it
-    might have changed by right.
-    """
-    goals, places = np.asarray(goals), np.asarray(places)
-    if len(goals) < 2 or np.array_equal(goals[0], goals[1]) or np.any(goals[1:] != goals[1]):
-        return False
-    near = np.linalg.norm(places[:2] - goals[0], axis=-1) <= REACH
-    return bool(near[0] or (len(goals) > 2 and not near[1]))
-
-
-def warn_of_stale_goals(count: int, episodes: int, where: str) -> None:
-    """Warns that the goals in the first rows of `count` episodes were replaced, if there are any."""
-    if count:
-        warnings.warn(
-            f"In {count} of {episodes} episodes of {where} the first row held the goal of the episode before, as in published "
-            "point mazes; it was given the goal of the rows behind it.",
-            stacklevel=3,
-        )
-
-
 def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
     """The arrays of a data set, in the compact layout of `fdbook.rl.transitions`.
 
     observations (rows, width), actions (rows, action), rewards, masks and ends (rows,): whole episodes one after the other. The
     last row of an episode holds its last observation, and zeros. Numbers are rounded to float32, as the papers do with these data
     (most are published in float64), and actions that any rounding took out of [-1, 1] are clipped. A point maze's first row that
-    holds the goal of the episode before (`has_stale_goal`) is given its own, with a warning. `folder` holds Minari's data sets.
+    holds the goal of the episode before (`mazes.has_stale_goal`) is given its own, with a warning. `folder` holds Minari's sets.
     Rewards have `task.reward_shift` added. Raises FileNotFoundError when the data set is not there; ValueError, naming it, when
     it is damaged or does not fit the task.
     """
     arrays, stale = _read(task, folder)
     path = (datasets_folder() if folder is None else Path(folder)) / task.dataset.name
-    warn_of_stale_goals(stale, int(arrays["ends"].sum()), str(path))
+    mazes.warn_of_stale_goals(stale, int(arrays["ends"].sum()), str(path))
     return arrays | {"actions": clip_actions(arrays["actions"], str(path))}
 
 
@@ -225,19 +198,21 @@ def _read(task, folder):
         rows = int(data.total_steps) + int(data.total_episodes)
         arrays = {"observations": np.zeros((rows, width), np.float32), "actions": np.zeros((rows, action), np.float32)}
         arrays |= {key: np.zeros(rows, np.float32) for key in ("rewards", "masks")} | {"ends": np.zeros(rows, bool)}
-        row = 0
+        row = whole = 0
         for episode in _episodes(data, dataset):
             first, row = row, _fill(arrays, row, episode, task, where)
+            whole += len(episode.rewards) + 1
             seen = arrays["observations"][first:row]
-            if dataset.goal and has_stale_goal(seen[:, -2:], seen[:, :2]):
+            if dataset.goal and mazes.has_stale_goal(seen[:, -2:], seen[:, :2]):
                 seen[0, -2:] = seen[1, -2:]
                 stale += 1
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # what damage raises depends on where it is
         raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", path) from error
-    if row != rows or not rows:
-        raise Damaged(f"{where} holds {row} observations (its metadata promise {rows}).", path)
+    if whole != rows or not rows:
+        raise Damaged(f"{where} holds {whole} observations (its metadata promise {rows}).", path)
+    arrays = {key: values[:row] for key, values in arrays.items()}
     check_rows(arrays["observations"], "observations", where)
     check_rows(arrays["rewards"], "rewards", where)
     return arrays, stale
@@ -292,13 +267,15 @@ def _fill(arrays, row, episode, task, where):
             raise ValueError(f"{where}, episode {episode.id}, has {what} of shape {np.shape(got)} (expected {wanted}).")
     if row + steps >= len(arrays["ends"]):
         raise Damaged(f"{where} holds more steps than its metadata promise.", Path(where))
-    over = np.asarray(episode.terminations, bool)
+    over, rewards = np.asarray(episode.terminations, bool), np.asarray(episode.rewards)
     if task.success_ends:
-        over = over | (np.asarray(episode.rewards) >= 1)
-    arrays["observations"][row : row + steps + 1] = seen
-    arrays["actions"][row : row + steps] = episode.actions
-    arrays["rewards"][row : row + steps] = np.asarray(episode.rewards) + task.reward_shift
-    arrays["masks"][row : row + steps] = ~over
+        over = over | (rewards >= 1)
+    if not task.after_goal:
+        steps = mazes.steps_until_goal(rewards)
+    arrays["observations"][row : row + steps + 1] = seen[: steps + 1]
+    arrays["actions"][row : row + steps] = episode.actions[:steps]
+    arrays["rewards"][row : row + steps] = rewards[:steps] + task.reward_shift
+    arrays["masks"][row : row + steps] = ~over[:steps]
     arrays["ends"][row + steps] = True
     return row + steps + 1
 
@@ -322,21 +299,30 @@ def transitions(task: Task, folder: str | Path | None = None) -> tuple[Transitio
 def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None):
     """The environment to evaluate in, with flat observations: from the data set's own specification if it is there.
 
-    Mazes end when the goal is reached, as in the old D4RL, whose return was then 0 or 1.
+    Mazes end when the goal is reached, as in the old D4RL, whose return was then 0 or 1. Where the data were recorded within
+    other walls than those of the evaluation, `mazes.walls_of_the_data` decides.
     """
     import gymnasium
 
     options = {"max_episode_steps": task.horizon} | ({"continuing_task": False} if task.parts else {})
     options |= {"render_mode": render_mode} if render_mode else {}
     with robotics():
-        if folder is None and locate(task.dataset.name) is None:
-            made = gymnasium.make(task.environment, **options)
-        else:
-            made = open_set(task.dataset.name, folder).recover_environment(eval_env=True, **options)
+        data = None if folder is None and locate(task.dataset.name) is None else open_set(task.dataset.name, folder)
+    if data is not None:
+        options |= mazes.walls_of_the_data(task, *(_maze(data, spec) for spec in ("env_spec", "eval_env_spec")))
+    with robotics():
+        make = functools.partial(gymnasium.make, task.environment)
+        made = (make if data is None else functools.partial(data.recover_environment, eval_env=True))(**options)
     space = gymnasium.spaces.Box(-np.inf, np.inf, task.dataset.observation, np.float32)
     return gymnasium.wrappers.TransformObservation(
         simulators.tidy(made), lambda seen: flatten(seen, task.dataset), space
     )
+
+
+def _maze(data, spec):
+    """The map in a specification of Gymnasium's in a set's metadata; None where there is none."""
+    told = data.storage.metadata.get(spec)
+    return None if told is None else json.loads(told).get("kwargs", {}).get("maze_map")
 
 
 class D4RL(sources.Source):
@@ -368,6 +354,12 @@ class D4RL(sources.Source):
         used, episode = ~ends, np.cumsum(ends) - ends
         recorded = arrays["rewards"][used] - task.reward_shift
         places = task.dataset.family != "adroit"
+        after = 0
+        if task.parts:
+            lengths = np.bincount(episode[used])
+            after = sum(
+                len(part) - mazes.steps_until_goal(part) for part in np.split(recorded, np.cumsum(lengths)[:-1])
+            )
         return sources.Contents(
             observations=arrays["observations"],
             actions=arrays["actions"],
@@ -379,6 +371,7 @@ class D4RL(sources.Source):
             bytes=sum(path.stat().st_size for path in (folder / task.dataset.name).rglob("*") if path.is_file()),
             clipped=clipped,
             stale_goals=stale,
+            after_goal=after,
         )
 
 

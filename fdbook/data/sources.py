@@ -58,7 +58,9 @@ class Contents:
     clipped: int = 0
     """Rows with an action that rounding had taken out of [-1, 1] (`fdbook.rl.arrays.ROUNDING`)."""
     stale_goals: int = 0
-    """Episodes whose first row held the goal of the episode before (`fdbook.data.minari.has_stale_goal`)."""
+    """Episodes whose first row held the goal of the episode before (`fdbook.data.mazes.has_stale_goal`)."""
+    after_goal: int = 0
+    """Transitions of D4RL's mazes that come after the goal was reached in their episode."""
 
 
 class Source(abc.ABC):

@@ -56,6 +56,8 @@ class Summary:
     """Rows with an action that rounding had taken out of [-1, 1], and that is clipped when it is loaded."""
     stale_goals: int
     """Episodes whose first row holds the goal of the episode before, and is given its own when it is loaded."""
+    after_goal: int = 0
+    """Transitions of D4RL's mazes that come after the goal was reached in their episode."""
 
     @property
     def transitions(self) -> int:
@@ -107,6 +109,7 @@ def summarize(name: str | Task, folder: str | Path | None = None) -> Summary:
         returns=result.returns,
         clipped=result.clipped,
         stale_goals=result.stale_goals,
+        after_goal=result.after_goal,
     )
 
 
@@ -140,6 +143,11 @@ def describe(summary: Summary) -> str:
         share = f"{summary.stale_goals:,} of {len(lengths):,} episodes"
         lines.append(
             f"goals: the first row of {share} holds the goal of the episode before; it is given its own on loading"
+        )
+    if summary.after_goal:
+        share = f"{summary.after_goal:,} of {summary.transitions:,} transitions ({summary.after_goal / summary.transitions:.0%})"
+        lines.append(
+            f"{share} come after the goal was reached in their episode: `fdbook train --until-goal` leaves them out"
         )
     if summary.returns is not None:
         quantiles = ", ".join(f"{value:.4g}" for value in np.quantile(summary.returns, (0.1, 0.5, 0.9)))

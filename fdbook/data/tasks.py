@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from fdbook.data.definitions import DataSet, Task
+from fdbook.data.definitions import ANT, DENSE, OLD_D4RL, PEN, DataSet, Task
 
 
 __all__ = ["DATASETS", "TASKS", "DataSet", "Task", "find", "find_task", "recordable", "task_from_dict"]
@@ -173,16 +173,6 @@ ONLINE_ALPHA = {
     "D4RL/hammer/cloned": 1000.0,
     "D4RL/relocate/cloned": 10_000.0,
 }
-
-OLD_D4RL = (
-    "Recorded anew for Minari, in other simulators than the old D4RL: its scores and the published ones do not compare."
-)
-DENSE = " gymnasium-robotics 1.2.1 changed the dense rewards of door, hammer and relocate without a new version."
-PEN = (
-    " Pen is evaluated over 100 steps, as when its reference returns were measured, although the environment allows 200; the "
-    "references are known to be stale (Minari issue 303)."
-)
-ANT = " Settings of the old D4RL do not carry over to it (Minari issue 296)."
 
 
 def _ogbench_sets() -> Iterator[DataSet]:
@@ -389,7 +379,8 @@ def task_from_dict(tree: dict[str, Any]) -> Task:
     Raises ValueError on an unknown name, and for a task that was made from what no file holds; what `fdbook.data.custom` raises.
     """
     if "kind" not in tree:
-        return find_task(tree["name"])
+        task, variation = find_task(tree["name"]), {name: value for name, value in tree.items() if name != "name"}
+        return dataclasses.replace(task, **variation) if variation else task
     from fdbook.data import custom
 
     return custom.rebuild(tree)

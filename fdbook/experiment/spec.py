@@ -205,6 +205,8 @@ class RunSpec:
         return Path("runs") / re.sub(r"[^\w.=+-]", "-", self.task.name) / name
 
     def _unusual(self):
+        for name, value in self.task.variation.items():
+            yield f"{name}={_word(value)}"
         for name, value in self.data.to_dict().items():
             yield self.data.dose.slug if name == "dose" else f"data-{name}={_word(value)}"
         for name, value in ({} if self.metric is None else metrics.unusual(self.metric)).items():

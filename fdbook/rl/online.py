@@ -82,6 +82,12 @@ class ReplayBuffer(eqx.Module):
 
 
 @eqx.filter_jit
+def _as_agents_see(normalizer, observations):
+    """Observations (n, ...) as the agents take them."""
+    return observations if normalizer is None else jax.vmap(normalizer)(observations)
+
+
+@eqx.filter_jit
 def _explore(agents, normalizer, seen, seeds, episodes, times):
     """Actions (seeds, d) with which stacked agents explore, the noise fixed by the three numbers, and what they have seen."""
 
@@ -179,7 +185,7 @@ class Online:
         rewards = np.array([step.reward + self.reward_shift for step in steps], np.float32)
         ends = np.array([step.over for step in steps])
         masks = np.array([not step.terminated for step in steps], np.float32)
-        reached = self._seen_by_agents(np.stack([step.observation for step in steps]))
+        reached = _as_agents_see(self.normalizer, np.stack([step.observation for step in steps]))
         rest = (jnp.asarray(values) for values in (rewards, masks, ends))
         transition = Transition(observations, jnp.asarray(actions), reached, *rest)
         successes = ends & np.array([bool(step.success) for step in steps])
@@ -188,9 +194,6 @@ class Online:
         self.times += 1
         self._reset(np.flatnonzero(ends))
         return transition, counted
-
-    def _seen_by_agents(self, observations):
-        return jnp.asarray(observations) if self.normalizer is None else jax.vmap(self.normalizer)(observations)
 
     def _reset(self, places):
         """Begins the next episode at these places."""
@@ -212,7 +215,7 @@ class Online:
             self.seen |= {place: step.observation for place, step in self.environments.step(at).items()}
         under_way = np.flatnonzero(self.times)
         if under_way.size:
-            here = self._seen_by_agents(np.stack([self.seen[place] for place in under_way]))
+            here = _as_agents_see(self.normalizer, np.stack([self.seen[place] for place in under_way]))
             there = np.asarray(self.buffer.rows.next_observations)[under_way, size - 1]
             lost = under_way[np.any(np.asarray(here) != there, axis=1)]
             if lost.size:

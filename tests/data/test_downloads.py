@@ -21,7 +21,7 @@ import pytest
 from minari.storage import remotes
 
 from fdbook import cli
-from fdbook.data import custom, downloads, minari
+from fdbook.data import custom, downloads, mazes, minari
 from fdbook.data.files import Place
 from fdbook.data.load import load
 from fdbook.data.record import record
@@ -503,4 +503,4 @@ HERE, THERE, AWAY = (0.2, 0.1), (2.9, 0.1), (1.5, 0.0)
     ],
 )
 def test_only_a_goal_of_the_episode_before_counts_as_one(goals, places, stale):
-    assert minari.has_stale_goal(np.array(goals), np.array(places)) is stale
+    assert mazes.has_stale_goal(np.array(goals), np.array(places)) is stale
