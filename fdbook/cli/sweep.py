@@ -25,12 +25,18 @@ def add_sweep(commands) -> None:
             "fdbook sweep metrics.toml --list                 which cells there are, and how far they are",
             "fdbook sweep metrics.toml --jobs 4               four at once",
             "fdbook sweep metrics.toml --engine ray           on the Ray cluster of RAY_ADDRESS",
+            "fdbook sweep metrics.toml --estimate             time and memory of each cell, before anything is run",
             "fdbook sweep metrics.toml --records DIR          copy the finished records, which are small, to DIR",
             "a file to begin with: figures/data/sweeps/maze-metrics.toml",
         ),
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a TOML file with [base], [[methods]] and [axes]")
     parser.add_argument("--list", action="store_true", help="print the cells and how far they are, and run nothing")
+    parser.add_argument(
+        "--estimate", action="store_true", help="print what each cell will take, by counted operations, and run nothing"
+    )
+    rate = "operations a second, in units of 10^12, for --estimate (default: measured here, on the cheapest cell)"
+    parser.add_argument("--rate", metavar="TFLOPS", type=float, help=rate)
     parser.add_argument(
         "--records", metavar="DIR", type=Path, help="copy the records of finished cells to DIR, and run nothing"
     )
@@ -44,7 +50,10 @@ def add_sweep(commands) -> None:
 def _sweep(arguments):
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # planning leaves the memory of an accelerator to the cells
+    if arguments.rate is not None and (not arguments.estimate or not arguments.rate > 0):
+        raise Misuse("--rate is a number above 0, and belongs to --estimate")
+    if not arguments.estimate:
+        jax.config.update("jax_platforms", "cpu")  # planning leaves the memory of an accelerator to the cells
     from fdbook import experiment
     from fdbook.experiment.engines import default_jobs
 
@@ -57,7 +66,9 @@ def _sweep(arguments):
         print(f"{len(copies)} of {len(sweep.cells)} cells are finished; their records are in {arguments.records}.")
     if arguments.list:
         _print_table(sweep)
-    if arguments.list or arguments.records is not None:
+    if arguments.estimate:
+        _print_estimates(sweep, None if arguments.rate is None else 1e12 * arguments.rate)
+    if arguments.list or arguments.estimate or arguments.records is not None:
         return
     experiment.states(sweep)  # refuses folders of other runs before a device is looked for
     if arguments.engine == "ray":
@@ -101,9 +112,34 @@ def _print_table(sweep, failures=()):
             "" if each.score is None else f"{each.score:.1f}",
         )
         rows.append((f"{place + 1}", status, updates, score, cell.label, str(cell.folder)))
+    _print_columns(rows, (True, False, True, True, False, False))
+
+
+def _print_estimates(sweep, rate):
+    """What each cell will take, a line each, and how that is known."""
+    from fdbook.experiment.estimate import estimate, measured_rates
+
+    specs = [cell.spec for cell in sweep.cells]
+    found = [estimate(spec) for spec in specs]
+    rates = measured_rates(specs) if rate is None else [rate] * len(specs)
+    how = "measured here, for each size of networks" if rate is None else "as was said; small networks stay below"
+    hours = [each.seconds(pace) / 3600 for each, pace in zip(found, rates, strict=True)]
+    rows = [("", "hours", "PFLOP", "agents", "data", "cell")]
+    for place, (cell, each) in enumerate(zip(sweep.cells, found, strict=True)):
+        data = "?" if each.data is None else f"{each.data / 1e9:.2f} GB"
+        numbers = f"{hours[place]:.3g}", f"{each.operations / 1e15:.3g}", f"{each.agents / 1e9:.2f} GB"
+        rows.append((f"{place + 1}", *numbers, data, cell.label))
+    _print_columns(rows, (True,) * 5 + (False,))
+    paces = " to ".join(dict.fromkeys(f"{pace / 1e12:.3g}" for pace in (min(rates), max(rates))))
+    print(f"{sum(hours):.3g} hours of updates one after the other, at {paces} * 10^12 operations a second, {how}.")
+    print(
+        "Evaluations, compilation and data that have to be recorded come on top; on the device, a batch's activations, too."
+    )
+
+
+def _print_columns(rows, right):
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        right = (True, False, True, True, False, False)
         words = (f"{word:>{w}}" if r else f"{word:<{w}}" for word, w, r in zip(row, widths, right, strict=True))
         print("  ".join(words).rstrip())
 
