@@ -157,6 +157,14 @@ def test_an_online_phase_is_part_of_what_is_run():
     assert spec.diff(online)["online"] == (None, 400)
 
 
+def test_the_papers_settings_of_online_runs_are_taken_there():
+    """FQL's alpha for D4RL's cloned pen, from the paper's table of offline-to-online runs."""
+    spec = RunSpec("D4RL/pen/cloned-v2", "fql")
+    assert spec.replace(online=10).config.alpha == 1000.0 != spec.config.alpha
+    assert spec.replace(online=10, config={"alpha": 5.0}).config.alpha == 5.0
+    assert RunSpec("D4RL/pen/cloned-v2", "bc", online=10).config == RunSpec("D4RL/pen/cloned-v2", "bc").config
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

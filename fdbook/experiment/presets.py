@@ -79,11 +79,14 @@ def preset(name: str, task: Task) -> Preset:
     return PRESETS[name](task)
 
 
-def registry(task: Task, agent: str) -> dict[str, Any]:
-    """What the registry of tasks says of an agent's settings; some of them may not be settings of that agent."""
+def registry(task: Task, agent: str, *, online: bool = False) -> dict[str, Any]:
+    """What the registry of tasks says of an agent's settings; some of them may not be settings of that agent.
+
+    `online` says that the run has an online phase, for which the papers' authors trained some agents with other settings.
+    """
     config: dict[str, Any] = {"discount": task.discount, "budget": task.budget}
     if agent == "fql":
         config["alpha"] = task.fql_alpha
     if agent != "rebrac":
         config["q_agg"] = task.q_agg
-    return config | task.hyperparameters.get(agent, {})
+    return config | task.hyperparameters.get(agent, {}) | (task.online_hyperparameters.get(agent, {}) if online else {})

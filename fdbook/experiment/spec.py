@@ -261,7 +261,8 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     named = filled.metric if agents.NAMES[given["agent"]].any_metric else None
     metric = agents.choose_metric(given["agent"], named if given["metric"] is None else given["metric"])
     known = {field.name for field in dataclasses.fields(kind.Config)}
-    defaults = registry(task, given["agent"]) | filled.config
+    online = _online(given, task)
+    defaults = registry(task, given["agent"], online=online > 0) | filled.config
     config = {name: value for name, value in defaults.items() if name in known} | _as_dict(given["config"])
     if metric is not None:
         config["metric"] = metric
@@ -270,8 +271,8 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     updates = _integer(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
     episodes = _integer(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
     parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
-    parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"]), "online": _online(given, task)}
-    evaluations = _evaluations(given, filled, updates, parts["online"])
+    parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"]), "online": online}
+    evaluations = _evaluations(given, filled, updates, online)
     return parts | {"evaluations": evaluations} | _features(given, filled, task)
 
 
