@@ -75,7 +75,8 @@ def agent_products(agent: Any, batch: Any) -> float:
 def count_products(function: Callable, *arguments: Any, loops: int) -> float:
     """Floating-point operations in all matrix products and convolutions of a function, of arrays or shapes; nothing is run.
 
-    `loops` is how often the body of a loop is run whose length the program does not say; what no result needs is not counted.
+    `loops` is how often the body of a loop is run whose length the program does not say. What no result needs is not counted;
+    what the program computes twice is counted twice, where a compiler may see that it is the same.
     """
     from jax.interpreters import partial_eval
 

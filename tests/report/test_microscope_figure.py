@@ -199,7 +199,11 @@ def test_the_records_are_what_their_names_say(path):
     assert spec.task.name == "pointmaze-medium-navigate-singletask-task1-v0"
     first, last = map(int, path.stem.split("-seeds-")[1].split("-to-")) if "-seeds-" in path.stem else (0, 4)
     assert (spec.data.dose.along, list(spec.seeds), tree["step"]) == (0.3, list(range(first, last + 1)), 10_000)
-    if "ten-critics" in path.stem:
+    if "ten-critics-paper" in path.stem:
+        home = (figures.LADDERS / f"{path.stem.replace('paper', 'exact')}.json").read_text(encoding="utf-8")
+        exact = RunSpec.from_dict(json.loads(home)["run"])
+        assert spec == exact.replace(metric="paper", config={"multiplier": 0.093})
+    elif "ten-critics" in path.stem:
         home = (figures.LADDERS / f"{path.stem.replace('ten-critics', 'whole')}.json").read_text(encoding="utf-8")
         assert spec == RunSpec.from_dict(json.loads(home)["run"]).replace(config={"num_critics": 10})
     trained_whole = "whole" in path.stem or "critics-of" in path.stem
