@@ -3,12 +3,14 @@
 #   PYTHON  the Python that makes the environment (3.11 or newer)     make figures PYTHON=python3.12
 #   VENV    where the environment is kept                             make test VENV=/tmp/fdbook
 #   OUT     where the figures are drawn                               make figures OUT=/tmp/figures
+#   BOOK    where the site is built                                   make book BOOK=/tmp/book
 #   JOBS    how many processes run tests and notebooks                   make test JOBS=4
 #   ARGS    more arguments for `fdbook figures`, pytest or Jupyter    make figures ARGS="kl gap --seed 1"
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= figures
+BOOK ?= book/
 JOBS ?= 2
 ARGS ?=
 
@@ -17,7 +19,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures test lab lint mutants format clean
+.PHONY: help install figures book test lab lint mutants format clean
 
 help: ## explain these commands
 	@echo "Usage: make COMMAND, where COMMAND is one of"
@@ -32,6 +34,9 @@ figures: $(VENV)/.installed ## draw every figure, from flows trained and data re
 test: $(VENV)/.installed-test ## run the unit tests, then every notebook
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 	$(BIN)/python -m pytest --nbval -n $(JOBS) --dist loadfile notebooks/
+
+book: $(VENV)/.installed-book ## build the site of the book from the notebooks as they are, without a network
+	$(BIN)/python notebooks/site/build.py --out "$(BOOK)" --jobs $(JOBS)
 
 lab: $(VENV)/.installed ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/
@@ -48,7 +53,7 @@ format: $(VENV)/.installed-test ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove the environment and every cache (figures and recorded data stay)
+clean: ## remove the environment and every cache (figures, recorded data and the site stay)
 	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find fdbook tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
@@ -64,6 +69,11 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing fdbook into $(VENV): about 1.4 GB, a minute or a few at first ..."
 	@$(PIP) -e .
 	@if "$(BIN)/python" -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then $(PIP) --no-deps ogbench dm_control; fi
+	@touch $@
+
+$(VENV)/.installed-book: $(VENV)/.installed
+	@echo "Installing what the site needs into $(VENV) ..."
+	@$(PIP) -e ".[book]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -54,6 +54,8 @@ def one_sentence(complaint):
         ["data", "inspect", "--help"],
         ["sweep", "--help"],
         ["bench", "--help"],
+        ["doctor", "--help"],
+        ["notebooks", "copy", "--help"],
     ],
 )
 def test_help_has_an_example(words, capsys):
@@ -79,6 +81,9 @@ def test_help_loads_nothing_heavy():
     ("words", "expected"),
     [
         (["figurs"], "Did you mean 'figures'"),
+        (["doctr"], "Did you mean 'doctor'"),
+        (["notebooks", "copi", "x"], "Did you mean 'copy'"),
+        (["notebooks", "copy"], "DIR"),
         (["data", "recrd"], "Did you mean 'record'"),
         (["data", "record", "ogbench/cube-singel-play"], "near it are cube-single-play, "),
         (

@@ -1,9 +1,9 @@
-"""The command line: `fdbook figures`, `fdbook data`, `fdbook train`, `fdbook evaluate`, `fdbook ladder`, `fdbook audit`,
-`fdbook sweep`, `fdbook table`, `fdbook compare` and `fdbook bench`.
+"""The command line: `fdbook doctor`, `fdbook notebooks`, `fdbook figures`, `fdbook data`, `fdbook train`, `fdbook evaluate`,
+`fdbook ladder`, `fdbook audit`, `fdbook sweep`, `fdbook table`, `fdbook compare` and `fdbook bench`.
 
 Each command has one function that describes it (`add_...`) and one that runs it, and imports what it needs when it runs,
 so that help comes at once. A wrong name or argument ends with exit code 2 and one sentence, a failure with 1, Ctrl-C
-with 130.
+with 130; `fdbook doctor` ends with 1 when a chapter cannot run.
 """
 
 import importlib.metadata
@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from fdbook.cli.book import add_bench, add_figures
 from fdbook.cli.common import Misuse, Parser, check_device
 from fdbook.cli.data import add_data
+from fdbook.cli.doctor import add_doctor
 from fdbook.cli.ladder import add_audit, add_ladder
+from fdbook.cli.notebooks import add_notebooks
 from fdbook.cli.sweep import add_sweep
 from fdbook.cli.tables import add_compare, add_table
 from fdbook.cli.training import add_evaluate, add_train
@@ -24,17 +26,24 @@ from fdbook.cli.training import add_evaluate, add_train
 __all__ = ["main"]
 
 
+def _version() -> str:
+    """The version that is installed; a package that only lies on Python's path has none."""
+    try:
+        return importlib.metadata.version("fdbook")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
 def _parser():
     parser = Parser(
         prog="fdbook",
         description="A book that runs: flow policies, their Fisher geometry, and how to improve them.",
-        epilog="examples:\n  fdbook figures\n  fdbook data list\n  fdbook COMMAND --help",
+        epilog="examples:\n  fdbook doctor\n  fdbook figures\n  fdbook data list\n  fdbook COMMAND --help",
     )
-    version = importlib.metadata.version("fdbook")
-    parser.add_argument("--version", action="version", version=f"fdbook {version}")
+    parser.add_argument("--version", action="version", version=f"fdbook {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     rest = (add_ladder, add_audit, add_sweep, add_table, add_compare, add_bench)
-    for add in (add_figures, add_data, add_train, add_evaluate, *rest):
+    for add in (add_doctor, add_notebooks, add_figures, add_data, add_train, add_evaluate, *rest):
         add(commands)
     return parser
 
@@ -60,9 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         if arguments.computes:
             check_device()
-        arguments.run(arguments)
+        code = arguments.run(arguments)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

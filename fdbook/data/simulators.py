@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 
-__all__ = ["import_ogbench", "prepare_pictures", "simulating", "tidy"]
+__all__ = ["import_ogbench", "prepare_pictures", "renderer", "simulating", "tidy"]
 
 RENDERERS = ("mujoco", "OpenGL", "glfw", "dm_control._render", "gymnasium.envs.mujoco.mujoco_rendering")
 """The modules, by how their names begin, in which the errors of renderers come up."""
@@ -106,6 +106,23 @@ def prepare_pictures() -> None:
     if context is not None and chosen in ("egl", "glfw", "osmesa"):  # MuJoCo was imported, and has its default
         with contextlib.suppress(Exception):  # what is missing is told when it renders
             context.GLContext = importlib.import_module(f"mujoco.{chosen}").GLContext
+
+
+def renderer() -> str:
+    """The renderer with which MuJoCo draws here, tried: that of MUJOCO_GL if it is set, else the first that works.
+
+    Raises OSError, with what is wrong and what to do about it, where none draws.
+    """
+    chosen = os.environ.get("MUJOCO_GL", "")
+    if not chosen and platform.system() == "Linux":
+        return _working()
+    if complaint := _trial(chosen):
+        raise OSError(
+            f"MuJoCo cannot render here with MUJOCO_GL={chosen!r} ({complaint}): unset it, and what works here is found."
+            if chosen
+            else f"MuJoCo cannot render here ({complaint})."
+        )
+    return chosen or "the system's own"
 
 
 def _of_a_renderer(error) -> bool:

@@ -35,7 +35,7 @@ __all__ = [
     "verdict",
 ]
 
-CHAPTERS = tuple(f"{number:02d}" for number in range(1, 14))
+CHAPTERS = tuple(f"{number:02d}" for number in range(1, 15))
 _CHECKERS: dict[str, Callable] = {}
 _HINTS: dict[str, tuple[str, ...]] = {}
 

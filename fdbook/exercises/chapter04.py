@@ -1,4 +1,5 @@
-"""Checkers of chapter 04, Fisher is local KL: E10 from samples, the KL of a scaling, a displacement that costs nothing."""
+"""Checkers of chapter 04, Fisher is local KL: E10 from samples, the KL of a scaling, a displacement that costs nothing, and an
+estimate of the KL that is good for small steps and for large ones."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,13 @@ def _close(value, truth):
     return np.allclose(value, truth, rtol=1e-3, atol=1e-6)
 
 
-@exercise("04.1")
+@exercise(
+    "04.1",
+    hints=(
+        "two numbers at each action say how the density changes there: one has the score in it, the other has not.",
+        "add the two at each action before you square, and take the mean over the actions last.",
+    ),
+)
 def _check_second_order(answer):
     random = np.random.default_rng(4)
     cases = [[random.normal(size=shape) for shape in ((n, d), (n, d), (n,))] for n, d in ((7, 2), (11, 3))]
@@ -48,7 +55,13 @@ def _kl_on_grid(e, d):
     return d * np.sum(np.exp(log_q) * (log_q - log_p)) * (x[1] - x[0]) / np.sqrt(2 * np.pi)
 
 
-@exercise("04.2")
+@exercise(
+    "04.2",
+    hints=(
+        "write E9 for δ = e a: three terms, two of them means of |a|², which is d on the average.",
+        "the matrix I + ∇δ is (1 + e) times the identity; what is the logarithm of its determinant in d dimensions?",
+    ),
+)
 def _check_scaling(answer):
     cases = [(0.5, 1), (-0.4, 3), (1.0, 4)]
     values = np.array([same_shape(call(answer, e, d), ()) for e, d in cases])
@@ -86,7 +99,13 @@ def _divergence(function, a, step=1e-2):
     return sum((plus - minus)[i] / (2 * step) for i, (plus, minus) in enumerate(moved))
 
 
-@exercise("04.3")
+@exercise(
+    "04.3",
+    hints=(
+        "which motion maps the ring onto itself?",
+        "for E10 to vanish, the field needs no part along the radius and no divergence; then see to its length.",
+    ),
+)
 def _check_free_ride(answer):
     angles, radii = np.linspace(0.3, 6.0, 5), np.array([0.9, 1.0, 1.1, 0.95, 1.05])
     actions = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
@@ -106,3 +125,45 @@ def _check_free_ride(answer):
     if np.any(free) or np.ptp(moves, axis=0).max() < 1e-6:
         raise Wrong("it is free at some actions only: the ring turns, and so should the displacement.")
     raise Wrong(f"at ({actions[0][0]:.2f}, {actions[0][1]:.2f}) the density changes under your displacement.")
+
+
+_STEPS = {"small": (0.02, 1.01), "large": (0.8, 1.2), "shift": (1.0, 1.0)}
+_REPEATS, _COUNT = 200, 64
+
+
+def _log_ratios(mean, width):
+    """Samples (repeats, n) of log q(a) - log p(a) at a ~ q = N(mean, width^2), for p = N(0, 1), and KL(q | p)."""
+    a = mean + width * np.random.default_rng(44).normal(size=(_REPEATS, _COUNT))
+    ratios = 0.5 * a**2 - 0.5 * ((a - mean) / width) ** 2 - np.log(width)
+    return ratios, 0.5 * (width**2 + mean**2 - 1) - np.log(width)
+
+
+@exercise(
+    "04.4",
+    hints=(
+        "most of the noise of ℓ cancels if you add something that has the same noise with the other sign, and a mean you know.",
+        "the old density has mass one: which function of ℓ has the mean 1 over new actions? Its deviation from 1 may be added.",
+    ),
+)
+def _check_estimate(answer):
+    found, plain, truths = {}, {}, {}
+    for name, step in _STEPS.items():
+        ratios, truths[name] = _log_ratios(*step)
+        found[name] = np.array([same_shape(call(answer, jnp.asarray(row)), ()) for row in ratios])
+        plain[name] = np.sqrt(np.mean((ratios.mean(axis=1) - truths[name]) ** 2))
+    error = {name: np.sqrt(np.mean((values - truths[name]) ** 2)) for name, values in found.items()}
+    offset = {name: values.mean() / truths[name] - 1 for name, values in found.items()}
+    if error["small"] > 0.5 * truths["small"]:
+        raise Wrong(
+            f"for a small step its typical error is {error['small'] / truths['small']:.1f} times the KL; the plain mean's is "
+            f"{plain['small'] / truths['small']:.1f} times. You know one more mean exactly."
+        )
+    for name in ("large", "shift"):
+        if abs(offset[name]) > 0.04 + 4 * error[name] / truths[name] / np.sqrt(_REPEATS):
+            raise Wrong(
+                f"good for small steps; for one of {truths[name]:.2f} nats it is {offset[name]:+.0%} off on the average."
+            )
+        if error[name] > 1.5 * plain[name]:
+            raise Wrong(f"at {truths[name]:.2f} nats it is noisier than the plain mean of the log-ratios.")
+    times = plain["small"] / error["small"]
+    return f"For the small step its error is {times:.0f} times smaller than the plain mean's, and it is right for large ones."

@@ -1,4 +1,5 @@
-"""Checkers of chapter 05, why L2 misleads: the best step, the gradient that L2 serves worst, the stretch it can bear."""
+"""Checkers of chapter 05, why L2 misleads: the best step, the gradient that L2 serves worst, the stretch it can bear, and a
+step from a few scores."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,13 @@ def _best_by_search(g, metric, epsilon):
     return np.linalg.solve(root.T, np.sqrt(2 * epsilon) * push / np.linalg.norm(push))
 
 
-@exercise("05.1")
+@exercise(
+    "05.1",
+    hints=(
+        "first find the direction, then the length: at the best point the gradient of the cost is parallel to g.",
+        "the direction solves F x = g; scale it until ½ xᵀF x is the budget.",
+    ),
+)
 def _check_best_step(answer):
     cases = [(np.array([0.4, -1.0]), _metric(2, 1), 0.3), (np.array([1.0, 0.2, -2.0]), _metric(3, 2), 0.05)]
     steps = [same_shape(call(answer, jnp.asarray(g), jnp.asarray(f), eps), g.shape) for g, f, eps in cases]
@@ -53,7 +60,13 @@ def _kept(g, metric):
     return g @ g / np.sqrt((g @ metric @ g) * (g @ np.linalg.solve(metric, g)))
 
 
-@exercise("05.2")
+@exercise(
+    "05.2",
+    hints=(
+        "look at panel A, and at what it says about 45 degrees: between which two axes?",
+        "jnp.linalg.eigh returns the axes as columns, softest first. In higher dimensions most of them are not wanted.",
+    ),
+)
 def _check_worst_gradient(answer):
     cases = [_metric(2, 10), _metric(4, 4)]
     gradients = [same_shape(call(answer, jnp.asarray(metric)), metric.shape[:1]) for metric in cases]
@@ -76,7 +89,13 @@ def _check_worst_gradient(answer):
     )
 
 
-@exercise("05.3")
+@exercise(
+    "05.3",
+    hints=(
+        "set the lower end of E15 equal to q; with r = √κ it is a quadratic equation in r.",
+        "it has two roots, one the inverse of the other; only one of them belongs to a condition number.",
+    ),
+)
 def _check_largest_condition(answer):
     shares = np.array([0.95, 0.6, 0.11])
     values = np.array([same_shape(call(answer, share), ()) for share in shares])
@@ -99,3 +118,47 @@ def _check_largest_condition(answer):
         raise Wrong("no condition number is below 1.")
     share = 2 * np.sqrt(values[0]) / (1 + values[0])
     raise Wrong(f"for a share of 0.95 you allow κ = {values[0]:.3g}, where {share:.3g} is guaranteed.")
+
+
+_STATES = 100
+_GROUPS = {  # number of scores, condition number of the truth, the mean share that is asked for
+    "round states with few scores": (8, 1.0, 0.82),
+    "thin states with few scores": (8, 100.0, 0.63),
+    "thin states with many scores": (256, 100.0, 0.95),
+}
+
+
+def _scores_of_states(count, condition):
+    """Fresh states in five dimensions: their true metrics, `count` scores of each, and a gradient."""
+    random, d = np.random.default_rng(55), 5
+    for _ in range(_STATES):
+        axes = np.linalg.qr(random.normal(size=(d, d)))[0]
+        values = condition ** np.linspace(0, 1, d)
+        scores = (random.normal(size=(count, d)) * np.sqrt(values)) @ axes.T
+        yield (axes * values) @ axes.T, scores, random.normal(size=d)
+
+
+@exercise(
+    "05.4",
+    hints=(
+        "there are two extremes, the scores' own matrix and the identity; which one is right for few scores, which for many?",
+        "add a multiple of the identity that is measured in the matrix's own mean eigenvalue and shrinks as K outgrows d.",
+    ),
+)
+def _check_step_from_scores(answer):
+    kept = {}
+    for name, (count, condition, asked) in _GROUPS.items():
+        shares, plain = [], []
+        for metric, scores, g in _scores_of_states(count, condition):
+            step = same_shape(call(answer, jnp.asarray(scores), jnp.asarray(g)), g.shape)
+            cost, best = step @ metric @ step, np.sqrt(g @ np.linalg.solve(metric, g))
+            shares.append(g @ step / np.sqrt(cost) / best if cost > 0 else 0.0)
+            plain.append(_kept(g, metric))
+        kept[name] = np.mean(shares)
+        if kept[name] < 0:
+            raise Wrong("your step walks downhill.")
+        if kept[name] < asked:
+            raise Wrong(
+                f"on {name} it keeps {kept[name]:.2f} of the best gain, where {asked} is asked and L2 keeps {np.mean(plain):.2f}."
+            )
+    return "It keeps " + ", ".join(f"{share:.2f} on {name}" for name, share in kept.items()) + "."

@@ -1,4 +1,5 @@
-"""Checkers of chapter 07, real actions are anisotropic: blurred condition numbers, a score that fits its samples, ceilings."""
+"""Checkers of chapter 07, real actions are anisotropic: blurred condition numbers, a score that fits its samples, ceilings, and a
+test of anisotropy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,13 @@ def _spread(values):
     return np.max(values) / np.min(values)
 
 
-@exercise("07.1")
+@exercise(
+    "07.1",
+    hints=(
+        "the noised action has two independent parts; what are their variances along each axis of the covariance?",
+        "the Fisher matrix is the inverse of a sum of two matrices; an inverse has the same condition number.",
+    ),
+)
 def _check_blur(answer):
     variances, cases = np.array([0.25, 0.04, 0.01]), ((0.0, 1.0), (0.6, 1.0), (0.9, 1.0), (0.9, 0.3))
     turn = np.linalg.qr(np.array([[1.0, 2.0, 0.5], [0.3, -1.0, 2.0], [1.5, 0.2, -0.4]]))[0]
@@ -68,7 +75,13 @@ def _samples(shrink):
     return points, -np.linalg.solve(covariance, (points - mean).T).T
 
 
-@exercise("07.2")
+@exercise(
+    "07.2",
+    hints=(
+        "subtract the mean of the points from the points, and from nothing else.",
+        "the diagonal of the matrix has d numbers, each a mean over n points.",
+    ),
+)
 def _check_stein(answer):
     cases = [_samples(shrink) for shrink in (1.0, 0.5)]
     values = np.array([same_shape(call(answer, *map(jnp.asarray, (scores, points))), ()) for points, scores in cases])
@@ -91,7 +104,13 @@ def _check_stein(answer):
     raise Wrong("it is 1 where the scores belong to the points; it is off for points narrower than their scores say.")
 
 
-@exercise("07.3")
+@exercise(
+    "07.3",
+    hints=(
+        "give every state its own ceiling by E15 first, and count last.",
+        "a ceiling is 1 minus what is kept, and what is kept is 2 √κ / (1 + κ).",
+    ),
+)
 def _check_share(answer):
     conditions = np.array([1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 9.0, 20.0, 60.0, 400.0])
     losses = (0.05, 0.1, 0.3, 0.6)
@@ -118,3 +137,43 @@ def _check_share(answer):
     )
     _refuse(values, mistakes)
     raise Wrong("the share is off; try one state whose condition number is 9, where L2 can lose 40% of the gain.")
+
+
+_STATES = {  # number of scores, dimension, condition numbers of round and of thin states
+    "many scores in five dimensions": (512, 5, 2.6),
+    "few scores in five dimensions": (32, 5, 25.0),
+    "few scores in two dimensions": (16, 2, 16.0),
+}
+_DRAWN = 60
+
+
+def _scores(count, d, condition, random):
+    """Scores (count, d) of a Gaussian state of any size, turned at random, whose Fisher matrix has the condition number."""
+    turn = np.linalg.qr(random.normal(size=(d, d)))[0]
+    values = condition ** np.linspace(0, 1, d) * np.exp(random.normal())
+    return (random.normal(size=(count, d)) * np.sqrt(values)) @ turn.T
+
+
+@exercise(
+    "07.4",
+    hints=(
+        "measure the condition number of the scores, and ask how large it would be for round scores; the chapter's table shows "
+        "that this depends on K and on d.",
+        "you can make round scores yourself, hundreds of times K of them, and see which share of them looks as thin as yours.",
+    ),
+)
+def _check_thin(answer):
+    random, told = np.random.default_rng(74), []
+    for name, (count, d, condition) in _STATES.items():
+        share = {}
+        for kind, true in (("round", 1.0), ("thin", condition)):
+            said = [same_shape(call(answer, _scores(count, d, true, random)), ()) for _ in range(_DRAWN)]
+            if any(one not in (False, True) for one in said):
+                raise Wrong("the answer is yes or no: True or False.")
+            share[kind] = np.mean(said)
+        if share["round"] > 0.17:
+            raise Wrong(f"with {name} it calls {share['round']:.0%} of the round states thin; one in ten is allowed.")
+        if share["thin"] < 0.75:
+            raise Wrong(f"with {name} it finds {share['thin']:.0%} of the thin states; four in five are to be found.")
+        told.append(f"with {name} {share['thin']:.0%}, and {share['round']:.0%} false alarms")
+    return f"It finds {'; '.join(told)}."

@@ -1,4 +1,4 @@
-"""Checkers of chapter 12, the metric under the microscope: a promise and its price, what the blur leaves, steps to a goal."""
+"""Checkers of chapter 12, the metric under the microscope: promise and price, the blur, steps to a goal, what records carry."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,13 @@ def _cost(deltas, forms):
     return np.einsum("ski,sij,skj->sk", deltas, forms, deltas)
 
 
-@exercise("12.1")
+@exercise(
+    "12.1",
+    hints=(
+        "two means over all states and actions: of what the true matrices charge, and of what the metric's do.",
+        "one jnp.einsum charges every action; a budget is one for all states, so the ratio comes last.",
+    ),
+)
 def _check_overspent(answer):
     deltas, fisher, forms = _situation(0)
     value = same_shape(call(answer, *map(jnp.asarray, (deltas, fisher, forms))), ())
@@ -41,7 +47,13 @@ def _check_overspent(answer):
     return "A promise is kept only by the metric that is the true matrix."
 
 
-@exercise("12.2")
+@exercise(
+    "12.2",
+    hints=(
+        "along an axis of width w, what is the ratio of the true precision to the one that is read at t?",
+        "the condition number is the ratio of the two axes' ratios; E26's worst case is a function of its root.",
+    ),
+)
 def _check_least_kept(answer):
     widths, t = (0.05, 0.4), 0.85
     value = same_shape(call(answer, *widths, t), ())
@@ -64,7 +76,13 @@ def _check_least_kept(answer):
     return "At t = 0.97 the same widths lose almost nothing; there it is the network that is wrong."
 
 
-@exercise("12.3")
+@exercise(
+    "12.3",
+    hints=(
+        "on which starts do both policies have a number of steps at all?",
+        "a mean over a mask is a sum over a count; where the count is zero, 0 / 0 is already what is asked for.",
+    ),
+)
 def _check_steps(answer):
     ours = np.array([40.0, 100.0, 55.0, 70.0, 100.0]), np.array([True, False, True, True, False])
     theirs = np.array([60.0, 90.0, 100.0, 71.0, 100.0]), np.array([True, True, False, True, False])
@@ -90,3 +108,37 @@ def _check_steps(answer):
     if not returns_nan(answer, *map(jnp.asarray, (ours[0], np.zeros(5, bool), *theirs))):
         raise Wrong("right, but where no start was solved by both there is nothing to compare: return NaN.")
     return "The same starts, both solved: only then do steps compare policies."
+
+
+_CARRIED = {  # what the records carry, and what to look at for whoever leaves it out
+    "A": "look at the interval of the 25 agents of each: does it hold zero?",
+    "C": "look at what the same ten seeds do with four critics and with ten.",
+    "G": "set what was seen with flow and critics frozen beside what whole trainings did.",
+}
+_REFUSED = {
+    "B": "B says more than was seen: with ten critics the same metric is level with L2, and with frozen critics it is ahead.",
+    "D": "D takes not seen for not there: 20 fewer to 14 more leaves room for a difference that would matter.",
+    "E": "E was not seen: the deblurred metric gains most in Q and reaches the fewest goals of the four, an order that is not resolved.",
+    "F": "F is not what the promises show: an agent that promises more does not reach fewer goals than the next of its kind.",
+}
+
+
+@exercise(
+    "12.4",
+    hints=(
+        "for each statement, ask which comparison of the chapter it needs, and whether that comparison was made.",
+        "three are carried; among the others look for a cause without its experiment, and for a zero that is only an interval.",
+    ),
+)
+def _check_conclusions(answer):
+    if callable(answer) or not isinstance(answer, str | set | frozenset | list | tuple):
+        raise Wrong('the answer should be the letters of statements, as in "AB".')
+    letters = {letter.upper() for each in answer for letter in str(each) if letter.isalpha()}
+    unknown = sorted(letters - _CARRIED.keys() - _REFUSED.keys())
+    if unknown or not letters:
+        raise Wrong(f"the statements are A to G; you name {', '.join(unknown) or 'none'}.")
+    for letter in sorted(letters & _REFUSED.keys()):
+        raise Wrong(_REFUSED[letter])
+    for letter in sorted(_CARRIED.keys() - letters):
+        raise Wrong(f"what you name is carried, but something that is carried is left out: {_CARRIED[letter]}")
+    return "What would settle F? Train with the same critics, and their promises lowered by hand."

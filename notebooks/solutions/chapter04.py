@@ -17,7 +17,13 @@ def free_ride(a):
     return jnp.stack([-a[1], a[0]]) / jnp.linalg.norm(a)
 
 
-answers = {"04.1": second_order_kl, "04.2": scaling_kl, "04.3": free_ride}
+def kl_from_log_ratios(log_ratios):
+    # exp(-l) - 1 has the mean zero over new actions. Added, it takes the first order of l away, and with it the noise;
+    # what is left, exp(-l) - 1 + l, is never negative, and l^2 / 2 for small l.
+    return jnp.mean(jnp.expm1(-log_ratios) + log_ratios)
+
+
+answers = {"04.1": second_order_kl, "04.2": scaling_kl, "04.3": free_ride, "04.4": kl_from_log_ratios}
 
 mistakes = {
     "04.1": [
@@ -40,5 +46,14 @@ mistakes = {
         (lambda a: jnp.stack([-a[1], a[0]]), "its length is not one"),
         (lambda a: jnp.array([1.0, 0.0]), "at some actions only"),
         (lambda a: 0 * a, "standing still"),
+    ],
+    "04.4": [
+        (lambda r: jnp.mean(r), "for a small step its typical error is"),
+        (lambda r: jnp.maximum(jnp.mean(r), 0.0), "for a small step its typical error is"),
+        (lambda r: 0.5 * jnp.mean(r**2), "off on the average"),
+        (lambda r: 0.5 * jnp.var(r), "off on the average"),
+        (lambda r: jnp.mean(jnp.expm1(r) - r), "off on the average"),
+        (lambda r: 0.0 * r[0], "for a small step its typical error is 1.0 times"),
+        (lambda r: r, "shape ()"),
     ],
 }

@@ -18,7 +18,26 @@ def largest_condition(q):
     return ((1 + (1 - q**2) ** 0.5) / q) ** 2
 
 
-answers = {"05.1": best_step, "05.2": worst_gradient, "05.3": largest_condition}
+def step_from_scores(scores, gradient):
+    # A damping for the noise: a share d / K of the mean eigenvalue, large with few scores and gone with many.
+    count, d = scores.shape
+    matrix = scores.T @ scores / count
+    damping = 0.5 * (d / count) * jnp.trace(matrix) / d
+    return jnp.linalg.solve(matrix + damping * jnp.eye(d), gradient)
+
+
+answers = {"05.1": best_step, "05.2": worst_gradient, "05.3": largest_condition, "05.4": step_from_scores}
+
+
+def damped(share):
+    """The plain average with a fixed damping, in units of its mean eigenvalue."""
+
+    def step(scores, gradient):
+        matrix = scores.T @ scores / len(scores)
+        return jnp.linalg.solve(matrix + share * jnp.trace(matrix) / len(matrix) * jnp.eye(len(matrix)), gradient)
+
+    return step
+
 
 mistakes = {
     "05.1": [
@@ -42,5 +61,15 @@ mistakes = {
         (lambda q: 2 * q**0.5 / (1 + q), "where the condition number goes"),
         (lambda q: 4 / q**2, "very little is kept"),
         (lambda q: 2.0, "is guaranteed"),
+    ],
+    "05.4": [
+        (lambda scores, g: g, "on thin states with few scores"),
+        (damped(1e-3), "on round states with few scores"),
+        (damped(0.15), "on thin states with many scores"),
+        (damped(0.5), "on thin states with many scores"),
+        (lambda scores, g: scores.T @ scores @ g, "on round states with few scores"),
+        (lambda scores, g: g / jnp.mean(scores**2, axis=0), "on thin states with few scores"),
+        (lambda scores, g: -step_from_scores(scores, g), "downhill"),
+        (lambda scores, g: 0 * g, "it keeps 0.00"),
     ],
 }

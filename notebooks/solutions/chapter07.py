@@ -1,6 +1,7 @@
 """Worked solutions of chapter 07, and typical mistakes with a piece of what the checker says about them."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from fdbook.geometry import trust_region
 
@@ -19,7 +20,25 @@ def share_above(conditions, loss):
     return jnp.mean(1 - trust_region.kantorovich_bound(conditions) > loss)
 
 
-answers = {"07.1": blurred_condition, "07.2": stein_number, "07.3": share_above}
+def _condition(scores):
+    # eigvalsh of many small matrices at once; the mean of outer products is symmetric.
+    values = np.linalg.eigvalsh(np.swapaxes(scores, -1, -2) @ scores)
+    return values[..., -1] / values[..., 0]
+
+
+def is_thin(scores, level=0.05):
+    # Round scores of the same K and d, made here: is the measured condition number among their largest 5%?
+    round_scores = np.random.default_rng(0).normal(size=(400, *np.shape(scores)))
+    return bool(_condition(np.asarray(scores)) > np.quantile(_condition(round_scores), 1 - level))
+
+
+answers = {"07.1": blurred_condition, "07.2": stein_number, "07.3": share_above, "07.4": is_thin}
+
+
+def _edge(scores):
+    """The end to which the condition number of a round sample may reach when K and d are large."""
+    root = (scores.shape[1] / scores.shape[0]) ** 0.5
+    return ((1 + root) / (1 - root)) ** 2
 
 
 def _blurred(action, noise):
@@ -57,5 +76,12 @@ mistakes = {
         (lambda k, loss: 10 * share_above(k, loss), "a number of states"),
         (lambda k, loss: jnp.mean(1 - trust_region.kantorovich_bound(jnp.mean(k)) > loss), "one average state"),
         (lambda k, loss: jnp.mean(1 - 4 * k / (1 + k) ** 2 > loss), "the square of the one"),
+    ],
+    "07.4": [
+        (lambda s: _condition(s) > 1.2, "of the round states thin"),
+        (lambda s: _condition(s) > 10, "of the thin states"),
+        (lambda s: _condition(s) > 2 * _edge(s), "of the thin states"),
+        (lambda s: _condition(s), "True or False"),
+        (lambda s: s > 0, "shape ()"),
     ],
 }

@@ -1,6 +1,8 @@
 """Worked solutions of chapter 08, and typical mistakes with a piece of what the checker says about them."""
 
 import jax.numpy as jnp
+import numpy as np
+from scipy.spatial import cKDTree
 
 
 def variogram(actions, pairs):
@@ -17,7 +19,30 @@ def rewards_and_masks(met):
     return jnp.sum(met, axis=1) - met.shape[1], 1 - jnp.all(met, axis=1)
 
 
-answers = {"08.1": variogram, "08.2": episodes_needed, "08.3": rewards_and_masks}
+def _pairs(states, episodes, k, foreign=True):
+    """Distances and rows of the k nearest rows of each row, from other episodes if `foreign`."""
+    distances, found = cKDTree(states).query(states, k=min(len(states), 400))
+    wanted = episodes[found] != episodes[:, None] if foreign else found != np.arange(len(states))[:, None]
+    near = wanted & (np.cumsum(wanted, axis=1) <= k)
+    return distances[near], np.stack([np.nonzero(near)[0], found[near]], axis=1)
+
+
+def _halves(actions, pairs):
+    return 0.5 * np.mean((actions[pairs[:, 0]] - actions[pairs[:, 1]]) ** 2, axis=1)
+
+
+def width(states, actions, episodes, k=20, foreign=True):
+    # The mean's change is linear in the states, and its square grows like r^2: a line against r^2 has the width at r = 0.
+    distances, pairs = _pairs(states, episodes, k, foreign)
+    columns = np.stack([np.ones_like(distances), distances**2], axis=1)
+    return np.linalg.lstsq(columns, _halves(actions, pairs), rcond=None)[0][0]
+
+
+def _closest(states, actions, episodes, foreign=True):
+    return np.mean(_halves(actions, _pairs(states, episodes, 1, foreign)[1]))
+
+
+answers = {"08.1": variogram, "08.2": episodes_needed, "08.3": rewards_and_masks, "08.4": width}
 
 
 def _difference(actions, pairs):
@@ -56,5 +81,13 @@ mistakes = {
         (lambda m: (rewards_and_masks(m)[0], jnp.ones(len(m))), "goes on counting"),
         (lambda m: (rewards_and_masks(m)[0], -jnp.ones(len(m))), "the mask is 0 where all parts are met"),
         (lambda m: rewards_and_masks(m)[0], "return two arrays"),
+    ],
+    "08.4": [
+        (lambda s, a, e: np.mean(np.var(a, axis=0)), "0.75 to 1.25 is asked for"),
+        (_closest, "the mean's change has to be taken out"),
+        (lambda s, a, e: _closest(s, a, e, foreign=False), "share their noise"),
+        (lambda s, a, e: width(s, a, e, foreign=False), "share their noise"),
+        (lambda s, a, e: np.sqrt(width(s, a, e)), "that is a width"),
+        (lambda s, a, e: np.var(a, axis=0), "shape ()"),
     ],
 }

@@ -16,7 +16,30 @@ def targets(rewards, masks, discount, q):
     return rewards + discount * masks * jnp.min(q, axis=0)
 
 
-answers = {"09.1": value_of_steps, "09.2": sweep, "09.3": targets}
+def read_run(curves, budget, discount):
+    # The end of each curve alone, in the order in which the chapter looks.
+    end = {name: jnp.mean(jnp.asarray(values)[-5:]) for name, values in curves.items()}
+    if end["q"] > 0 or max(end["q_largest"], -end["q"]) > 1 / (1 - discount):
+        return "out of range"
+    if end["penalty"] > 1.2 * budget:
+        return "out of reach"
+    if 2 * end["multiplier"] * end["penalty"] * abs(end["actor_q"]) < 0.05:
+        return "not felt"
+    return "sound"
+
+
+answers = {"09.1": value_of_steps, "09.2": sweep, "09.3": targets, "09.4": read_run}
+
+
+def _whole(curves):
+    """Curves whose last rows are the mean over all rows: what one sees who averages over the whole training."""
+    return {name: jnp.full(5, jnp.mean(jnp.asarray(values))) for name, values in curves.items()}
+
+
+def _without(name, value):
+    """The solution with one curve replaced by a harmless one."""
+    return lambda c, budget, discount: read_run(c | {name: jnp.full(5, value)}, budget, discount)
+
 
 mistakes = {
     "09.1": [
@@ -58,5 +81,14 @@ mistakes = {
         (lambda r, m, g, q: r - g * m * jnp.min(q, axis=0), "makes this one worse"),
         (lambda r, m, g, q: r + g * m * q, "shape (4,)"),
         (lambda r, m, g, q: 7 * targets(r, m, g, q), "of what follows"),
+    ],
+    "09.4": [
+        (lambda c, b, g: "sound", 'that are "not felt" are called'),
+        (lambda c, b, g: read_run(_whole(c), b, g), "are called something else"),
+        (_without("q_largest", 0.0), "its largest in size at"),
+        (_without("multiplier", 1.0), "in the end its budget brings"),
+        (_without("penalty", 0.1), "times its budget"),
+        (lambda c, b, g: "fine", "it should return one of"),
+        (lambda c, b, g: 1.0, "it should return one of"),
     ],
 }

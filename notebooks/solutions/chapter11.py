@@ -32,7 +32,16 @@ def spread(slopes, mean):
     return mean * slopes**2 / jnp.mean(slopes**2)
 
 
-answers = {"11.1": efficiency, "11.2": ratio, "11.3": spread}
+def unblurred(matrix, t, error):
+    # E29 along each axis: 1 / m = t^2 w^2 + (1 - t)^2. Where an axis is thin, an error of m by a share is one of w^2 by that share of
+    # (1 - t)^2 / t^2, and no squared width is believed below it. With no error at all a rounding error remains.
+    values, axes = jnp.linalg.eigh(matrix)
+    noise = (1 - t) ** 2 / t**2
+    widths = 1 / (t**2 * values) - noise
+    return axes @ jnp.diag(1 / jnp.maximum(widths, max(error * noise, 1e-6))) @ axes.T
+
+
+answers = {"11.1": efficiency, "11.2": ratio, "11.3": spread, "11.4": unblurred}
 
 
 def _own_budgets(gradients, fisher, forms):
@@ -58,6 +67,15 @@ def _no_start(kl, gain, kl_l2, gain_l2, at):
         return jnp.interp(jnp.sqrt(at), jnp.sqrt(kl), gain)
 
     return curve(kl, gain) / curve(kl_l2, gain_l2)
+
+
+def _e29(matrix, t, error):
+    noise = (1 - t) ** 2
+    return t**2 * matrix @ jnp.linalg.inv(jnp.eye(3) - noise * matrix)
+
+
+def _fixed_floor(matrix, t, error):
+    return unblurred(matrix, t, 1e-3 * t**2 / (1 - t) ** 2)
 
 
 mistakes = {
@@ -92,5 +110,15 @@ mistakes = {
         (lambda c, mean: spread(1 / c, mean), "the flattest state"),
         (lambda c, mean: mean * c**3 / jnp.mean(c**3), "the derivative in each KL_s"),
         (lambda c, mean: spread(c, mean)[:2], "shape (4,)"),
+    ],
+    "11.4": [
+        (lambda m, t, error: m, "for exact matrices, read at t = 0.9"),
+        (lambda m, t, error: jnp.eye(3), "L2 gains"),
+        (_e29, "its width came out negative"),
+        (_fixed_floor, "for matrices with an error of a fifth"),
+        (lambda m, t, error: unblurred(m, t, 10 * error), "for matrices with an error of a tenth"),
+        (lambda m, t, error: jnp.linalg.inv(unblurred(m, t, error)), "for exact matrices"),
+        (lambda m, t, error: unblurred(m, t, error) + 50 * jnp.triu(m), "is a symmetric matrix"),
+        (lambda m, t, error: jnp.linalg.eigvalsh(m), "shape (3, 3)"),
     ],
 }

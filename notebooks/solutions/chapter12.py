@@ -26,7 +26,10 @@ def fewer_steps(ours, ours_solved, theirs, theirs_solved):
     return jnp.sum(jnp.where(both, ours - theirs, 0.0)) / jnp.sum(both)
 
 
-answers = {"12.1": overspent, "12.2": least_kept, "12.3": fewer_steps}
+# B and D say more than was compared, E was not seen, and F has a cause without its experiment.
+conclusions = "ACG"
+
+answers = {"12.1": overspent, "12.2": least_kept, "12.3": fewer_steps, "12.4": conclusions}
 
 
 def _flat(deltas):
@@ -76,5 +79,17 @@ mistakes = {
         (lambda a, x, b, y: jnp.sum((a - b) * (x & y)), "the sum of the differences"),
         (lambda a, x, b, y: jnp.median(a), "the starts that both solve"),
         (lambda a, x, b, y: jnp.nan_to_num(fewer_steps(a, x, b, y)), "nothing to compare: return NaN"),
+    ],
+    "12.4": [
+        ("AB", "with ten critics the same metric is level"),
+        ({"A", "C", "D"}, "not seen for not there"),
+        ("ACEG", "an order that is not resolved"),
+        (["a", "c", "f", "g"], "does not reach fewer goals than the next of its kind"),
+        ("CG", "does it hold zero?"),
+        ("AG", "with four critics and with ten"),
+        (("A", "C"), "beside what whole trainings did"),
+        ("ACGX", "the statements are A to G; you name X"),
+        ("", "you name none"),
+        (3, "the letters of statements"),
     ],
 }

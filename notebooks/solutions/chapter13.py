@@ -5,7 +5,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, ttest_ind
 
 
 def best(truths, episodes):
@@ -26,7 +26,13 @@ def tuned(scores):
     return (halves[1][halves[0].argmax()] + halves[0][halves[1].argmax()]) / 2
 
 
-answers = {"13.1": best, "13.2": chance_of, "13.3": tuned}
+def judge(ours, theirs):
+    # Welch's test: every method with a spread of its own, and Student's law for spreads that are estimated from few seeds.
+    sure = ttest_ind(ours, theirs, equal_var=False).pvalue < 0.05
+    return int(sure) * (1 if ours.mean() > theirs.mean() else -1)
+
+
+answers = {"13.1": best, "13.2": chance_of, "13.3": tuned, "13.4": judge}
 
 
 def _above(truths, episodes):
@@ -56,6 +62,16 @@ def _ways(ours, theirs):
 
 def _by_those_who_chose(scores):
     return (scores[:, 0::2].mean(axis=1).max() + scores[:, 1::2].mean(axis=1).max()) / 2
+
+
+def _by_errors(ours, theirs, seeds=True):
+    """By 1.96 standard errors, or standard deviations, of the difference."""
+    squares = [one.var(ddof=1) / (len(one) if seeds else 1) for one in (ours, theirs)]
+    return np.sign(ours.mean() - theirs.mean()) * (abs(ours.mean() - theirs.mean()) > 1.96 * np.sqrt(sum(squares)))
+
+
+def _apart(ours, theirs):
+    return int(ours.min() > theirs.max()) - int(theirs.min() > ours.max())
 
 
 mistakes = {
@@ -94,5 +110,16 @@ mistakes = {
         (lambda x: x.max(), "the best seed of all"),
         (lambda x: x.min(), "both ways"),
         (lambda x: x.mean(axis=1), "shape ()"),
+    ],
+    "13.4": [
+        (lambda ours, theirs: np.sign(ours.mean() - theirs.mean()), "you name a winner too often"),
+        (lambda ours, theirs: np.sign(ours.max() - theirs.max()), "you name a winner too often"),
+        (_by_errors, "you name a winner too often"),
+        (lambda ours, theirs: _by_errors(ours, theirs, seeds=False), "more than three quarters are in reach"),
+        (_apart, "more than three quarters are in reach"),
+        (lambda ours, theirs: 0, "for you in 0% of cases"),
+        (lambda ours, theirs: judge(theirs, ours), "you name the worse one"),
+        (lambda ours, theirs: ours.mean() - theirs.mean(), "0 where it cannot tell"),
+        (lambda ours, theirs: np.sign(ours - theirs), "shape ()"),
     ],
 }

@@ -278,3 +278,26 @@ def test_a_film_that_fails_is_told_before_the_episodes_are_played(played, tmp_pa
     code = cli.main(["evaluate", str(played / "run"), "--video", str(tmp_path / "film.gif"), "--no-progress"])
     assert (code, capsys.readouterr()) == (1, ("", "fdbook: MuJoCo cannot render here.\n"))
     assert not (tmp_path / "film.gif").exists()
+
+
+@pytest.mark.parametrize(
+    ("complaints", "asked", "system", "told"),
+    [
+        ({"egl": "no", "osmesa": ""}, "", "Linux", "osmesa"),
+        ({"egl": "no", "osmesa": "no"}, "", "Linux", "install the system's EGL library"),
+        ({"glfw": ""}, "glfw", "Linux", "glfw"),
+        ({"glfw": "no display"}, "glfw", "Linux", r"with MUJOCO_GL='glfw' \(no display\): unset it"),
+        ({"": ""}, "", "Darwin", "the system's own"),
+        ({"": "no"}, "", "Darwin", r"MuJoCo cannot render here \(no\)\."),
+    ],
+)
+def test_the_renderer_is_told_after_it_was_tried(monkeypatch, complaints, asked, system, told):
+    trials(monkeypatch, complaints)
+    monkeypatch.setattr(simulators.platform, "system", lambda: system)
+    if asked:
+        monkeypatch.setenv("MUJOCO_GL", asked)
+    if told in (*complaints, "the system's own"):
+        assert simulators.renderer() == told
+    else:
+        with pytest.raises(OSError, match=told):
+            simulators.renderer()

@@ -26,6 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from fdbook import book
 from fdbook.checks import unknown
 from fdbook.report import numbers as files
 from fdbook.rl import records
@@ -49,8 +50,7 @@ REGISTRY: dict[str, str] = {
         "cost",
     )
 }
-RUNS = Path(__file__).parents[3] / "figures" / "data" / "runs"
-LADDERS, BENCH = RUNS.with_name("ladders"), RUNS.with_name("bench.json")
+RUNS, LADDERS, BENCH = book.RECORDS / "runs", book.RECORDS / "ladders", book.RECORDS / "bench.json"
 PACKAGES = ("fdbook", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "ogbench", "mujoco")
 SOURCES = ("fdbook.checks", "fdbook.geometry")
 
