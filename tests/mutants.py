@@ -40,6 +40,7 @@ COST = "geometry/test_metrics.py::test_cost_is_the_equation"
 MATRICES = "geometry/test_matrices.py::test_"
 SIX = "published/test_gradients.py::test_six_updates_arrive_where_the_published_ones_do"
 PLACES = "rl/test_transitions.py::test_"
+ONLINE = "rl/test_online.py::test_"
 FOLLOW = f"{UPDATES}target_networks_follow_what_the_networks_were_before_each_update"
 EPISODE = "rl/test_environments.py::test_an_episode_succeeds_by_its_last_step_and_returns_every_reward"
 OVER = """            if step.over:
@@ -318,6 +319,49 @@ MUTANTS = [
         "agents = self.agents\n",
         f"{TRAIN}an_evaluation_in_the_background_changes_nothing",
         "an evaluation in the background sees agents that go on learning",
+    ),
+    # online, estimates, D4RL's mazes
+    Mutant(
+        "rl/online.py",
+        "0, data.size + self.size, jnp.int32)",
+        "0, data.size, jnp.int32)",
+        f"{ONLINE}batches_are_drawn_evenly_from_logged_and_own_transitions",
+        "an online phase never learns from its own steps",
+    ),
+    Mutant(
+        "rl/online.py",
+        "not step.terminated for step in steps",
+        "not step.over for step in steps",
+        f"{ONLINE}the_buffer_holds_what_the_environment_answered",
+        "time that runs out counts as a goal online",
+    ),
+    Mutant(
+        "rl/online.py",
+        "step.reward + self.reward_shift for step in steps",
+        "step.reward for step in steps",
+        f"{ONLINE}the_buffer_holds_what_the_environment_answered",
+        "rewards online are other than those of the data",
+    ),
+    Mutant(
+        "rl/online.py",
+        "taken[place, size - self.times[place] + time]",
+        "taken[place, time]",
+        f"{ONLINE}a_run_that_was_broken_off_ends_bit_for_bit_the_same",
+        "a run that is carried on plays another episode to its end",
+    ),
+    Mutant(
+        "data/mazes.py",
+        "return int(reached[0]) + 1 if reached.size",
+        "return int(reached[-1]) + 1 if reached.size",
+        "data/test_mazes.py::test_an_episode_up_to_its_goal",
+        "what follows a goal is counted up to the last one",
+    ),
+    Mutant(
+        "rl/operations.py",
+        "loops=agent.config.flow_steps - 1)",
+        "loops=1)",
+        "test_estimate.py::test_operations_are_those_counted_by_hand",
+        "an estimate forgets the flow's steps",
     ),
 ]
 
