@@ -172,7 +172,7 @@ def _at_nodes(function, nodes):
 
 
 def kl_exact(transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY) -> Float[Array, ""]:
-    """E9: KL(T_# pi | pi) = E[log pi(a) - log pi(a + delta) - log det(I + grad delta)] in nats.
+    """E9: KL(T_# pi | pi) = E[log pi(a) - log pi(a + delta) - log |det(I + grad delta)|] in nats.
 
     Refuses (as `check_one_to_one`) a map that folds at a node. Small displacements need float64: the first two terms cancel.
     >>> g, shift = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0 * a + 0.5)
