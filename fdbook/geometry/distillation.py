@@ -93,7 +93,7 @@ def taught_by_flow(
 def kl_exact(
     policy: OneStep, density: Density, noises: Float[Array, "n d"], observation=flow.EMPTY
 ) -> Float[Array, ""]:
-    """E9 for a one-step policy: KL(law of mu(s, z) | pi) = E_z[log N(z; 0, I) - log |det(d mu / d z)| - log pi(mu(s, z))], in nats.
+    """E9 of a one-step policy: KL(law of mu(s, z) | pi) = E_z[log N(z; 0, I) - log |det(d mu / d z)| - log pi(mu(s, z))] in nats.
 
     The mean is taken over `noises`, samples of N(0, I). NaN where the policy folds at one of them: then E9 does not hold.
     """
