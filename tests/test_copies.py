@@ -16,6 +16,8 @@ from fdbook.cli import notebooks
 
 
 ROOT = Path(__file__).parents[1]
+CHANGED = ("PYTHONPATH", "JAX_PLATFORMS", "MPLBACKEND")
+"""Variables that other tests set, and a reader's shell has not."""
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def elsewhere(tmp_path_factory):
 
 def outside(python, folder, *words, check=True):
     """What a command says in a folder of its own, without a word of this clone in the environment."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "JAX_PLATFORMS")}
+    environment = {name: value for name, value in os.environ.items() if name not in CHANGED}
     environment |= {"FDBOOK_DATA": str(folder / "data"), "JUPYTER_PLATFORM_DIRS": "1"}
     command = [str(python), *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """`fdbook doctor`: needs are read from the chapters' code, what is broken is told with what mends it, and nothing is assumed."""
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -148,15 +149,17 @@ def test_the_inventory_tells_what_is_here_and_what_is_not(tmp_path, monkeypatch)
     assert 0.5 < first["bytes"] / there < 3  # files are compressed a little
 
 
+KERNEL, ASKED_ONCE = findings._kernel, functools.cache(findings._kernel)
 GOOD = {"device": Answer(result=[["cpu", "cpu"]]), "renderer": Answer(result="egl")}
 STOCK = {"root": ".", "here": {}, "chapters": {}}
 
 
 @pytest.fixture
 def doctor(monkeypatch, capsys, tmp_path):
-    """Runs the doctor with answers that are made up; returns its exit code, the findings by name, and what it printed."""
+    """Runs the doctor with answers that are made up; returns its exit code, the findings by name, and, if asked, its table."""
+    monkeypatch.setattr(findings, "_kernel", ASKED_ONCE)  # it is tested by itself below
 
-    def run(answers=None, *, here=True, root=tmp_path, json_too=True):
+    def run(answers=None, *, here=True, root=tmp_path, table=False):
         told = dict(GOOD, **(answers or {}))
         stock = {"root": str(root), "here": {"ogbench/x": "download"}}
 
@@ -174,7 +177,7 @@ def doctor(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(findings.probing, "try_out", try_out)
         code = cli.main(["doctor", "--json"])
         found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
-        assert cli.main(["doctor"]) == code
+        assert not table or cli.main(["doctor"]) == code
         return code, found, capsys.readouterr().out
 
     return run
@@ -185,7 +188,7 @@ def stopped(found):
 
 
 def test_where_all_is_well_every_chapter_can_run(doctor):
-    code, found, printed = doctor()
+    code, found, printed = doctor(table=True)
     assert code == 0
     assert stopped(found) == []
     assert f"All {len(book.chapters())} chapters can run here." in printed
@@ -246,7 +249,7 @@ def test_where_all_is_well_every_chapter_can_run(doctor):
 )
 def test_what_is_missing_is_told_with_what_mends_it(doctor, monkeypatch, answers, chapters, row, sentence, command):
     monkeypatch.chdir(book.ROOT)
-    code, found, printed = doctor(answers)
+    code, found, printed = doctor(answers, table=True)
     assert stopped(found) == (list(book.chapters()) if chapters is None else chapters)
     assert code == (0 if chapters == [] else 1)
     assert sentence in found[row]["found"]
@@ -356,6 +359,7 @@ def test_a_look_that_fails_is_told(doctor, monkeypatch):
     monkeypatch.setattr(findings, "_pins", lambda: 1 / 0)
     _, found, _ = doctor()
     assert found["packages"]["found"] == "cannot be looked at (ZeroDivisionError: division by zero)"
+    monkeypatch.setattr(findings, "_kernel", KERNEL)
     monkeypatch.setitem(sys.modules, "jupyter_client", None)
     code, found, _ = doctor()
     assert code == 1

@@ -143,3 +143,27 @@ def test_an_unknown_exercise_is_refused_with_the_nearest():
 def test_a_chapter_may_lack_its_zero(capsys):
     exercises.check("3.1", ...)
     assert capsys.readouterr().out.startswith("03.1 is open")
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_hints_come_in_two_steps(name, capsys):
+    """Where to begin, and how to go on: two sentences that differ, each asked for by its number, as is a short name."""
+    first, second = exercises.hints(name)
+    assert first != second
+    assert all(len(hint.split()) >= 5 and hint.rstrip().endswith((".", "?", "!")) for hint in (first, second))
+    for number, hint in enumerate((first, second), start=1):
+        exercises.check(name, hint=number)
+        assert capsys.readouterr().out == f"{name}, hint {number} of 2: {hint}\n"
+    exercises.check(name.removeprefix("0"), hint=1)
+    assert capsys.readouterr().out.startswith(f"{name}, hint 1 of 2: ")
+
+
+@pytest.mark.parametrize("hint", [0, 3, True, "1"])
+def test_a_hint_that_there_is_not_is_refused(hint):
+    with pytest.raises(ValueError, match=r"^04\.1 has hints 1 to 2; got hint="):
+        exercises.check("04.1", hint=hint)
+
+
+def test_hints_of_an_exercise_that_does_not_exist():
+    with pytest.raises(ValueError, match="There is no exercise called '99.1'"):
+        exercises.check("99.1", hint=1)

@@ -5,9 +5,9 @@ Nothing is imported to find out, so that it can be found out where nothing can b
 
 import ast
 import dataclasses
+import functools
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -17,6 +17,7 @@ FOLDERS = {"RUNS": "runs", "LADDERS": "ladders", "BENCH": "bench.json"}
 """The names that `fdbook.report.figures` has for places below figures/data."""
 BELOW = ("runs/", "tried/", "ladders/")
 """How text begins that names a record below figures/data."""
+EXPRESSIONS = (ast.Constant, ast.JoinedStr, ast.Attribute, ast.BinOp, ast.Call)
 RECORDING = ("record", "load_or_record")
 """The functions that record what is not here."""
 
@@ -61,18 +62,21 @@ def of_notebook(path: Path) -> Needs:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}.") from error
     title = next((source for kind, source in cells if kind == "markdown"), "").partition("\n")[0].lstrip("# ")
     nodes = [node for tree in trees for node in ast.walk(tree)]
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     kernel = notebook.get("metadata", {}).get("kernelspec", {}).get("name", "python3")
     return Needs(
         title=title.partition("· ")[2] or title,
-        imports=tuple(dict.fromkeys(line for node in nodes for line in _imports(node))),
+        imports=tuple(dict.fromkeys(line for node in imports for line in _imports(node))),
         words=tuple(dict.fromkeys(texts)),
-        episodes=dict(pair for node in nodes for pair in _episodes(node)),
-        records=tuple(dict.fromkeys(_records(nodes))),
+        episodes=dict(pair for call in calls for pair in _episodes(call)),
+        records=tuple(dict.fromkeys(_records(nodes, calls))),
         kernel=kernel,
     )
 
 
+@functools.cache
 def late_imports(folder: Path) -> tuple[str, ...]:
     """The modules of others that the functions of a package import when they run, as they are written there."""
     found = set()
@@ -94,37 +98,28 @@ def _python(source: str) -> str:
     return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
 
 
-def _imports(node) -> Iterator[str]:
-    if isinstance(node, ast.Import):
-        yield from (f"import {alias.name}" for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        yield from (f"from {node.module} import {alias.name}" for alias in node.names)
+def _imports(node):
+    """The imports of a statement, one in a line."""
+    first = f"from {node.module} import " if isinstance(node, ast.ImportFrom) else "import "
+    return [first + alias.name for alias in node.names]
 
 
-def _episodes(node) -> Iterator[tuple[str | None, int]]:
+def _episodes(call):
     """The size in a call with `episodes=20`, and the name that is its first argument, if it stands there."""
-    if not isinstance(node, ast.Call):
-        return
-    for keyword in node.keywords:
-        if (
-            keyword.arg == "episodes"
-            and isinstance(keyword.value, ast.Constant)
-            and isinstance(keyword.value.value, int)
-        ):
-            first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-            yield (first if isinstance(first, str) else None), keyword.value.value
+    sizes = [keyword.value for keyword in call.keywords if keyword.arg == "episodes"]
+    first = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+    name = first if isinstance(first, str) else None
+    return [(name, size.value) for size in sizes if isinstance(size, ast.Constant) and isinstance(size.value, int)]
 
 
-def _records(nodes) -> Iterator[str]:
-    inner = {
-        id(child) for node in nodes if (pattern := _pattern(node)) for child in ast.walk(node) if child is not node
-    }
-    for node in nodes:
-        pattern = _pattern(node)
-        if pattern and id(node) not in inner:
-            yield pattern
-        if isinstance(node, ast.Call) and _name(node.func) == "load_numbers" and isinstance(node.args[0], ast.Constant):
-            yield f"{node.args[0].value}.json"
+def _records(nodes, calls):
+    """The patterns of the expressions that mean places below figures/data, the largest of those that lie in each other."""
+    patterns = {node: pattern for node in nodes if isinstance(node, EXPRESSIONS) and (pattern := _pattern(node))}
+    inner = {child for node in patterns for child in ast.walk(node) if child is not node}
+    yield from (pattern for node, pattern in patterns.items() if node not in inner)
+    for call in calls:
+        if _name(call.func) == "load_numbers" and isinstance(call.args[0], ast.Constant):
+            yield f"{call.args[0].value}.json"
 
 
 def _name(node) -> str:

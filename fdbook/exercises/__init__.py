@@ -148,7 +148,7 @@ def verdict(name: str, answer) -> tuple[bool, str]:
     return True, f"{name} is right. {remark or ''}".rstrip()
 
 
-def check(name: str, answer: object = None, *, hint: int | None = None) -> None:
+def check(name: str, answer: object = None, *, hint: object = None) -> None:
     """Checks the answer to an exercise and prints one line: it is right, or what is wrong with it, or that it is open.
 
     With `hint` it prints the first or the second hint instead.

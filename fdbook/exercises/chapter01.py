@@ -1,7 +1,10 @@
-"""Checkers of chapter 01, a flow moves mass: an Euler loop, the velocity towards one Gaussian, a likelihood."""
+"""Checkers of chapter 01, a flow moves mass: an Euler loop, the velocity towards one Gaussian, a likelihood, and a sampler that
+makes the most of few velocities."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import ndtr
 
 from fdbook.exercises import Wrong, call, exercise, same_shape
 
@@ -23,7 +26,13 @@ def _euler(z, times, size):
     return x
 
 
-@exercise("01.1")
+@exercise(
+    "01.1",
+    hints=(
+        "how long is one step, and at which time and place does the first one ask for the velocity?",
+        "keep t and x together: a step moves both, and the next velocity belongs to where they are then.",
+    ),
+)
 def _check_euler(answer):
     z, steps = jnp.array([0.4, -0.3]), 7
     value = same_shape(call(answer, _field, z, steps), (2,))
@@ -50,7 +59,13 @@ def _conditional_means(t, x, mean, std):
     return mean + t * std**2 / variance * (x - t * mean), (1 - t) / variance * (x - t * mean)
 
 
-@exercise("01.2")
+@exercise(
+    "01.2",
+    hints=(
+        "a, z and x are jointly Gaussian: a conditional mean is the mean plus covariance over variance times the deviation of x.",
+        "Cov(a, x) and Cov(z, x) can be read off x = (1 - t) z + t a; divide both by Var(x), and subtract one from the other.",
+    ),
+)
 def _check_velocity(answer):
     mean = np.array([0.5, -0.2])
     cases = [(t, np.array(x), std) for t, x in ((0.0, [0.3, 0.8]), (0.6, [-0.4, 0.9])) for std in (1.0, 0.3)]
@@ -75,7 +90,13 @@ def _check_velocity(answer):
     )
 
 
-@exercise("01.3")
+@exercise(
+    "01.3",
+    hints=(
+        "which noise does this action come from? Solve the equation of motion backwards in time.",
+        "the divergence of this field is the same everywhere and at all times; what is its integral from 0 to 1?",
+    ),
+)
 def _check_log_prob(answer):
     rates, action = np.array([0.4, -1.3]), np.array([0.7, 0.2])
 
@@ -97,3 +118,73 @@ def _check_log_prob(answer):
         if _close(value, wrong):
             raise Wrong(hint)
     raise Wrong("the log-density is off; start from where the trajectory through the action began.")
+
+
+_MIXTURES = (([0.3, 0.7], [-0.9, 0.6], [0.1, 0.25]), ([0.5, 0.2, 0.3], [-1.0, 0.1, 0.8], [0.15, 0.08, 0.2]))
+
+
+class _Counted:
+    """The exact velocity of a mixture in one dimension, which counts how often it is asked."""
+
+    def __init__(self, weights, means, stds):
+        self.weights, self.means, self.stds = (np.asarray(part) for part in (weights, means, stds))
+        self.calls = 0
+
+    def __call__(self, t, x):
+        if isinstance(x, jax.core.Tracer) or isinstance(t, jax.core.Tracer):
+            raise ValueError(
+                "call the field in a plain Python loop, without jit, vmap or scan, so that calls can be counted."
+            )
+        self.calls += 1
+        t, x = float(t), np.asarray(x, float)
+        spread, off = t**2 * self.stds**2 + (1 - t) ** 2, x - t * self.means
+        log_weights = np.log(self.weights) - 0.5 * off**2 / spread - 0.5 * np.log(spread)
+        shares = np.exp(log_weights - log_weights.max())
+        each = self.means + (t * self.stds**2 - (1 - t)) / spread * off
+        return jnp.asarray(np.sum(shares * each, keepdims=True) / shares.sum())
+
+    def end(self, z):
+        """Where the exact flow takes a noise: the action of the same quantile, by bisection."""
+        low, high = -10.0, 10.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = np.sum(self.weights * ndtr((middle - self.means) / self.stds)) < ndtr(z)
+            low, high = (middle, high) if below else (low, middle)
+        return low
+
+
+def _equal_steps(field, z, calls):
+    x = np.asarray(z)
+    for step in range(calls):
+        x = x + np.asarray(field(step / calls, x)) / calls
+    return x
+
+
+@exercise(
+    "01.4",
+    hints=(
+        "Euler takes the velocity for constant during a step: two velocities at neighbouring times tell how it changes.",
+        "the velocity of the step before is still there, for free; and a thin behaviour wants shorter steps near t = 1.",
+    ),
+)
+def _check_sampler(answer):
+    gained, noises = [], np.random.default_rng(14).normal(size=(12, 1))
+    for mixture in _MIXTURES:
+        for calls in (8, 12):
+            field = _Counted(*mixture)
+            truth = np.array([field.end(z[0]) for z in noises])
+            ends = []
+            for z in noises:
+                field.calls = 0
+                ends.append(same_shape(call(answer, field, jnp.asarray(z), calls), (1,))[0])
+                if field.calls > calls:
+                    raise Wrong(f"with calls = {calls} your sampler asked for {field.calls} velocities.")
+            plain = [_equal_steps(field, z, calls)[0] for z in noises]
+            gained.append(np.mean(np.abs(plain - truth)) / max(np.mean(np.abs(ends - truth)), 1e-12))
+    if min(gained) < 0.95:
+        raise Wrong(f"on one of the fresh mixtures its error is {1 / min(gained):.1f} times that of equal Euler steps.")
+    if min(gained) < 1.5:
+        raise Wrong(
+            f"hardly better than equal Euler steps: on one of the fresh mixtures its error is {min(gained):.1f} times smaller."
+        )
+    return f"Its error is {min(gained):.1f} to {max(gained):.1f} times smaller than that of Euler steps. Can you double it?"

@@ -118,7 +118,7 @@ _CARRIED = {  # what the records carry, and what to look at for whoever leaves i
 _REFUSED = {
     "B": "B says more than was seen: with ten critics the same metric is level with L2, and with frozen critics it is ahead.",
     "D": "D takes not seen for not there: 20 fewer to 14 more leaves room for a difference that would matter.",
-    "E": "E was not seen: the deblurred metric gains most in Q and reaches the fewest goals of the four, an order that is not resolved.",
+    "E": "E was not seen: the deblurred metric gains most in Q and reaches the fewest goals, an order that is not resolved.",
     "F": "F is not what the promises show: an agent that promises more does not reach fewer goals than the next of its kind.",
 }
 

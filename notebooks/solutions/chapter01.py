@@ -1,5 +1,8 @@
 """Worked solutions of chapter 01, and typical mistakes with a piece of what the checker says about them."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 
 
@@ -58,7 +61,43 @@ def _short_euler(field, z, steps):
     return x
 
 
-answers = {"01.1": euler, "01.2": velocity, "01.3": log_prob}
+def _along(times, field, z):
+    x = z
+    for t, after in itertools.pairwise(times):
+        x = x + (after - t) * field(t, x)
+    return x
+
+
+def sampler(field, z, calls):
+    # Each step asks for one velocity and carries on the change since the one before (Adams and Bashforth's second order). The
+    # steps are shorter towards t = 1, where a thin behaviour makes the velocity change fastest.
+    times = 1 - (1 - jnp.linspace(0, 1, calls + 1)) ** 1.5
+    x, before, length = z, None, 1.0
+    for t, after in itertools.pairwise(times):
+        now, step = field(t, x), after - t
+        change = 0 if before is None else (now - before) * step / (2 * length)
+        x, before, length = x + step * (now + change), now, step
+    return x
+
+
+def _crowded_start(field, z, calls):
+    return _along(jnp.linspace(0, 1, calls + 1) ** 2, field, z)
+
+
+def _stops_early(field, z, calls):
+    return _along(jnp.linspace(0, 0.9, calls + 1), field, z)
+
+
+def _long_heun(field, z, calls):
+    times = jnp.linspace(0, 1, calls + 1)
+    x = z
+    for t, after in itertools.pairwise(times):
+        first = field(t, x)
+        x = x + (after - t) * (first + field(after, x + (after - t) * first)) / 2
+    return x
+
+
+answers = {"01.1": euler, "01.2": velocity, "01.3": log_prob, "01.4": sampler}
 
 mistakes = {
     "01.1": [
@@ -85,5 +124,14 @@ mistakes = {
         (lambda rates, a: _normal(jnp.exp(rates) * a) - jnp.sum(rates), "the other way in time"),
         (lambda rates, a: _normal(jnp.exp(-rates) * a) - jnp.prod(rates), "change of volume is off"),
         (lambda rates, a: _normal(rates * a), "the log-density is off"),
+    ],
+    "01.4": [
+        (euler, "hardly better than equal Euler steps"),
+        (_long_heun, "asked for 16 velocities"),
+        (_crowded_start, "times that of equal Euler steps"),
+        (_stops_early, "times that of equal Euler steps"),
+        (lambda field, z, calls: z, "times that of equal Euler steps"),
+        (lambda field, z, calls: jax.jit(lambda x: euler(field, x, calls))(z), "plain Python loop"),
+        (lambda field, z, calls: jnp.stack([z, z]), "shape (1,)"),
     ],
 }

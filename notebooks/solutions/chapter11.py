@@ -33,8 +33,8 @@ def spread(slopes, mean):
 
 
 def unblurred(matrix, t, error):
-    # E29 along each axis: 1 / m = t^2 w^2 + (1 - t)^2. Where an axis is thin, an error of m by a share is one of w^2 by that share of
-    # (1 - t)^2 / t^2, and no squared width is believed below it. With no error at all a rounding error remains.
+    # E29 along each axis: 1 / m = t^2 w^2 + (1 - t)^2. Where an axis is thin, an error of m by a share is one of w^2 by that
+    # share of (1 - t)^2 / t^2, and no squared width is believed below it. With no error at all a rounding error remains.
     values, axes = jnp.linalg.eigh(matrix)
     noise = (1 - t) ** 2 / t**2
     widths = 1 / (t**2 * values) - noise
