@@ -165,5 +165,5 @@ def test_a_hint_that_there_is_not_is_refused(hint):
 
 
 def test_hints_of_an_exercise_that_does_not_exist():
-    with pytest.raises(ValueError, match="There is no exercise called '99.1'"):
+    with pytest.raises(ValueError, match=r"There is no exercise called '99\.1'"):
         exercises.check("99.1", hint=1)
