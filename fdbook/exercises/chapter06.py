@@ -35,7 +35,13 @@ def _by_counting(b, step=1e-4):
     return np.sum(np.log((above - below) / (2 * step)))
 
 
-@exercise("06.1")
+@exercise(
+    "06.1",
+    hints=(
+        "the density at b is that of the action which T sends there, less what T has stretched.",
+        "with a = the inverse at b, subtract log |det(I + the matrix at a)| from the behaviour's log-density at a.",
+    ),
+)
 def _check_log_prob(answer):
     targets = [np.array([0.9, -0.4]), np.array([-1.3, 0.7])]
     values = [same_shape(call(answer, _normal, jnp.arcsinh, _matrix, jnp.asarray(b)), ()) for b in targets]
@@ -82,7 +88,13 @@ def _strengths():
     return [np.stack([shear, turn, squeeze]), np.stack([flip, 0.1 * np.eye(3)])]
 
 
-@exercise("06.2")
+@exercise(
+    "06.2",
+    hints=(
+        "a map folds where det(I + s J) reaches zero: write it as a product over the eigenvalues of J.",
+        "only a real, negative eigenvalue can do it, at s = -1 / eigenvalue; take the first such s over all actions.",
+    ),
+)
 def _check_strength(answer):
     cases = _strengths()
     values = np.array([same_shape(call(answer, jnp.asarray(case)), ()) for case in cases])
@@ -126,7 +138,13 @@ def _check_strength(answer):
     raise Wrong("safe, and not the largest.")
 
 
-@exercise("06.3")
+@exercise(
+    "06.3",
+    hints=(
+        "differentiate the dual loss by log alpha; penalty and budget are held constant.",
+        "the gradient is -(penalty - budget): descend along it, in the logarithm and not in alpha.",
+    ),
+)
 def _check_dual(answer):
     cases = [(0.3, 0.02, 0.05, 0.1), (-1.2, 0.4, 0.1, 0.5)]
     values = np.array([same_shape(call(answer, *case), ()) for case in cases])
@@ -155,4 +173,49 @@ def _check_dual(answer):
         "right when the penalty is at its budget; off elsewhere."
         if np.ptp(values) > 0
         else "it is the same everywhere."
+    )
+
+
+_BUDGETS = 10.0 ** np.linspace(-4, 2, 7)
+_STEPS, _LAST = 200, 80
+
+
+def _held(step, budget, slope, seed):
+    """How far a penalty that falls as alpha^-slope stays from its budget: the mean of |log(penalty / budget)| at the end."""
+    rng = np.random.default_rng(seed)
+    log_multiplier, errors = 0.0, []
+    scale = budget * np.exp(rng.uniform(-4, 4))
+    for number in range(_STEPS):
+        clean = scale * np.exp(-slope * np.clip(log_multiplier, -60, 60))
+        penalty = clean * np.exp(0.2 * rng.normal())
+        log_multiplier = float(same_shape(call(step, log_multiplier, penalty, budget), ()))
+        if number >= _STEPS - _LAST:
+            errors.append(abs(np.log(clean / budget)))
+    return float(np.mean(errors))
+
+
+@exercise(
+    "06.4",
+    hints=(
+        "penalty minus budget is as small as the budget: measure how far off the penalty is in a way that has no unit.",
+        "move the logarithm by a small multiple of log(penalty / budget), or by a small fixed step with the sign of it.",
+    ),
+)
+def _check_rule(answer):
+    """Judges a rule by how well it holds penalties of seven scales, each of which falls fast or slowly with the multiplier."""
+    cases = [(budget, slope) for budget in _BUDGETS for slope in (0.7, 2.0)]
+    errors = np.array([_held(answer, *case, seed) for seed, case in enumerate(cases)])
+    if np.all(errors < 0.15):
+        return "It knows no scale: neither the budget's nor the penalty's."
+    if errors.min() > 5:
+        raise Wrong("it loses its hold: over budget the multiplier has to rise, and under it to fall.")
+    small, large = (_held(answer, budget, 2.0, 0) for budget in (1e-3, 10.0))
+    if max(small, large) > 1.5 * min(small, large) + 0.05:
+        raise Wrong(
+            "it is too slow where budgets are small, or too fast where they are large: its steps have the budget's unit."
+        )
+    worst = int(np.argmax(errors))
+    raise Wrong(
+        f"it does not settle: at a budget of {cases[worst][0]:.2g} the penalty stays off by a factor of "
+        f"{np.exp(errors[worst]):.2g} on the average."
     )

@@ -6,7 +6,13 @@ import numpy as np
 from fdbook.exercises import Wrong, call, close, exercise, refuse, same_shape
 
 
-@exercise("10.1")
+@exercise(
+    "10.1",
+    hints=(
+        "weigh each cell's mass by the exponential of its value over the temperature, and normalize.",
+        "to be safe for large values subtract the largest one before the exponential: it cancels.",
+    ),
+)
 def _check_tilted(answer):
     rng = np.random.default_rng(0)
     mass = rng.dirichlet(np.full(12, 0.7))
@@ -43,7 +49,13 @@ def _normal(weights):
     return weights / weights.sum()
 
 
-@exercise("10.2")
+@exercise(
+    "10.2",
+    hints=(
+        "it is a sum over cells of the policy's share times the logarithm of a ratio.",
+        "a cell that the policy leaves empty adds nothing: take care that 0 * log 0 is 0 and not NaN.",
+    ),
+)
 def _check_kl(answer):
     rng = np.random.default_rng(1)
     share, mass = rng.dirichlet(np.full(8, 2.0)), rng.dirichlet(np.full(8, 2.0))
@@ -78,7 +90,13 @@ def _check_kl(answer):
     return "A policy may leave cells empty at a finite price; it may not visit cells that the behavior never visits."
 
 
-@exercise("10.3")
+@exercise(
+    "10.3",
+    hints=(
+        "in both cases set a gradient to zero: the gain's is g, the price's is linear in the shift.",
+        "E25 shifts a Gaussian by its covariance times g over lambda; E17 pays alpha times a mean square over d.",
+    ),
+)
 def _check_shifts(answer):
     rng = np.random.default_rng(2)
     gradient, factor = rng.normal(size=3), rng.normal(size=(3, 3))

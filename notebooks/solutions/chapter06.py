@@ -19,7 +19,12 @@ def next_log_multiplier(log_multiplier, penalty, budget, learning_rate):
     return log_multiplier + learning_rate * (penalty - budget)
 
 
-answers = {"06.1": refined_log_prob, "06.2": largest_strength, "06.3": next_log_multiplier}
+def next_step(log_multiplier, penalty, budget):
+    # The logarithm of their ratio has no unit; a tenth of it settles slowly enough for the noise.
+    return log_multiplier + 0.1 * jnp.log(penalty / budget)
+
+
+answers = {"06.1": refined_log_prob, "06.2": largest_strength, "06.3": next_log_multiplier, "06.4": next_step}
 
 
 def _log_det(matrix):
@@ -48,5 +53,11 @@ mistakes = {
         (lambda x, p, e, r: jnp.maximum(x + r * (p - e), 0), "may be negative"),
         (lambda x, p, e, r: x + (p - e), "learning rate is missing"),
         (lambda x, p, e, r: x + r * p, "never stops growing"),
+    ],
+    "06.4": [
+        (lambda x, p, e: x + 0.1 * (p - e), "its steps have the budget's unit"),
+        (lambda x, p, e: x - 0.1 * jnp.log(p / e), "it loses its hold"),
+        (lambda x, p, e: x + 2.0 * jnp.sign(p - e), "it does not settle"),
+        (lambda x, p, e: x + 0.001 * jnp.sign(p - e), "off"),
     ],
 }
