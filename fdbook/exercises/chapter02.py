@@ -1,7 +1,9 @@
-"""Checkers of chapter 02, learning the velocity: the loss, its floor, and the best velocity for a finite data set."""
+"""Checkers of chapter 02, learning the velocity: the loss, its floor, the best velocity for a finite data set, and a pairing of
+noises and actions that lowers the floor."""
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from fdbook.exercises import Wrong, call, exercise, same_shape
 
@@ -15,7 +17,13 @@ def _velocity(t, x):
     return jnp.stack([jnp.sin(2.0 * t) * x[1], x[0] - t])
 
 
-@exercise("02.1")
+@exercise(
+    "02.1",
+    hints=(
+        "where does the particle of a pair stand at time t, and which direction does its line have?",
+        "jax.vmap(velocity) takes all times and points at once; compare with the directions, square, and take one mean of all.",
+    ),
+)
 def _check_loss(answer):
     rng = np.random.default_rng(21)
     t, z, a = rng.uniform(size=8), rng.normal(size=(8, 2)), 0.5 + rng.normal(size=(8, 2))
@@ -45,7 +53,13 @@ def _check_loss(answer):
     raise Wrong("the loss is off; try one pair and a velocity that is zero, where it is the squared target.")
 
 
-@exercise("02.2")
+@exercise(
+    "02.2",
+    hints=(
+        "per coordinate, a - z and x_t are jointly Gaussian: what is left is the variance less covariance squared over Var(x_t).",
+        "the determinant of their 2 x 2 covariance, over Var(x_t), is the same number; write it out and most terms cancel.",
+    ),
+)
 def _check_floor(answer):
     cases = [(t, std) for t in (0.0, 0.35, 0.8, 1.0) for std in (1.0, 0.3)]
     values = np.array([same_shape(call(answer, t, std), ()) for t, std in cases])
@@ -75,7 +89,13 @@ def _check_floor(answer):
     raise Wrong("right at both ends of time and wrong between them.")
 
 
-@exercise("02.3")
+@exercise(
+    "02.3",
+    hints=(
+        "if action i led to x, its noise was (x - t a_i) / (1 - t): how likely is such a noise, as compared with the others?",
+        "average the velocities a_i - z_i with these likelihoods as weights, which have to sum to one.",
+    ),
+)
 def _check_best(answer):
     rng = np.random.default_rng(23)
     t, x, actions = 0.6, np.array([0.3, -0.2]), rng.normal(size=(40, 2))
@@ -110,3 +130,49 @@ def _check_best(answer):
         if _close(value, wrong):
             raise Wrong(hint)
     raise Wrong("the mean velocity is off; with a single action it should lead straight to it.")
+
+
+def _batches():
+    """Fresh noises and actions in one, two and five dimensions; the actions are two clouds, apart and off the origin."""
+    random = np.random.default_rng(24)
+    for n, d in ((64, 1), (128, 2), (128, 5)):
+        side = np.where(random.uniform(size=(n, 1)) < 0.4, -1.0, 0.7)
+        yield (
+            random.normal(size=(n, d)),
+            side * np.linspace(1.0, 0.6, d) + random.normal(size=(n, d)) * np.linspace(0.3, 0.6, d),
+        )
+
+
+@exercise(
+    "02.4",
+    hints=(
+        "in one dimension trajectories that never cross keep the order of the crowd: which pairing does that?",
+        "in more dimensions it is an assignment problem; scipy solves it, and swapping pairs while that pays comes close.",
+    ),
+)
+def _check_pairing(answer):
+    saved = {}
+    for z, actions in _batches():
+        n, d = z.shape
+        paired = same_shape(call(answer, jnp.asarray(z), jnp.asarray(actions)), (n, d))
+        gaps = np.abs(paired[:, None] - actions[None]).max(axis=-1)
+        if gaps.min(axis=1).max() > 1e-4:
+            raise Wrong("some of what you return are not actions of the batch: pair them, and do not move them.")
+        if len(set(gaps.argmin(axis=1))) < n:
+            raise Wrong(
+                "some actions occur twice and others not at all: the crowd would no longer arrive at the behaviour."
+            )
+        costs = np.sum((actions[None] - z[:, None]) ** 2, axis=-1)
+        blind, best = costs.trace(), costs[linear_sum_assignment(costs)].sum()
+        saved[d] = (blind - np.sum((paired - z) ** 2)) / (blind - best)
+    worst = min(saved, key=saved.get)
+    if saved[worst] < 0.05:
+        raise Wrong("the lines are not shorter than those of blind pairs.")
+    if saved[worst] < 0.8:
+        raise Wrong(
+            f"in {worst} dimension{'s' * (worst > 1)} it saves {saved[worst]:.0%} of what the best pairing saves."
+        )
+    return (
+        f"It saves at least {saved[worst]:.0%} of what the best pairing saves. But an action now knows something of its noise, "
+        "and E5 of the next chapter, which takes them for independent, is lost."
+    )

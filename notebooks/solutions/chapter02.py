@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from scipy.optimize import linear_sum_assignment
 
 
 def loss(velocity, t, z, a):
@@ -23,7 +24,22 @@ def best_velocity(t, x, actions):
     return (_weights(t, x, actions) @ actions - x) / (1 - t)
 
 
-answers = {"02.1": loss, "02.2": floor, "02.3": best_velocity}
+def pairing(z, actions):
+    # The assignment problem, solved exactly: its cost is n^3, which a batch can bear.
+    costs = jnp.sum((actions[None] - z[:, None]) ** 2, axis=-1)
+    return actions[linear_sum_assignment(costs)[1]]
+
+
+def _along(z, actions, direction):
+    order = jnp.zeros(len(z), int).at[jnp.argsort(z @ direction)].set(jnp.argsort(actions @ direction))
+    return actions[order]
+
+
+def _nearest(z, actions):
+    return actions[jnp.argmin(jnp.sum((actions[None] - z[:, None]) ** 2, axis=-1), axis=1)]
+
+
+answers = {"02.1": loss, "02.2": floor, "02.3": best_velocity, "02.4": pairing}
 
 mistakes = {
     "02.1": [
@@ -77,5 +93,14 @@ mistakes = {
             "the width of your weights",
         ),
         (lambda t, x, actions: x, "the mean velocity is off"),
+    ],
+    "02.4": [
+        (lambda z, actions: actions, "not shorter than those of blind pairs"),
+        (lambda z, actions: actions[::-1], "not shorter than those of blind pairs"),
+        (_nearest, "some actions occur twice"),
+        (lambda z, actions: z, "are not actions of the batch"),
+        (lambda z, actions: jnp.sort(actions, axis=0), "are not actions of the batch"),
+        (lambda z, actions: _along(z, actions, jnp.eye(z.shape[1])[0]), "of what the best pairing saves"),
+        (lambda z, actions: actions[:-1], "shape (64, 1)"),
     ],
 }

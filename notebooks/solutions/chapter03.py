@@ -1,5 +1,6 @@
 """Worked solutions of chapter 03, and typical mistakes with a piece of what the checker says about them."""
 
+import jax
 import jax.numpy as jnp
 
 
@@ -22,7 +23,24 @@ def tipping_mean(t, wide, thin):
     return jnp.sqrt(_charge(t, thin) - _charge(t, wide))
 
 
-answers = {"03.1": score, "03.2": time, "03.3": tipping_mean}
+def _matching(read, actions, t, weight=0.5):
+    # E|read - truth|^2 / 2 = E|read|^2 / 2 - E[read . truth] + a constant, and E[read . truth] = -E[div read] by parts.
+    def term(action):
+        return weight * jnp.sum(read(t, action) ** 2) + jnp.trace(jax.jacfwd(lambda a: read(t, a))(action))
+
+    return float(jnp.mean(jax.vmap(term)(actions)))
+
+
+def reading_time(read, actions, times):
+    return min(times, key=lambda t: _matching(read, actions, t))
+
+
+def _steins_number(read, actions, t):
+    scores = jax.vmap(lambda a: read(t, a))(actions)
+    return float(-jnp.mean(jnp.sum(scores * (actions - actions.mean(axis=0)), axis=-1)) / actions.shape[1])
+
+
+answers = {"03.1": score, "03.2": time, "03.3": tipping_mean, "03.4": reading_time}
 
 mistakes = {
     "03.1": [
@@ -55,5 +73,20 @@ mistakes = {
         (lambda t, wide, thin: 0.0, "at the origin"),
         (lambda t, wide, thin: 1.5, "too far out."),
         (lambda t, wide, thin: 0.3, "not charged alike"),
+    ],
+    "03.4": [
+        (lambda read, actions, times: times[-1], "you read too late"),
+        (lambda read, actions, times: times[0], "you read too early"),
+        (lambda read, actions, times: 0.9, "on one of the flows you read too"),
+        (
+            lambda read, actions, times: min(times, key=lambda t: abs(_steins_number(read, actions, t) - 1)),
+            "on one of the flows you read too",
+        ),
+        (
+            lambda read, actions, times: max(times, key=lambda t: _matching(read, actions, t)),
+            "on one of the flows you read too",
+        ),
+        (lambda read, actions, times: min(times, key=lambda t: _matching(read, actions, t, 0.0)), "you read too late"),
+        (lambda read, actions, times: 0.5, "one of the times that are given"),
     ],
 }
