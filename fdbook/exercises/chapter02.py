@@ -165,7 +165,7 @@ def _check_pairing(answer):
         costs = np.sum((actions[None] - z[:, None]) ** 2, axis=-1)
         blind, best = costs.trace(), costs[linear_sum_assignment(costs)].sum()
         saved[d] = (blind - np.sum((paired - z) ** 2)) / (blind - best)
-    worst = min(saved, key=saved.get)
+    worst = min(saved, key=lambda name: saved[name])
     if saved[worst] < 0.05:
         raise Wrong("the lines are not shorter than those of blind pairs.")
     if saved[worst] < 0.8:
