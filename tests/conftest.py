@@ -57,3 +57,10 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten_programs():
+    """What the tests of a file have compiled is forgotten after them: the programs of all files would fill the memory."""
+    yield
+    jax.clear_caches()

@@ -29,14 +29,15 @@ def pictures(html):
 
 def test_each_value_has_its_frame_and_one_is_shown():
     """The share of dark pixels is that of the bar."""
+    before = plt.get_fignums()
     made = slider(bar, [2, 5, 9], label="width", start=1)
+    assert plt.get_fignums() == before
     found = pictures(made._repr_html_())
     assert [caption for _, caption, _ in found] == ["width = 2", "width = 5", "width = 9"]
     assert [shown for *_, shown in found] == ["none", "block", "none"]
     dark = [np.mean(np.asarray(picture.convert("L")) < 128) for picture, *_ in found]
     np.testing.assert_allclose(dark, [0.2, 0.5, 0.9], atol=0.02)
     assert {picture.size for picture, *_ in found} == {(200, 100)}
-    assert plt.get_fignums() == []
 
 
 def test_the_slider_runs_over_all_frames_and_says_where_it_stands():
