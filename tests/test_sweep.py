@@ -252,7 +252,7 @@ def test_cells_of_a_task_that_cannot_be_compared_are_refused_unless_allowed(writ
 
 def test_the_files_that_readers_begin_with_are_sweeps(write):
     cells = {"maze-metrics": 12, "thin-maze-metrics": 3, "thin-maze-seeds": 4, "thin-maze-ten-critics": 3}
-    cells |= {"online": 6, "full-size": 8, "papers": 511}
+    cells |= {"online": 6, "full-size": 8, "papers": 511, "matrix-mazes": 33, "precision": 3}
     for name, count in cells.items():
         assert len(read_sweep(ROOT / "figures" / "data" / "sweeps" / f"{name}.toml").cells) == count
     assert {path.stem for path in (ROOT / "figures" / "data" / "sweeps").glob("*.toml")} == cells.keys()

@@ -68,6 +68,12 @@ def add_train(commands) -> None:
     parser.add_argument(
         "--wavelengths", metavar="X,X,...", type=_numbers(float), help="add Fourier features to normalized observations"
     )
+    parser.add_argument(
+        "--matmul-precision",
+        metavar="NAME",
+        default="float32",
+        help="of matrix products: float32 (default), tensorfloat32 or bfloat16, which a GPU computes faster",
+    )
     _add_settings(parser, "a setting of the agent, or metric.NAME for one of the metric; can be given several times")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder of the run (default: runs/TASK/AGENT-PRESET-...)"
@@ -206,7 +212,7 @@ def _spec(arguments):
         config=config,
         **{
             name: getattr(arguments, name)
-            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths", "online")
+            for name in ("updates", "evaluations", "episodes", "normalize", "wavelengths", "online", "matmul_precision")
         },
     )
 

@@ -105,7 +105,7 @@ def _seconds_of_an_update(spec: RunSpec) -> float:
     shape, task = _observation(spec), spec.task
     config = {field.name: getattr(spec.config, field.name) for field in dataclasses.fields(spec.config)}
     made = engine.init(agents.make(spec.agent), shape, task.dataset.action, spec.seeds, **config)
-    data, update = _some_data(task, shape), engine.Update(jnp.asarray(spec.seeds))
+    data, update = _some_data(task, shape), engine.Update(jnp.asarray(spec.seeds), spec.matmul_precision)
     state, done, options = loop.copy(made), 0, {"key": jr.key(1), "chunk": 10}
     state, _ = loop.advance(update, state, data, first=0, count=1, **options)  # compiles
     start = time.perf_counter()

@@ -163,6 +163,7 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
     ):
         evaluator = make_evaluator(spec.task, get, spec.seeds, **evaluation)
         shift = {"normalizer": data.normalizer, "reward_shift": spec.task.reward_shift, "say": options["say"]}
+        shift["matmul_precision"] = spec.matmul_precision
         online = Online(own, spec.seeds, spec.online, **shift) if spec.online else None
         stacked = engine.train(stacked, data, record, folder=folder, evaluate=evaluator, online=online, **options)
     return Run(spec, record, stacked, record.done, data.normalizer)

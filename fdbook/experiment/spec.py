@@ -22,12 +22,15 @@ from fdbook.experiment.presets import preset, registry
 from fdbook.geometry import metrics
 from fdbook.rl import agents, records
 from fdbook.rl.agents import Config
+from fdbook.rl.precision import check_precision
 
 
 __all__ = ["DataSpec", "RunSpec", "differences"]
 
 FILLED = ("metric", "updates", "evaluations", "episodes", "normalize", "wavelengths")
 """Parts that a preset fills in."""
+LATER = {"online": 0, "matmul_precision": "float32"}
+"""Parts that records have had only lately, and say only where they are other than this."""
 LONGEST = 120
 
 
@@ -104,6 +107,8 @@ class RunSpec:
     """Fourier features that are added to them, in standard deviations."""
     online: int = 0
     """Updates that follow the `updates` on the logged data, each after one step in the environment (`fdbook.rl.online`)."""
+    matmul_precision: str = "float32"
+    """Of the matrix products of updates: "float32", "tensorfloat32" or "bfloat16" (`fdbook.rl.precision`)."""
     config: Config | Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
     overrides: Sequence[str] | None = dataclasses.field(default=None, compare=False, repr=False)
@@ -121,7 +126,7 @@ class RunSpec:
         `config` is joined with what was said before, `data` too where it is given as a mapping.
         """
         check_fields(RunSpec, changes, "part of a specification")
-        names = ("task", "agent", "preset", "data", "seeds", "online")
+        names = ("task", "agent", "preset", "data", "seeds", "online", "matmul_precision")
         said: dict[str, Any] = {name: getattr(self, name) for name in names}
         said |= {name: getattr(self, name) for name in self.overrides if not name.startswith("config.")}
         said_config = {name.removeprefix("config."): None for name in self.overrides if name.startswith("config.")}
@@ -138,7 +143,7 @@ class RunSpec:
             metric = metrics.to_dict(self.metric) | {"label": metrics.short_name(self.metric)}
         names = ("agent", "preset", "seeds", "updates", "evaluations", "episodes", "normalize", "wavelengths")
         tree = {"format": records.FORMAT, "task": self.task.to_dict(), "metric": metric, "data": self.data.to_dict()}
-        names += ("online",) if self.online else ()
+        names += tuple(name for name, default in LATER.items() if getattr(self, name) != default)
         tree |= {name: getattr(self, name) for name in names} | {"config": config, "overrides": self.overrides}
         return json.loads(json.dumps(tree, default=_plain))
 
@@ -215,8 +220,9 @@ class RunSpec:
             if name != "metric":
                 owner, short = (self.config, name.removeprefix("config.")) if "." in name else (self, name)
                 yield f"{short}={_word(getattr(owner, short))}"
-        if self.online:
-            yield f"online={self.online}"
+        for name, default in LATER.items():
+            if getattr(self, name) != default:
+                yield f"{name}={getattr(self, name)}"
 
 
 def differences(here: records.Record, there: records.Record) -> dict[str, tuple[Any, Any]]:
@@ -272,6 +278,7 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     episodes = _integer(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
     parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
     parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"]), "online": online}
+    parts["matmul_precision"] = check_precision(given["matmul_precision"])
     evaluations = _evaluations(given, filled, updates, online)
     return parts | {"evaluations": evaluations} | _features(given, filled, task)
 

@@ -19,6 +19,7 @@ from fdbook.rl.agents import Agent
 from fdbook.rl.agents.base import values
 from fdbook.rl.environments import Environments, InLine, in_line
 from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.precision import with_matmul_precision
 
 
 __all__ = ["Evaluation", "act", "evaluate", "film"]
@@ -54,7 +55,8 @@ def act(agents: Agent, normalizer: Normalizer | None, observations, seeds, episo
     def slots(agent, observations, seed, episodes, times):
         return jax.vmap(lambda o, e, t: act_one(agent, o, seed, e, t))(observations, episodes, times)
 
-    return eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0, 0, 0))(agents, observations, seeds, episodes, times)
+    act_all = eqx.filter_vmap(slots, in_axes=(eqx.if_array(0), 0, 0, 0, 0))
+    return with_matmul_precision(act_all, "float32")(agents, observations, seeds, episodes, times)
 
 
 @eqx.filter_jit

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from fdbook.rl.agents import Agent
 from fdbook.rl.environments import Environments
 from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.precision import with_matmul_precision
 from fdbook.rl.transitions import ACTION_BOUND, Batch, Transitions
 
 
@@ -97,13 +98,14 @@ def _explore(agents, normalizer, seen, seeds, episodes, times):
         action = agent.explore(observation, key=key)
         return jnp.clip(action, -ACTION_BOUND, ACTION_BOUND), observation
 
-    return eqx.filter_vmap(of_one, in_axes=(eqx.if_array(0), 0, 0, 0, 0))(agents, seen, seeds, episodes, times)
+    of_all = eqx.filter_vmap(of_one, in_axes=(eqx.if_array(0), 0, 0, 0, 0))
+    return with_matmul_precision(of_all, "float32")(agents, seen, seeds, episodes, times)
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _learn(context, state):
     """Puts a transition of every seed into the buffer, and updates every agent once."""
-    data, transition, seeds, key, number = context
+    data, transition, seeds, key, number, precision = context
     agents, buffer = state
     buffer = buffer.add(transition)
 
@@ -114,15 +116,16 @@ def _learn(context, state):
         return agent, info | {"online_share": share}
 
     places = jnp.arange(len(seeds))
-    agents, info = eqx.filter_vmap(update_one, in_axes=(eqx.if_array(0), 0, 0))(agents, places, seeds)
+    update_all = eqx.filter_vmap(update_one, in_axes=(eqx.if_array(0), 0, 0))
+    agents, info = with_matmul_precision(update_all, precision)(agents, places, seeds)
     return (agents, buffer), info
 
 
 class Online:
     """The online phase: environments, one for each seed, what they have seen, and the buffer.
 
-    `make()` makes the environments when they are first needed. `reward_shift` is added to every reward, as to the data's. `say`
-    is told what the reader should know.
+    `make()` makes the environments when they are first needed. `reward_shift` is added to every reward, as to the data's.
+    `matmul_precision` is that of updates (`fdbook.rl.precision`). `say` is told what the reader should know.
     """
 
     def __init__(
@@ -133,10 +136,12 @@ class Online:
         *,
         normalizer: Normalizer | None = None,
         reward_shift: float = 0.0,
+        matmul_precision: str = "float32",
         say: Callable[[str], None] = lambda sentence: None,
     ):
         self.make, self.seeds, self.steps = make, np.asarray(seeds, np.int32), steps
         self.normalizer, self.reward_shift, self.say = normalizer, reward_shift, say
+        self.matmul_precision = matmul_precision
         self.buffer: Any = None  # a ReplayBuffer, and Environments, once there are data and a first step
         self.environments: Any = None
         self.episodes, self.times = (np.zeros(len(seeds), np.int32) for _ in range(2))
@@ -168,7 +173,7 @@ class Online:
         rows, seeds = [], jnp.asarray(self.seeds)
         for number in range(first, first + count):
             transition, counted = self._step(agents, number)
-            context = (data, transition, seeds, key, jnp.asarray(number))
+            context = (data, transition, seeds, key, jnp.asarray(number), self.matmul_precision)
             (agents, self.buffer), info = _learn(context, (agents, self.buffer))
             rows.append(info | counted)
         return agents, {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

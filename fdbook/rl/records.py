@@ -130,6 +130,11 @@ class Record:
         return self.spec["config"]
 
     @property
+    def matmul_precision(self) -> str:
+        """That of the matrix products of its updates (`fdbook.rl.precision`)."""
+        return self.spec.get("matmul_precision", "float32")
+
+    @property
     def done(self) -> int:
         """Updates so far."""
         return self.progress.done

@@ -32,6 +32,7 @@ from fdbook.rl.agents import Agent
 from fdbook.rl.checkpoints import Checkpoints
 from fdbook.rl.log import Log, breakage
 from fdbook.rl.online import Online
+from fdbook.rl.precision import with_matmul_precision
 from fdbook.rl.transitions import Transitions
 
 
@@ -74,6 +75,7 @@ class Update(eqx.Module):
     """One update of every seed: the function that the loop repeats."""
 
     seeds: Int[Array, " seeds"]
+    matmul_precision: str = eqx.field(static=True, default="float32")
 
     def __call__(self, agents: Agent, data: Transitions, *, key):
         """The agents after one update each, and scalars of shape (seeds,) to log."""
@@ -83,7 +85,8 @@ class Update(eqx.Module):
             batch = data.sample(agent.config.batch_size, key=batch_key)
             return agent.update(_cropped(batch, key=crop_key), key=update_key)
 
-        return eqx.filter_vmap(update_one, in_axes=(eqx.if_array(0), 0))(agents, self.seeds)
+        update_all = eqx.filter_vmap(update_one, in_axes=(eqx.if_array(0), 0))
+        return with_matmul_precision(update_all, self.matmul_precision)(agents, self.seeds)
 
 
 def _cropped(batch, *, key):
@@ -171,7 +174,7 @@ class _Loop:
         self.agents, self.data, self.record, self.folder = agents, data, record, folder
         self.stores, self.evaluate, self.bar = stores, evaluate, bar
         self.save_every, self.log_every = save_every, log_every
-        self.update = Update(jnp.asarray(record.seeds))
+        self.update = Update(jnp.asarray(record.seeds), record.matmul_precision)
         self.saved = record.done if stores and stores.steps else None
         self.background = concurrent.futures.ThreadPoolExecutor(1) if background else None
         self.under_way: tuple[int, concurrent.futures.Future] | None = None
