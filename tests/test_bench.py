@@ -14,6 +14,7 @@ import pytest
 from fdbook import bench
 from fdbook.bench import agents as timed_agents
 from fdbook.bench import flow as timed_flow
+from fdbook.bench import seeds as timed_seeds
 from fdbook.bench import timing
 from fdbook.rl import agents, operations
 from fdbook.rl.transitions import Batch
@@ -108,6 +109,20 @@ def test_agents_are_timed(small, monkeypatch):
         row.what.split()[-1]: more.value for row, more in itertools.pairwise(rows) if "with the metric" in row.what
     }
     assert costs == {"deblurred": 3.0}
+
+
+def test_seeds_are_timed_in_every_precision(small, monkeypatch):
+    for name, values in {"SIZES": ((8, 1),), "COUNTS": (1, 2), "UPDATES": 2, "PRODUCT": 16}.items():
+        monkeypatch.setitem(getattr(timed_seeds, name), "cpu", values)
+    with jax.enable_x64(False):
+        rows = {row.what: row for row in timed_seeds.measure_seeds()}
+    one, two = (f"fidec, {count}, 8x1, bfloat16" for count in ("1 seed", "2 seeds"))
+    assert all(row.value > 0 for row in rows.values())
+    assert len(rows) == 3 + 3 * 2 * (2 * 4 + 1)
+    assert rows[f"{two}: memory"].value > rows[f"{one}: memory"].value  # the data are there once
+    ratio = rows["fidec over fql, 2 seeds, 8x1, bfloat16"]
+    by_hand = rows[f"{two}: an update of all"].value / rows["fql, 2 seeds, 8x1, bfloat16: an update of all"].value
+    assert ratio.value == pytest.approx(by_hand)
 
 
 def test_the_loop_is_timed(small, monkeypatch):

@@ -6,9 +6,11 @@ import sys
 import warnings
 from pathlib import Path
 
+import jax
 import pytest
 
 from fdbook import cli
+from fdbook.cli import common
 from fdbook.cli.common import Misuse, Parser
 from fdbook.report import figures
 
@@ -318,3 +320,23 @@ def test_a_device_that_is_not_here_gets_one_sentence():
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("fdbook: JAX finds no device for JAX_PLATFORMS='tpu'; unset it")
     assert "Traceback" not in done.stderr
+
+
+def test_a_device_that_was_asked_for_and_is_not_here_gets_one_sentence():
+    command = [sys.executable, "-m", "fdbook", "bench", "import", "--device", "gpu"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        "fdbook: JAX finds no device for --device gpu; leave it out, or install"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_device_that_is_asked_for_is_that_of_the_processes_too(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    before = jax.config.jax_platforms
+    common.choose_device("cpu")
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+    assert jax.config.jax_platforms == "cpu"
+    jax.config.update("jax_platforms", before)

@@ -24,6 +24,7 @@ from fdbook.experiment import run as running
 from fdbook.rl import records
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.log import memory_told
 
 
 MAZE, TASK = "ogbench/pointmaze-medium-navigate", "pointmaze-medium-navigate-singletask"
@@ -403,3 +404,28 @@ def test_the_command_goes_on_online(here, capsys):
     assert (record.offline, record.updates, record.done) == (30, 50, 50)
     assert [each["step"] for each in record.scores] == [30, 35, 40, 45, 50]
     assert cli.main(["train", *words[:-2], "--online", "-1", "--out", "other"]) == 2
+
+
+def test_a_device_without_memory_says_what_to_lower(loaded):
+    too_large = spec("bc", config=SMALL | {"batch_size": 20_000_000_000})
+    with pytest.raises(MemoryError, match=r"no memory left, and [\d,.]+ GiB more were wanted: .*smaller batch_size"):
+        experiment.train(too_large, "run", loaded=loaded, **QUICK)
+    assert "no memory left" in records.read("run").note
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3.21GiB.", "and 3.21 GiB more"),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 2147483648 bytes.", "and 2.0 GiB more"),
+        ("RESOURCE_EXHAUSTED: CUDA_ERROR_OUT_OF_MEMORY", "left: fewer"),
+    ],
+)
+def test_a_full_gpu_is_told_in_the_same_words(message, told):
+    with pytest.raises(MemoryError, match=told), memory_told():
+        raise jax.errors.JaxRuntimeError(message)
+
+
+def test_other_errors_of_the_device_stay_what_they_are():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory_told():
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")

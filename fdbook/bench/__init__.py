@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from fdbook.bench import agents, flow
+from fdbook.bench import agents, flow, seeds
 from fdbook.bench.timing import Row
 from fdbook.checks import unknown
 from fdbook.report import numbers
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "methods": agents.measure_methods,
     "loop": agents.measure_loop,
     "evaluation": agents.measure_evaluation,
+    "seeds": seeds.measure_seeds,
 }
 
 

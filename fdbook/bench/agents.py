@@ -20,7 +20,7 @@ METHODS = ("paper", "released", "exact", "fisher-rao", "scale", "deblurred")
 """The metrics with which Fisher Decorator is a method of its own in `measure_methods`."""
 
 
-def _rows(size: int):
+def random_rows(size: int):
     """Random transitions with a robot's dimensions."""
     import numpy as np
 
@@ -34,7 +34,7 @@ def _rows(size: int):
     return Transitions.of(observations, actions, rewards, rewards + 1, ends)
 
 
-def _agents(name: str, seeds: int = 1, **settings):
+def stacked_agents(name: str, seeds: int = 1, **settings):
     """An agent's update, and its first state, as `fdbook.rl.train` runs them."""
     import jax.numpy as jnp
 
@@ -65,13 +65,13 @@ def measure_data() -> list[Row]:
     """Drawing a batch from a million transitions inside jit, against an update of FQL at width 256 (best, in turns)."""
     import jax
 
-    data = _rows(ROWS)
+    data = random_rows(ROWS)
 
     def draw(total, data, *, key):
         drawn = data.sample(256, key=key)
         return total + sum(leaf.sum() for leaf in jax.tree.leaves(drawn)), {"none": total}
 
-    update, state = _agents("fql", width=256, depth=3)
+    update, state = stacked_agents("fql", width=256, depth=3)
     works = {
         "draw": _work(draw, jax.numpy.float32(0), data, 50 * UPDATES),
         "update": _work(update, state, data, UPDATES),
@@ -89,16 +89,16 @@ def measure_agents() -> list[Row]:
     """Updates at the papers' size, FiDec against FQL, both against the rate of matrix products (best, in turns)."""
     from fdbook.geometry import metrics
 
-    data, (width, depth) = _rows(20_020), PAPER
+    data, (width, depth) = random_rows(20_020), PAPER
     names = {
         "fql": "an FQL update",
         "fidec": "a FiDec update, 4 actions a state",
         "deflow on next states": "a DeFlow update, its actor on next states",
     }
     sizes = {"width": width, "depth": depth}
-    made = {name: _agents(name, **sizes) for name in ("fql", "fidec")}
-    made["deflow on next states"] = _agents("deflow", **sizes, actor_states="next")
-    made |= {name: _agents("fidec", **sizes, metric=metrics.make(name)) for name in METRICS}
+    made = {name: stacked_agents(name, **sizes) for name in ("fql", "fidec")}
+    made["deflow on next states"] = stacked_agents("deflow", **sizes, actor_states="next")
+    made |= {name: stacked_agents("fidec", **sizes, metric=metrics.make(name)) for name in METRICS}
     works: dict[Any, Callable] = {name: _work(*made[name], data, AGENT_UPDATES) for name in made}
     flops: dict[Any, float] = {
         name: AGENT_UPDATES * update_products(name, OBSERVATION_DIM, ACTION_DIM, width, depth) for name in names
@@ -125,11 +125,11 @@ def measure_agents() -> list[Row]:
 
 def measure_loop() -> list[Row]:
     """What the scanned loop saves for a heavy update (FiDec) and a light one (BC); what stacked seeds save (best, in turns)."""
-    data, width, depth = _rows(20_020), *SMALL
+    data, width, depth = random_rows(20_020), *SMALL
     sizes = {"width": width, "depth": depth}
-    single, four, light = (_agents(name, n, **sizes) for name, n in (("fidec", 1), ("fidec", 4), ("bc", 1)))
+    single, four, light = (stacked_agents(name, n, **sizes) for name, n in (("fidec", 1), ("fidec", 4), ("bc", 1)))
     works = {
-        "fql": _work(*_agents("fql", **sizes), data, LOOP_UPDATES),
+        "fql": _work(*stacked_agents("fql", **sizes), data, LOOP_UPDATES),
         "scanned": _work(*single, data, LOOP_UPDATES),
         "dispatched": _work(*single, data, LOOP_UPDATES, chunk=1),
         "light scanned": _work(*light, data, LOOP_UPDATES),
@@ -163,7 +163,7 @@ def measure_evaluation() -> list[Row]:
     from fdbook.rl.evaluate import evaluate
 
     task = find_task("cube-single-play-singletask")
-    agents = _agents("fidec", width=256, depth=3)[1]
+    agents = stacked_agents("fidec", width=256, depth=3)[1]
     with experiment.environments(task, 1, EVALUATED, workers=0) as get:
         environments = get()
         evaluate(agents, environments, [0], episodes=len(environments))  # once to compile
@@ -204,10 +204,12 @@ def measure_methods() -> list[Row]:
     from fdbook.rl import agents
     from fdbook.rl.evaluate import act
 
-    data, sizes = _rows(20_020), {"width": LAPTOP[0], "depth": LAPTOP[1]}
-    made = {name: _agents(name, **sizes) for name, entry in agents.NAMES.items() if not entry.any_metric}
+    data, sizes = random_rows(20_020), {"width": LAPTOP[0], "depth": LAPTOP[1]}
+    made = {name: stacked_agents(name, **sizes) for name, entry in agents.NAMES.items() if not entry.any_metric}
     chosen = {name: metrics.make(name) for name in METHODS}
-    made |= {agents.method("fidec", name): _agents("fidec", metric=metric, **sizes) for name, metric in chosen.items()}
+    made |= {
+        agents.method("fidec", name): stacked_agents("fidec", metric=metric, **sizes) for name, metric in chosen.items()
+    }
     observations, numbers = jnp.ones((1, EVALUATED, OBSERVATION_DIM)), jnp.arange(EVALUATED)[None]
 
     def acting(state):

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         if arguments.computes:
-            check_device()
+            check_device(arguments.device)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return code or 0
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, code = _sentence(error), 2
     except KeyboardInterrupt as stop:
         message, code = str(stop) or "Interrupted.", 130
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
         message, code = _sentence(error), 1
     finally:
         warnings.formatwarning = before

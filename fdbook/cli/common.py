@@ -10,14 +10,20 @@ __all__ = [
     "Misuse",
     "Parser",
     "add",
+    "add_device",
     "at_least",
     "bars",
     "check_device",
     "check_names",
+    "choose_device",
     "keep",
     "pairs",
     "unknown_name",
 ]
+
+
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+"""What can be asked for, and what JAX calls it."""
 
 
 class Misuse(Exception):
@@ -73,16 +79,32 @@ def bars(arguments) -> bool:
     return not arguments.no_progress and sys.stderr.isatty()
 
 
-def check_device() -> None:
-    """Refuses an environment that names a device which is not here, before anything is computed."""
+def add_device(parser) -> None:
+    """The option that chooses a device."""
+    parser.add_argument("--device", choices=DEVICES, help="where to compute (default: on a GPU, if JAX finds one)")
+
+
+def choose_device(device: str | None) -> None:
+    """Lets this process and those that it starts compute on one of `DEVICES`; None: as the environment says."""
+    if device is not None:
+        import jax
+
+        os.environ["JAX_PLATFORMS"] = DEVICES[device]
+        jax.config.update("jax_platforms", DEVICES[device])
+
+
+def check_device(device: str | None = None) -> None:
+    """Chooses a device, and refuses one that is not here, before anything is computed."""
     import jax
 
+    choose_device(device)
     try:
         jax.devices()
     except Exception as error:  # what a missing backend raises depends on the backend
-        asked = os.environ.get("JAX_PLATFORMS", "")
+        asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}; unset it"
+        asked = asked if device is None else f"--device {device}; leave it out"
         raise Misuse(
-            f"JAX finds no device for JAX_PLATFORMS={asked!r}; unset it, or install fdbook[cuda] on a machine with an NVIDIA GPU"
+            f"JAX finds no device for {asked}, or install fdbook[cuda] on a machine with an NVIDIA GPU"
         ) from error
 
 
@@ -93,6 +115,8 @@ def add(commands, name, run, *, summary, examples, computes: bool = False, **opt
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog, **options
     )
     parser.set_defaults(run=run, computes=computes)
+    if computes:
+        add_device(parser)
     return parser
 
 

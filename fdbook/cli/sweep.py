@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars
+from fdbook.cli.common import Misuse, add, add_device, at_least, bars, choose_device
 
 
 __all__ = ["add_sweep"]
@@ -44,6 +44,7 @@ def add_sweep(commands) -> None:
     parser.add_argument("--jobs", metavar="N", type=at_least(1), help=jobs)
     engines = "where cells run: processes of this machine, or ray, a cluster (default: processes)"
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help=engines)
+    add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="print lines instead of progress bars")
 
 
@@ -66,6 +67,7 @@ def _sweep(arguments):
         print(f"{len(copies)} of {len(sweep.cells)} cells are finished; their records are in {arguments.records}.")
     if arguments.list:
         _print_table(sweep)
+    choose_device(arguments.device)
     if arguments.estimate:
         _print_estimates(sweep, None if arguments.rate is None else 1e12 * arguments.rate)
     if arguments.list or arguments.estimate or arguments.records is not None:

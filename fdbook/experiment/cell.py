@@ -66,7 +66,7 @@ def _ended(tree: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict
         text = str(error) or type(error).__name__
         if isinstance(error, OSError) and error.strerror:
             text = f"{error.strerror}: {error.filename}" if error.filename else f"{error.strerror}."
-        expected = isinstance(error, ValueError | OSError | ArithmeticError)
+        expected = isinstance(error, ValueError | OSError | ArithmeticError | MemoryError)
         return {"kind": "failed", "note": text if expected else f"{type(error).__name__}: {text}", **far}
 
 

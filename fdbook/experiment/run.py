@@ -28,6 +28,7 @@ from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
 from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.log import memory_told
 from fdbook.rl.online import Online
 
 
@@ -132,8 +133,8 @@ def train(
     `watch` is shown the record as it grows, several times a minute.
 
     Raises ValueError for what is no specification, a folder that holds another run and `loaded` data that do not fit;
-    BlockingIOError for a folder in which another process trains; and what `fdbook.data.load.load` and
-    `fdbook.rl.train.train` raise.
+    BlockingIOError for a folder in which another process trains; MemoryError for a device that is full; and what
+    `fdbook.data.load.load` and `fdbook.rl.train.train` raise.
     """
     if not isinstance(spec, RunSpec):
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
@@ -141,9 +142,10 @@ def train(
     options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say, "watch": watch}
     if spec.evaluations:
         check_pictures(spec.task)
-    loaded = data_of(spec, loaded)
-    with _alone(folder):
-        return _trained(spec, loaded, folder, options)
+    with memory_told():
+        loaded = data_of(spec, loaded)
+        with _alone(folder):
+            return _trained(spec, loaded, folder, options)
 
 
 def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[str, Any]) -> Run:

@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 
-__all__ = ["Adam", "Training", "advance", "average", "copy", "descend", "fit", "run", "training"]
+__all__ = ["Adam", "Program", "Training", "advance", "average", "copy", "descend", "fit", "run", "training"]
 
 
 def descend(
@@ -64,6 +64,30 @@ def advance(
     """
     state, rows = _chunk((update, key, data, jnp.asarray(first), jnp.asarray(count), chunk), state)
     return state, {name: np.asarray(values)[:count] for name, values in rows.items()}
+
+
+class Program:
+    """The compiled program of `advance` for arguments of given shapes, and the bytes that it needs."""
+
+    def __init__(self, update: Callable, state: PyTree, data: PyTree, *, key: PRNGKeyArray, chunk: int):
+        self.context = (update, key, data)
+        self.chunk = chunk
+        program: Any = _chunk
+        self.call = program.lower(self._arguments(0, 0), state).compile()
+
+    def __call__(self, state: PyTree, first: int, count: int) -> PyTree:
+        """The state after `count` <= `chunk` updates from number `first` on. Its arrays are used up."""
+        return self.call(self._arguments(first, count), state)[0]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its arguments, its results and what it keeps in between, on the device."""
+        memory = self.call.compiled.memory_analysis()
+        shared = memory.alias_size_in_bytes
+        return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - shared
+
+    def _arguments(self, first, count):
+        return (*self.context, jnp.asarray(first), jnp.asarray(count), self.chunk)
 
 
 def run(

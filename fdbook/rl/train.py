@@ -30,7 +30,7 @@ from fdbook.geometry import loop
 from fdbook.rl import networks, records
 from fdbook.rl.agents import Agent
 from fdbook.rl.checkpoints import Checkpoints
-from fdbook.rl.log import Log, breakage
+from fdbook.rl.log import Log, breakage, memory_told
 from fdbook.rl.online import Online
 from fdbook.rl.precision import with_matmul_precision
 from fdbook.rl.transitions import Transitions
@@ -226,7 +226,8 @@ class _Loop:
                 if stopped():
                     continue
                 return
-            metrics = self._dispatch()
+            with memory_told():
+                metrics = self._dispatch()
             bar.update(len(next(iter(metrics.values()))))
             bar.set_postfix(_postfix(record, metrics), refresh=False)
             self.watch(record)
