@@ -5,6 +5,7 @@
 #   OUT     where the figures are drawn                               make figures OUT=/tmp/figures
 #   BOOK    where the site is built                                   make book BOOK=/tmp/book
 #   JOBS    how many processes run tests and notebooks                   make test JOBS=4
+#   SWEEP   what is trained at full size, and KEEP where records go     make full-size DEVICE=cpu SWEEP=small.toml KEEP=/tmp/records
 #   ARGS    more arguments for `fdbook figures`, pytest or Jupyter    make figures ARGS="kl gap --seed 1"
 
 PYTHON ?= python3
@@ -13,13 +14,16 @@ OUT ?= figures
 BOOK ?= book/
 JOBS ?= 2
 ARGS ?=
+DEVICE ?= gpu
+SWEEP ?= figures/data/sweeps/full-size.toml
+KEEP ?= figures/data/full-size
 
 DATASETS := ogbench/cube-single-play ogbench/pointmaze-medium-navigate
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures book test lab lint mutants format clean
+.PHONY: help install figures book test lab full-size lint mutants format clean
 
 help: ## explain these commands
 	@echo "Usage: make COMMAND, where COMMAND is one of"
@@ -40,6 +44,13 @@ book: $(VENV)/.installed-book ## build the site of the book from the notebooks a
 
 lab: $(VENV)/.installed ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/
+
+full-size: $(VENV)/.installed ## on a GPU: measure it, record data, train what SWEEP names, and keep the records in KEEP
+	@if [ "$(DEVICE)" = gpu ]; then $(PIP) -e ".[cuda]"; fi
+	@mkdir -p "$(KEEP)"
+	$(BIN)/fdbook bench seeds --device $(DEVICE) --json "$(KEEP)/bench-seeds.json"
+	$(BIN)/fdbook sweep "$(SWEEP)" --device $(DEVICE) --record
+	$(BIN)/fdbook sweep "$(SWEEP)" --records "$(KEEP)"
 
 lint: $(VENV)/.installed-test ## check code and notebooks with ruff, and types with pyrefly
 	$(BIN)/ruff check .

@@ -44,6 +44,9 @@ def add_sweep(commands) -> None:
     parser.add_argument("--jobs", metavar="N", type=at_least(1), help=jobs)
     engines = "where cells run: processes of this machine, or ray, a cluster (default: processes)"
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help=engines)
+    parser.add_argument(
+        "--record", action="store_true", help="record the data that are not here first, where that can be done"
+    )
     add_device(parser)
     parser.add_argument("--no-progress", action="store_true", help="print lines instead of progress bars")
 
@@ -72,6 +75,8 @@ def _sweep(arguments):
         _print_estimates(sweep, None if arguments.rate is None else 1e12 * arguments.rate)
     if arguments.list or arguments.estimate or arguments.records is not None:
         return
+    if arguments.record:
+        _record_data(sweep, bars(arguments))
     experiment.states(sweep)  # refuses folders of other runs before a device is looked for
     if arguments.engine == "ray":
         from fdbook.experiment.ray_cluster import RayCluster
@@ -80,6 +85,18 @@ def _sweep(arguments):
     else:
         engine = experiment.Processes(arguments.jobs or default_jobs())
     _run(sweep, engine, bars(arguments))
+
+
+def _record_data(sweep, with_bars):
+    """Records the data that are neither recorded nor downloaded; of what cannot be recorded, training tells later."""
+    from fdbook.data.load import downloaded
+    from fdbook.data.record import record
+
+    for cell in sweep.cells:
+        dataset, data = cell.spec.task.dataset, cell.spec.data
+        here = data.dataset_dir is not None or (data.source != "recorded" and downloaded(dataset) is not None)
+        if dataset.controller and not here and data.source != "download":
+            record(dataset.name, episodes=data.episodes, seed=data.seed, dose=data.dose, progress=with_bars)
 
 
 def _run(sweep, engine, with_bars):
