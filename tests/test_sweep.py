@@ -250,6 +250,20 @@ def test_cells_of_a_task_that_cannot_be_compared_are_refused_unless_allowed(writ
     assert len(read_sweep(write(f"allow = {allow}\n{text}")).cells) == 2
 
 
+def test_data_that_are_not_here_are_recorded_first(write, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("FDBOOK_DATA", str(tmp_path / "data"))
+    tasks = '["pointmaze-medium", "antmaze-large-navigate-singletask"]'
+    config = "config = {width = 8, depth = 1, batch_size = 8}\n"
+    base = '[base]\nagent = "bc"\nupdates = 4\nevaluations = []\ndata.episodes = 2\ndata.seed = 3\n'
+    file = write(f"{base}{config}[axes]\ntask = {tasks}\n")
+    assert cli.main(["sweep", file, "--record", "--jobs", "1"]) == 1
+    (folder,) = (path for path in (tmp_path / "data").glob("*/*/*") if path.is_dir())
+    assert (folder.parent.name, folder.name) == ("pointmaze-medium-navigate", "2-episodes-seed-3")
+    states = experiment.states(read_sweep(file))
+    assert [state.status for state in states] == ["finished", "to do"]
+    assert "antmaze-large-navigate" in capsys.readouterr().out
+
+
 def test_the_files_that_readers_begin_with_are_sweeps(write):
     cells = {"maze-metrics": 12, "thin-maze-metrics": 3, "thin-maze-seeds": 4, "thin-maze-ten-critics": 3}
     cells |= {"online": 6, "full-size": 8, "papers": 511, "matrix-mazes": 33, "precision": 3}
