@@ -1,4 +1,6 @@
-"""Checkers of chapter 10, a bandit with a known optimum: the tilted behavior, a KL cell by cell, two optimal shifts."""
+"""Checkers of chapter 10, a bandit with a known optimum: the tilted behavior, a KL cell by cell, two shifts, the best of n."""
+
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -142,3 +144,114 @@ def _check_shifts(answer):
 
 def _unit(vector):
     return vector / np.linalg.norm(vector)
+
+
+def _played(mass, values, n):
+    """The share of each cell by listing every way to draw n of them; winners that are equally good win alike."""
+    share = np.zeros(len(mass))
+    for drawn in map(list, itertools.product(range(len(mass)), repeat=n)):
+        winners = [cell for cell in drawn if values[cell] == max(values[drawn])]
+        np.add.at(share, winners, np.prod(mass[drawn]) / len(winners))
+    return share
+
+
+def _ranked(mass, values, n, *, flipped=False):
+    """The best of n where equal cells are not equal: the one that stands later wins, or with `flipped` the earlier one."""
+    order = (
+        np.argsort(values, kind="stable") if not flipped else len(mass) - 1 - np.argsort(values[::-1], kind="stable")
+    )
+    return np.diff(np.cumsum(mass[order]) ** n, prepend=0.0)[np.argsort(order)]
+
+
+def _best_of(answer, mass, values, n, cells):
+    return same_shape(call(answer, jnp.asarray(mass), jnp.asarray(values), n), (cells,))
+
+
+@exercise(
+    "10.4",
+    hints=(
+        "when is the winner no better than a value q? When all n draws are: so begin with the mass of all cells up to q.",
+        "a level of value wins with the chance that all draws are at or below it, less the chance that all are below; "
+        "within the level the cells' masses say who it was. Take care of a level without mass.",
+    ),
+)
+def _check_best_of_n(answer):
+    rng = np.random.default_rng(104)
+    for n in (3, 2, 4):  # no two cells alike
+        mass, values = rng.dirichlet(np.full(5, 1.5)), rng.normal(size=5)
+        value, truth = _best_of(answer, mass, values, n, 5), _played(mass, values, n)
+        if not close(value, truth):
+            upto = np.sum(mass * (values <= values[:, None]), axis=1)
+            density = n * mass * upto ** (n - 1)
+            mistakes = (
+                (
+                    density,
+                    "n u^(n-1) is a density for actions without number; a cell is a piece of u, from one end to the other.",
+                ),
+                (
+                    _normal(density),
+                    "n u^(n-1) is a density; to normalize does not make up for taking it at one end of a cell.",
+                ),
+                (
+                    n * mass * (upto - mass) ** (n - 1),
+                    "a cell drawn twice may win as well: not only worse ones may be beside it.",
+                ),
+                (upto**n, "that is the chance that the winner is no better than the cell, not that it is the cell."),
+                (_played(mass, -values, n), "the worst of the draws have been taken."),
+                (_played(mass, values, n - 1), "that is one draw too few."),
+                (_played(mass, values, n + 1), "that is one draw too many."),
+                (np.eye(5)[np.argmax(values)], "that is the limit of very many draws."),
+                (
+                    _normal(mass * np.exp(n * values)),
+                    "that is a tilt; the best of n sees which is better, and not by how much.",
+                ),
+                (mass, "nothing has been chosen."),
+            )
+            refuse(value, mistakes)
+            raise Wrong(f"with {n} draws and no ties it is off: when is the winner among the k worst cells?")
+    for n in (2, 3, 4):  # three cells alike, two others alike
+        mass, values = rng.dirichlet(np.full(6, 1.5)), rng.permutation([0.3, 0.3, 0.3, -1.0, 2.0, 2.0])
+        value, truth = _best_of(answer, mass, values, n, 6), _played(mass, values, n)
+        if not close(value, truth):
+            alike = values == values[:, None]
+            level = alike @ truth
+            mistakes = (
+                (
+                    _ranked(mass, values, n),
+                    "right without ties; of equal cells the one that stands later is preferred.",
+                ),
+                (
+                    _ranked(mass, values, n, flipped=True),
+                    "right without ties; of equal cells the one that stands earlier is preferred.",
+                ),
+                (level, "right without ties; of equal cells each has here what belongs to all of them."),
+                (level / alike.sum(1), "right without ties; equal cells share by their mass, not by their number."),
+            )
+            refuse(value, mistakes)
+            raise Wrong("right without ties; where several cells are equally good it is off.")
+    _check_ends(answer, rng)
+    return "What the best of n does depends on the order of the values alone; E25 knows their distances as well."
+
+
+def _check_ends(answer, rng):
+    """One draw, empty cells, and so many draws that the rarest cell wins."""
+    mass, values = rng.dirichlet(np.full(6, 1.5)), rng.permutation([0.3, 0.3, -0.5, -1.0, 2.0, 2.0])
+    if not close(_best_of(answer, mass, values, 1, 6), mass):
+        raise Wrong(
+            "right for several draws; with one draw there is nothing to choose, and the behavior should be left."
+        )
+    empty = np.where(values == 2, 0.0, mass)
+    empty[np.argmin(values)] = 0.0
+    empty /= empty.sum()
+    try:
+        value = _best_of(answer, empty, values, 3, 6)
+    except Wrong:
+        raise Wrong("right, unless a level of value has no mass at all: 0 / 0 is asked for there.") from None
+    if not close(value, _played(empty, values, 3)):
+        raise Wrong("right, unless a cell has no mass; it can never be drawn.")
+    rare = np.array([0.6, 1e-4, 0.3997, 2e-4])
+    best = -np.expm1(10_000 * np.log1p(-3e-4))  # the chance that the two rare cells, which are the best, come at all
+    truth = np.array([(1 - best), best / 3, 0.0, 2 * best / 3])
+    value = _best_of(answer, rare, np.array([1.0, 5.0, 0.5, 5.0]), 10_000, 4)
+    if not np.allclose(value, truth, atol=5e-3):
+        raise Wrong("right for a few draws; with ten thousand even a cell of a ten-thousandth of the mass is found.")

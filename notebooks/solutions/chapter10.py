@@ -22,7 +22,16 @@ def shifts(gradient, covariance, alpha, temperature):
     return gradient.size * gradient / (2 * alpha), covariance @ gradient / temperature
 
 
-answers = {"10.1": tilted, "10.2": kl, "10.3": shifts}
+def best_of_n(mass, values, n):
+    # The winner is at or below a value when all n draws are. A level of value wins with the difference of two such chances,
+    # and its cells share that by their mass; the inner `where` keeps a level without mass from being 0 / 0.
+    upto, below, level = (
+        jnp.sum(mass * compare(values, values[:, None]), axis=1) for compare in (jnp.less_equal, jnp.less, jnp.equal)
+    )
+    return jnp.where(level > 0, mass * (upto**n - below**n) / jnp.where(level > 0, level, 1.0), 0.0)
+
+
+answers = {"10.1": tilted, "10.2": kl, "10.3": shifts, "10.4": best_of_n}
 
 
 def _normal(weights):
@@ -47,6 +56,24 @@ def _best(change):
         return right[0], change(right[1], gradient, covariance, temperature)
 
     return wrong
+
+
+def _upto(mass, values, strict=False):
+    return jnp.sum(mass * ((values < values[:, None]) if strict else (values <= values[:, None])), axis=1)
+
+
+def _careless(mass, values, n):
+    """As the chapter's `chosen`: equal cells rank as they stand."""
+    order = jnp.argsort(values)
+    return jnp.zeros_like(mass).at[order].set(jnp.diff(jnp.cumsum(mass[order]) ** n, prepend=0.0))
+
+
+def _whole_level(mass, values, n):
+    return _upto(mass, values) ** n - _upto(mass, values, strict=True) ** n
+
+
+def _unguarded(mass, values, n):
+    return mass * _whole_level(mass, values, n) / (_upto(mass, values) - _upto(mass, values, strict=True))
 
 
 mistakes = {
@@ -98,5 +125,27 @@ mistakes = {
         (lambda g, c, a, t: (shifts(g, c, a, t)[0],) * 2, "E17's once more"),
         (_best(lambda s, g, c, t: 7 * s), "where is its mean now"),
         (lambda g, c, a, t: shifts(g, c, a, t)[0], "return two shifts"),
+    ],
+    "10.4": [
+        (lambda m, v, n: n * m * _upto(m, v) ** (n - 1), "a piece of u, from one end"),
+        (lambda m, v, n: _normal(n * m * _upto(m, v) ** (n - 1)), "does not make up"),
+        (lambda m, v, n: n * m * _upto(m, v, strict=True) ** (n - 1), "a cell drawn twice"),
+        (lambda m, v, n: _upto(m, v) ** n, "no better than the cell"),
+        (lambda m, v, n: best_of_n(m, -v, n), "the worst of the draws"),
+        (lambda m, v, n: best_of_n(m, v, n - 1), "one draw too few"),
+        (lambda m, v, n: best_of_n(m, v, n + 1), "one draw too many"),
+        (lambda m, v, n: jax.nn.one_hot(jnp.argmax(v), m.size), "the limit of very many"),
+        (lambda m, v, n: tilted(m, v, 1 / n), "that is a tilt"),
+        (lambda m, v, n: m, "nothing has been chosen"),
+        (lambda m, v, n: _normal(m * v**2), "with 3 draws and no ties"),
+        (_careless, "that stands later"),
+        (lambda m, v, n: _careless(m[::-1], v[::-1], n)[::-1], "that stands earlier"),
+        (_whole_level, "belongs to all of them"),
+        (lambda m, v, n: _whole_level(m, v, n) / jnp.sum(v == v[:, None], axis=1), "not by their number"),
+        (lambda m, v, n: jax.nn.one_hot(jnp.argmax(v), m.size) if n == 1 else best_of_n(m, v, n), "with one draw"),
+        (_unguarded, "0 / 0"),
+        (lambda m, v, n: best_of_n(m, v, n) + 0.1 * (m == 0), "can never be drawn"),
+        (lambda m, v, n: best_of_n(m, v, min(n, 100)), "ten-thousandth"),
+        (lambda m, v, n: best_of_n(m, v, n)[:, None], "shape (5,)"),
     ],
 }
