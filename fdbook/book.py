@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent if IN_CLONE else PACKAGE / "_book"
 NOTEBOOKS, RECORDS, CONSTRAINTS = ROOT / "notebooks", ROOT / "figures" / "data", ROOT / "constraints.txt"
 
 KINDS = {
-    "notebooks": ("*.ipynb", "solutions/*.py"),
+    "notebooks": ("*.ipynb", "solutions/*.py", "animations/*.gif"),
     "figures/data": ("*.json", "*.npz", "*/*.json", "*/*.toml", "*/*/*.json"),
 }
 """What of the book's folders a reader works with; a clone has more in them: caches, runs, checkpoints."""
@@ -33,7 +33,7 @@ def chapters(folder: str | Path = NOTEBOOKS) -> dict[str, Path]:
 
 
 def files(root: str | Path = ROOT) -> dict[str, Path]:
-    """The files that a reader works with, notebooks, solutions and records, by their place below `root`; in order.
+    """The files that a reader works with, notebooks, solutions, animations and records, by their place below `root`; in order.
 
     Raises FileNotFoundError when there is no chapter: an installation that lacks them.
     """

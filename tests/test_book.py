@@ -325,13 +325,14 @@ def test_the_glossary_has_an_entry_for_every_link_to_it():
     assert headings == {each.lower() for each in headings}
     anchors = {heading.replace(" ", "-") for heading in headings}
     asked = {
-        anchor
+        (notebook.name, anchor)
         for notebook in (*CHAPTERS, GLOSSARY)
         for _, source in cells(notebook, "markdown")
         for anchor in re.findall(r"\]\(glossary\.ipynb#([^)]+)\)", source)
         + (re.findall(r"\]\(#([^)]+)\)", source) if notebook == GLOSSARY else [])
     }
-    assert asked - anchors == set()
+    missing = sorted(f"{name}: glossary.ipynb#{anchor}" for name, anchor in asked if anchor not in anchors)
+    assert missing == [], f"notebooks/glossary.ipynb has no entry for the links {missing}"
 
 
 def test_every_entry_of_the_glossary_says_which_chapter_builds_it():

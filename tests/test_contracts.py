@@ -4,12 +4,14 @@ Each check takes a name. The tests run it over all that is registered; the last 
 What a metric costs and what a loss is, the other tests compare with NumPy: here is what all of a kind have in common.
 """
 
+import ast
 import dataclasses
 import functools
 import importlib
 import inspect
 import json
 import pkgutil
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +25,7 @@ import plain_metrics
 import pytest
 
 import fdbook
-from fdbook.data.tasks import DATASETS, HYPERPARAMETERS, TASKS, find_task
+from fdbook.data.tasks import DATASETS, HYPERPARAMETERS, TASKS, Task, find_task
 from fdbook.experiment import RunSpec
 from fdbook.geometry import flow, metrics
 from fdbook.geometry.densities import gaussian
@@ -36,6 +38,7 @@ from fdbook.rl.transitions import Batch, Transitions
 
 
 ROOT = Path(fdbook.__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 K, D, N, B = 8, 3, 4, 16
 SEEDS = (3, 5)
 SIZES = {"width": 8, "depth": 1, "batch_size": B, "flow_steps": 2}
@@ -74,6 +77,16 @@ def check_metric_is_known(name):
     (line,) = labeled({"tasks": {"somewhere": {short: entry}}})
     wanted, found = (style.METRIC_COLORS[name], style.METRIC_MARKERS[name]), (line.get_color(), line.get_marker())
     assert found == wanted, f"fdbook/report/figures/learning.py: _look does not find {name!r} by {short!r}"
+
+
+def check_metric_is_told(name):
+    """A reader of the documentation and of the README meets it."""
+    where = "fdbook/geometry/metrics/__init__.py: the docstring's table"
+    assert f"| `{name}` " in metrics.__doc__, f"{where} has no row for {name!r}"
+    short = metrics.short_name(metrics.make(name))
+    fixed = {entry.metric for entry in agents.NAMES.values() if not entry.any_metric}
+    told = short in fixed or re.search(rf"[` ]{short}`", README)
+    assert told, f"README.md, Training: the metrics of `fidec` lack {short!r}"
 
 
 def check_value(name):
@@ -195,6 +208,11 @@ def check_gradients(name):
 @pytest.mark.parametrize("name", metrics.NAMES)
 def test_metric_is_known_everywhere(name):
     check_metric_is_known(name)
+
+
+@pytest.mark.parametrize("name", metrics.NAMES)
+def test_metric_is_told(name):
+    check_metric_is_told(name)
 
 
 @pytest.mark.parametrize("name", metrics.NAMES)
@@ -323,6 +341,11 @@ def check_agent_is_whole(name):
         assert not missing, f"{home(kind)}: {kind.__name__} has no {method}"
     assert summary.strip(), f"fdbook/rl/agents/__init__.py: the summary of {name!r} in NAMES is empty"
     assert issubclass(kind.Config, agents.Config), f"{home(kind)}: the Config of {kind.__name__} is no agents.Config"
+    settings, known = ({field.name for field in dataclasses.fields(each)} for each in (kind.Config, Task))
+    for setting, source in agents.NAMES[name].of_task.items():
+        where = f"fdbook/rl/agents/__init__.py: of_task of {name!r}"
+        assert source in known, f"{where} asks for {source!r}, which a Task does not have"
+        assert setting in settings | set(agents.OF_TASK), f"{where} sets {setting!r}, which its Config does not have"
 
 
 def check_update(name):
@@ -418,6 +441,22 @@ def test_agent_is_whole(name):
     check_agent_is_whole(name)
 
 
+def compared_with_numpy(source):
+    """The strings in those tests of a module that compare the terms of a loss, which `terms` gives."""
+    for function in ast.parse(source).body:
+        called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+        if isinstance(function, ast.FunctionDef) and "terms" in called and any(name[:6] == "plain." for name in called):
+            yield from (node.value for node in ast.walk(function) if isinstance(node, ast.Constant))
+
+
+@pytest.mark.parametrize("name", agents.NAMES)
+def test_agent_is_told_and_its_loss_is_compared(name):
+    assert f"`{name}`" in README, f"README.md, Training: the agents lack {name!r}"
+    path = ROOT / "tests" / "rl" / "test_agents.py"
+    says = f"tests/rl/test_agents.py: no test compares the terms of the loss of {name!r} with NumPy's"
+    assert name in set(compared_with_numpy(path.read_text(encoding="utf-8"))), says
+
+
 @pytest.mark.parametrize("name", agents.NAMES)
 def test_agent_learns(name):
     check_update(name)
@@ -474,6 +513,8 @@ def check_task(name):
     assert DATASETS.get(task.dataset.name) is task.dataset, f"{where} has a data set that is not in DATASETS"
     assert task.horizon > 0, f"{where} has the horizon {task.horizon}"
     assert 0 < task.discount < 1, f"{where} has the discount {task.discount}"
+    papers = task.name.startswith("D4RL/") or any(fact.tasks == 1 and fact.on(task.name) for fact in published.facts())
+    assert papers or not task.published, f"{where} is in no paper's table: its world belongs into UNPUBLISHED"
     steps = task.evaluations
     assert steps, f"{where} is never evaluated"
     assert list(steps) == sorted(set(steps)), f"{where} is evaluated out of order: {steps}"
@@ -487,6 +528,14 @@ def check_task(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_task_is_sound(name):
     check_task(name)
+
+
+def test_the_readme_counts_the_tasks():
+    papers = sum(task.published is not None for task in TASKS.values())
+    told = re.search(r"knows the (\d+) tasks of the papers, .*? and (\d+) more", README.replace("\n", " "))
+    assert told, "README.md, Data: it should say how many tasks there are, as in 'knows the 73 tasks ..., and 96 more'"
+    found, wanted = tuple(map(int, told.groups())), (papers, len(TASKS) - papers)
+    assert found == wanted, f"README.md, Data: {found} tasks of the papers and more; there are {wanted}"
 
 
 def test_no_row_of_the_tables_is_idle():
@@ -513,6 +562,15 @@ def check_figure(name):
 @pytest.mark.parametrize("name", figures.REGISTRY)
 def test_figure_has_its_parts(name):
     check_figure(name)
+
+
+@pytest.mark.parametrize("name", figures.REGISTRY)
+def test_figure_is_drawn_and_told(name):
+    row = rf"(?m)^\| \[{name}\]\(figures/{name}\.png\) \| .+ \| .+ \|$"
+    assert re.search(row, README), f"README.md, What the figures say: there is no row for [{name}](figures/{name}.png)"
+    places = [f"figures/{name}.png", f"figures/{name}.pdf", f"figures/data/{name}.json"]
+    missing = [place for place in places if not (ROOT / place).is_file()]
+    assert missing == [], f"{missing} are not there; write them with: fdbook figures {name}"
 
 
 def test_every_figure_is_registered():
@@ -687,6 +745,24 @@ def test_an_agent_that_breaks_the_contract_is_told_how(toy_agent, kind, check, s
         check("toy")
 
 
+@pytest.mark.parametrize(
+    ("of_task", "sentence"),
+    [
+        ({"alpha": "fql_alpha"}, "sets 'alpha', which its Config does not have"),
+        ({"discount": "discuont"}, "asks for 'discuont', which a Task does not have"),
+    ],
+)
+def test_settings_that_no_task_or_agent_has_are_told(toy_agent, monkeypatch, of_task, sentence):
+    monkeypatch.setitem(agents.NAMES, "toy", agents.Entry(Newcomer, "a toy", of_task=of_task))
+    with pytest.raises(AssertionError, match=rf"of_task of 'toy' {sentence}"):
+        check_agent_is_whole("toy")
+
+
+def test_an_agent_whose_loss_is_nowhere_compared_is_found():
+    source = 'def test_a():\n    terms(make("a")), plain.q(0)\n\n\ndef test_b():\n    make("b")\n'
+    assert set(compared_with_numpy(source)) & {"a", "b"} == {"a"}
+
+
 def test_an_agent_without_a_summary_is_told(toy_agent):
     toy_agent(Newcomer, summary="")
     with pytest.raises(AssertionError, match=r"agents/__init__\.py: the summary of 'toy' in NAMES is empty"):
@@ -706,6 +782,7 @@ def test_a_figure_without_its_parts_is_told(tmp_path, monkeypatch):
     [
         ({"evaluations": (500, 2_000_000)}, r"is evaluated beyond its 1000000 updates: \(500, 2000000\)"),
         ({"discount": 1.0}, r"has the discount 1\.0"),
+        ({"name": "cube-penta"}, "is in no paper's table: its world belongs into UNPUBLISHED"),
         ({"dataset": dataclasses.replace(TASKS[TASK].dataset, steps=7)}, "has a data set that is not in DATASETS"),
     ],
 )

@@ -47,17 +47,47 @@ def test_every_notebook_with_exercises_is_a_chapter_of_them():
     text = "".join(path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("*.ipynb"))
     asking = sorted(set(re.findall(r'check\(\\"(\d\d)\.', text)))
     missing = [chapter for chapter in asking if chapter not in exercises.CHAPTERS and chapter != "00"]
-    assert missing == [], f"fdbook/exercises/__init__.py: CHAPTERS ends before {missing}"
+    assert missing == [], f"fdbook/exercises/ has no checkers chapter{'.py, chapter'.join(missing)}.py"
     assert set(exercises.CHAPTERS) <= set(asking)
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_are_committed_executed(path):
     """From the first cell to the last, in one go, and small: notebooks/site/slim.py packs what is larger."""
-    assert path.stat().st_size <= 400_000
+    where = f"notebooks/{path.name}"
+    assert path.stat().st_size <= 400_000, f"{where} is {path.stat().st_size} bytes; notebooks/site/slim.py packs it"
     assert "widget-view" not in path.read_text(encoding="utf-8")  # for which the site would load scripts from elsewhere
     cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code" and cell.source.strip()]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    executed = [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert executed, (
+        f"{where}: jupyter nbconvert --to notebook --execute --inplace it, then python notebooks/site/slim.py it"
+    )
+
+
+SECTIONS = (
+    "**Goal.**",
+    "**Time.**",
+    "**Before this.**",
+    "## What was shown",
+    "## Your turn",
+    "## What breaks",
+    "## References",
+)
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), ids=lambda path: path.stem)
+def test_a_chapter_has_its_sections_and_its_rows(path):
+    """What a reader finds in every chapter, and where every chapter is found."""
+    text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+    missing = [each for each in SECTIONS if f"\n{each}" not in f"\n{text}"]
+    assert missing == [], f"notebooks/{path.name} lacks {missing}"
+    readme, number = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8"), path.stem[:2]
+    row = re.search(rf"(?m)^\| {number} \| \[.+\]\(notebooks/{path.name}\) \|$", readme)
+    assert row, f"README.md, The book: there is no row | {number} | [title](notebooks/{path.name}) |"
+    (first,) = NOTEBOOKS.glob("00_*.ipynb")
+    cells = "\n".join(cell.source for cell in nbformat.read(first, 4).cells if cell.cell_type == "markdown")
+    told = number == "00" or f"| [{number}]({path.name}) |" in cells
+    assert told, f"notebooks/{first.name}, The chapters: there is no row for [{number}]({path.name})"
 
 
 def test_every_exercise_has_a_solution_and_mistakes_and_stands_in_its_notebook():

@@ -41,11 +41,26 @@ def cited():
 
 def test_every_cited_equation_is_known():
     unknown = {each: places for each, places in cited().items() if each not in references.EQUATIONS}
-    assert unknown == {}
+    assert unknown == {}, f"fdbook/references.py has no entry for what is cited: {unknown}"
 
 
 def test_every_known_equation_is_cited():
-    assert set(references.EQUATIONS) - set(cited()) == set()
+    idle = set(references.EQUATIONS) - set(cited())
+    assert idle == set(), f"fdbook/references.py: {idle} are cited in no docstring, notebook or test"
+
+
+def test_ids_are_numbered_without_a_gap():
+    wanted = [f"E{number}" for number in range(1, len(references.EQUATIONS) + 1)]
+    assert list(references.EQUATIONS) == wanted, "fdbook/references.py: a new equation has the next number, at the end"
+
+
+def test_the_map_shows_every_equation():
+    (path,) = (ROOT / "notebooks").glob("00_*.ipynb")
+    shown = json.dumps([cell.get("outputs") for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]])
+    missing = [each for each in references.EQUATIONS if f"| {each} |" not in shown]
+    assert missing == [], (
+        f"notebooks/{path.name} was executed before fdbook/references.py had {missing}: execute it again"
+    )
 
 
 def test_ids_are_found_in_prose_and_in_code():

@@ -1,5 +1,5 @@
 """The command line: `fdbook doctor`, `fdbook notebooks`, `fdbook figures`, `fdbook data`, `fdbook train`, `fdbook evaluate`,
-`fdbook ladder`, `fdbook audit`, `fdbook sweep`, `fdbook table`, `fdbook compare` and `fdbook bench`.
+`fdbook ladder`, `fdbook audit`, `fdbook sweep`, `fdbook table`, `fdbook compare`, `fdbook animations` and `fdbook bench`.
 
 Each command has one function that describes it (`add_...`) and one that runs it, and imports what it needs when it runs,
 so that help comes at once. A wrong name or argument ends with exit code 2 and one sentence, a failure with 1, Ctrl-C
@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from fdbook.cli.book import add_bench, add_figures
+from fdbook.cli.book import add_animations, add_bench, add_figures
 from fdbook.cli.common import Misuse, Parser, check_device
 from fdbook.cli.data import add_data
 from fdbook.cli.doctor import add_doctor
@@ -42,7 +42,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"fdbook {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    rest = (add_ladder, add_audit, add_sweep, add_table, add_compare, add_bench)
+    rest = (add_ladder, add_audit, add_sweep, add_table, add_compare, add_animations, add_bench)
     for add in (add_doctor, add_notebooks, add_figures, add_data, add_train, add_evaluate, *rest):
         add(commands)
     return parser

@@ -1,12 +1,12 @@
-"""`fdbook figures` and `fdbook bench`."""
+"""`fdbook figures`, `fdbook animations` and `fdbook bench`."""
 
 import os
 from pathlib import Path
 
-from fdbook.cli.common import add, at_least, bars, check_names
+from fdbook.cli.common import Misuse, add, at_least, bars, check_names
 
 
-__all__ = ["add_bench", "add_figures"]
+__all__ = ["add_animations", "add_bench", "add_figures"]
 
 
 def add_figures(commands) -> None:
@@ -73,6 +73,67 @@ def _figures(arguments):
     redo = {"fresh": arguments.fresh, "redraw": arguments.redraw, "runs": arguments.runs or figures.RUNS}
     redo["ladders"] = arguments.ladders or figures.LADDERS
     figures.run(names, out=arguments.out, recordings=recordings, **settings, **redo)
+
+
+def add_animations(commands) -> None:
+    """`fdbook animations [NAME ...]`: draw the animations that the notebooks show."""
+    parser = add(
+        commands,
+        "animations",
+        _animations,
+        computes=True,
+        summary="draw the animations that the notebooks show",
+        examples=(
+            "fdbook animations                            those that need no run, into notebooks/animations/",
+            "fdbook animations --list                     what there is",
+            "fdbook animations sliding --out /tmp/a       one of them, elsewhere",
+            "fdbook animations arm --runs RUN RUN         one episode as two runs play it, the folders of `fdbook train`",
+        ),
+    )
+    parser.add_argument("names", metavar="NAME", nargs="*", help="an animation (default: all that need no run)")
+    parser.add_argument("--list", action="store_true", help="print the names and what each one shows, and stop")
+    place = Path("notebooks", "animations")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=place, help=f"folder (default: {place})")
+    parser.add_argument("--runs", metavar="RUN", type=Path, nargs=2, help="two runs of one task, for the animation arm")
+    parser.add_argument("--episode", metavar="N", type=at_least(0), default=0, help="which episode (default: 0)")
+
+
+def _animations(arguments):
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    from fdbook.disk import check_writable, write_whole
+    from fdbook.report import animations
+
+    if arguments.list:
+        for name in animations.REGISTRY:
+            print(f"{name:<10} {animations.describe(name)}")
+        return
+    check_names("animation", arguments.names, animations.REGISTRY)
+    names = arguments.names or [name for name in animations.REGISTRY if name != animations.FILMS]
+    if (animations.FILMS in names) != (arguments.runs is not None):
+        raise Misuse(f"the animation {animations.FILMS} and --runs RUN RUN go together: name both or neither")
+    check_writable(arguments.out)
+    for name in names:
+        films = _films(arguments.runs, arguments.episode) if name == animations.FILMS else ()
+        path, content = arguments.out / f"{name}.gif", animations.animation(name, *films)
+        write_whole({path: content})
+        print(f"{path}: {len(content) / 1000:.0f} kB")
+
+
+def _films(folders, episode):
+    """One episode as the first seeds of two runs of one task play it."""
+    from fdbook import experiment
+    from fdbook.cli.training import check_run
+    from fdbook.report.animations import Film
+    from fdbook.report.figures.learning import LABELS
+
+    for folder in folders:
+        check_run(folder)
+    runs = [experiment.open_run(folder) for folder in folders]
+    if runs[0].task.name != runs[1].task.name:
+        raise Misuse(f"--runs takes two runs of one task; got {runs[0].task.name} and {runs[1].task.name}")
+    agents = [run.spec.agent for run in runs]
+    names = [run.spec.method for run in runs] if agents[0] == agents[1] else [LABELS[agent] for agent in agents]
+    return [Film(name, *run.pictures(episode=episode)) for name, run in zip(names, runs, strict=True)]
 
 
 def add_bench(commands) -> None:

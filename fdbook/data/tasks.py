@@ -228,7 +228,7 @@ def _ogbench_tasks() -> Iterator[Task]:
         name = dataset.environment.removesuffix("-v0")
         world, updates = OGBENCH[name.removeprefix("visual-")], 500_000 if dataset.pixels else 1_000_000
         kind = "pixels" if dataset.pixels else "pointmaze" if name.startswith("pointmaze") else "state"
-        known = [prefix for prefix in SETTINGS if name.startswith(prefix)] or [f"no key of SETTINGS begins {name}"]
+        known = [prefix for prefix in SETTINGS if name.startswith(prefix)] or [f"SETTINGS has no entry for {name}"]
         settings = SETTINGS[max(known, key=len)]
         ours = dataset.controller == "noisy-arm" or name.removeprefix("visual-").startswith(UNPUBLISHED)
         for number in (1,) if dataset.pixels else (1, 2, 3, 4, 5):

@@ -13,6 +13,7 @@ in notebooks/solutions, and the tests run them.
 """
 
 import importlib
+import pkgutil
 from collections.abc import Callable
 
 import jax
@@ -35,7 +36,8 @@ __all__ = [
     "verdict",
 ]
 
-CHAPTERS = tuple(f"{number:02d}" for number in range(1, 15))
+CHAPTERS = tuple(sorted(each.name[-2:] for each in pkgutil.iter_modules(__path__) if each.name.startswith("chapter")))
+"""The numbers of the chapters with exercises: those with a module here."""
 _CHECKERS: dict[str, Callable] = {}
 _HINTS: dict[str, tuple[str, ...]] = {}
 

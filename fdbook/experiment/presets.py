@@ -6,6 +6,7 @@ from typing import Any
 
 from fdbook.checks import unknown
 from fdbook.data.tasks import Task
+from fdbook.rl import agents
 
 
 __all__ = ["PRESETS", "Preset", "preset", "registry"]
@@ -80,13 +81,9 @@ def preset(name: str, task: Task) -> Preset:
 
 
 def registry(task: Task, agent: str, *, online: bool = False) -> dict[str, Any]:
-    """What the registry of tasks says of an agent's settings; some of them may not be settings of that agent.
+    """What the registry of tasks says of an agent's settings (`Entry.of_task`); some may not be settings of that agent.
 
     `online` says that the run has an online phase, for which the papers' authors trained some agents with other settings.
     """
-    config: dict[str, Any] = {"discount": task.discount, "budget": task.budget}
-    if agent == "fql":
-        config["alpha"] = task.fql_alpha
-    if agent != "rebrac":
-        config["q_agg"] = task.q_agg
+    config = {setting: getattr(task, name) for setting, name in agents.NAMES[agent].of_task.items()}
     return config | task.hyperparameters.get(agent, {}) | (task.online_hyperparameters.get(agent, {}) if online else {})

@@ -85,10 +85,10 @@ class Run:
         found = scores(self.task, result) | (solved_length(result) if starts == "anywhere" else {})
         return found | value_estimates(result)
 
-    def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
-        """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.
+    def pictures(self, *, episode: int = 0, index: int = 0) -> tuple[list[np.ndarray], list[int], bool]:
+        """About a hundred pictures of one episode of one seed, the step that each one shows, and whether it succeeded.
 
-        Raises OSError where the environment renders no pictures.
+        An episode of the same number starts alike for every run of a task. Raises OSError where the environment renders nothing.
         """
         _check_environment(self.task)
         every = max(2, self.task.horizon // FILM)
@@ -96,14 +96,21 @@ class Run:
         try:
             with contextlib.closing(load.environment(self.task, render_mode="rgb_array")) as environment:
                 frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
-            film = gif(frames)
         except OSError:  # a sentence already
             raise
         except Exception as error:  # what cannot render raises depends on the environment
             raise OSError(
                 f"An episode of {self.task.name} cannot be filmed here: nothing renders ({error})."
             ) from error
-        write_whole({Path(path): film})
+        return frames, [every * n for n in range(len(frames))], success
+
+    def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
+        """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.
+
+        Raises OSError where the environment renders no pictures.
+        """
+        frames, _, success = self.pictures(episode=episode, index=index)
+        write_whole({Path(path): gif(frames)})
         return success
 
 
@@ -124,13 +131,15 @@ def train(
     progress: bool = True,
     say: Callable[[str], None] = print,
     watch: Callable[[records.Record], None] = lambda record: None,
+    look: Callable[[int, Agent], None] = lambda step, agents: None,
 ) -> Run:
     """Trains what a specification says, all seeds at once.
 
     Without a `folder` nothing is written. With one, the run saves checkpoints there every `save_every` updates, is carried on
     when it is there already, bit for bit, and ends with record.json. `loaded` data stand in for those that
     `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know, and
-    `watch` is shown the record as it grows, several times a minute.
+    `watch` is shown the record as it grows, several times a minute; so is `look` the number of updates and the agents, whose
+    arrays it must not keep.
 
     Raises ValueError for what is no specification, a folder that holds another run and `loaded` data that do not fit;
     BlockingIOError for a folder in which another process trains; MemoryError for a device that is full; and what
@@ -139,7 +148,8 @@ def train(
     if not isinstance(spec, RunSpec):
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
-    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say, "watch": watch}
+    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
+    options |= {"watch": watch, "look": look}
     if spec.evaluations:
         check_pictures(spec.task)
     with memory_told():

@@ -5,11 +5,10 @@ Gaussian mixtures (of any dimension) also know, in closed form, everything that 
 noised density p_t of the path E1, its score, and the velocity E[a - z | x_t = x].
 
 Every method is written for one point; use `jax.vmap` for many. Points are in the units of the action box, whose sides run
-from -1 to 1, and the six named manifolds keep nearly all their mass in [-2, 2]^2.
+from -1 to 1, and the named manifolds keep nearly all their mass in [-2, 2]^2.
 """
 
 import abc
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -21,6 +20,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_finite, check_point, check_shape, check_time, known, unknown
+from fdbook.geometry.warps import Shear, Twist, Warp
 
 
 __all__ = [
@@ -203,47 +203,6 @@ def gaussian(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Gauss
     -1.838
     """
     return GaussianMixture(jnp.ones(1, jnp.asarray(mean).dtype), jnp.asarray(mean)[None], jnp.asarray(covariance)[None])
-
-
-class Warp(eqx.Module):
-    """An area-preserving bijection of the plane: it bends a density without changing its values."""
-
-    @abc.abstractmethod
-    def forward(self, u: Float[Array, "2"]) -> Float[Array, "2"]:
-        """From the straight plane to the bent one."""
-
-    @abc.abstractmethod
-    def inverse(self, x: Float[Array, "2"]) -> Float[Array, "2"]:
-        """From the bent plane back to the straight one."""
-
-
-class Shear(Warp):
-    """(u, v) -> (u, v + bend(u)) for a smooth scalar function `bend`."""
-
-    bend: Callable = eqx.field(static=True)
-
-    def forward(self, u):
-        return jnp.stack([u[0], u[1] + self.bend(u[0])])
-
-    def inverse(self, x):
-        return jnp.stack([x[0], x[1] - self.bend(x[0])])
-
-
-class Twist(Warp):
-    """Turns each point about the origin by `rate` radians per unit of its squared distance from it."""
-
-    rate: float = eqx.field(static=True)
-
-    def _turn(self, x, sign):
-        angle = sign * self.rate * jnp.sum(x**2)
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        return jnp.stack([cos * x[0] - sin * x[1], sin * x[0] + cos * x[1]])
-
-    def forward(self, u):
-        return self._turn(u, 1.0)
-
-    def inverse(self, x):
-        return self._turn(x, -1.0)
 
 
 class Warped(Density):

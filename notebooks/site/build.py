@@ -64,6 +64,7 @@ def write(source):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         (source / path).write_text(content, encoding="utf-8")
     shutil.copytree(ROOT / "figures", source / "figures", ignore=shutil.ignore_patterns("data"))
+    shutil.copytree(ROOT / "notebooks" / "animations", source / "chapters" / "animations")
 
 
 def main():

@@ -56,6 +56,8 @@ def goes_to(path, api):
         return PAGES[path]
     if re.fullmatch(r"notebooks/[\w.]+\.ipynb", path):
         return "chapters/" + posixpath.basename(path)
+    if re.fullmatch(r"notebooks/animations/[\w-]+\.gif", path):
+        return "chapters/animations/" + posixpath.basename(path)
     if re.fullmatch(r"figures/[\w-]+\.png", path):
         return path
     if path.startswith("fdbook"):

@@ -6,7 +6,7 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from fdbook.geometry import metrics
@@ -60,15 +60,21 @@ def test_a_density_panel_refuses_values_that_lie_crosswise(ax):
 
 def test_every_metric_has_all_of_its_looks():
     looks = (style.METRIC_COLORS, style.METRIC_MARKERS, style.METRIC_LINES, style.METRIC_LABELS)
-    assert all(set(each) == set(style.METRIC_COLORS) for each in looks)
     where = "fdbook/report/style.py: "
-    assert len(set(style.METRIC_MARKERS.values())) == len(style.METRIC_MARKERS), f"{where}a marker is there twice"
-    assert len({style.METRIC_LINES[name] for name in metrics.NAMES}) == len(metrics.NAMES), (
-        f"{where}two lines are alike"
-    )
-    assert len(set(style.METRIC_LABELS.values())) == len(style.METRIC_LABELS), f"{where}a label is there twice"
+    missing = {name for each in looks for name in (*style.METRIC_COLORS, *metrics.NAMES) if name not in each}
+    assert missing == set(), f"{where}these have not all of a color, a marker, a line and a label: {missing}"
+    for what, table in (("marker", style.METRIC_MARKERS), ("label", style.METRIC_LABELS)):
+        assert alike(table) == [], f"{where}the same {what} have {alike(table)}"
+    lines = alike({name: style.METRIC_LINES[name] for name in metrics.NAMES})
+    assert lines == [], f"{where}the same line have {lines}"
     long = [label for label in style.METRIC_LABELS.values() if len(label) > 20]
-    assert long == [], f"{where}labels of more than 20 characters"
+    assert long == [], f"{where}labels of more than 20 characters: {long}"
+
+
+def alike(table):
+    """The names that share their value with another, each group of them."""
+    groups = {value: [name for name in table if table[name] == value] for value in table.values()}
+    return [names for names in groups.values() if len(names) > 1]
 
 
 def _linear(color):
@@ -92,14 +98,45 @@ SIGHT = {  # full dichromacy, Machado, Oliveira and Fernandes (2009)
 }
 
 
+LIGHTEST = 80
+"""Of a line on white paper, the L* of CIE L*a*b*, which is 100 for white."""
+
+
+def _seen(color, sight):
+    return _lab(np.asarray(SIGHT[sight]) @ _linear(to_rgb(color)))
+
+
+def _free(names):
+    """The color of a coarse grid, not too light, that lies farthest from those of the names for every sight."""
+    taken = {sight: np.array([_seen(style.METRIC_COLORS[name], sight) for name in names]) for sight in SIGHT}
+    grid = [to_hex(each) for each in itertools.product(np.linspace(0, 1, 11), repeat=3)]
+    return max(
+        (color for color in grid if _seen(color, "all cones")[0] <= LIGHTEST),
+        key=lambda color: min(
+            np.linalg.norm(taken[sight] - _seen(color, sight)[None], axis=1).min() for sight in SIGHT
+        ),
+    )
+
+
+def test_no_color_is_too_light_for_white_paper():
+    light = [name for name, color in style.METRIC_COLORS.items() if _seen(color, "all cones")[0] > LIGHTEST]
+    assert light == [], f"fdbook/report/style.py: these colors can hardly be seen on white: {light}"
+
+
+def test_a_free_color_is_far_from_all(budget):
+    color, least = _free(style.METRIC_COLORS), budget("distance_of_colours")
+    near = [np.linalg.norm(_seen(color, s) - _seen(c, s)) for s in SIGHT for c in style.METRIC_COLORS.values()]
+    assert min(near) > least
+
+
 @pytest.mark.parametrize("sight", SIGHT)
 def test_colours_can_be_told_apart(sight, budget):
-    seen = {name: _lab(np.asarray(SIGHT[sight]) @ _linear(to_rgb(c))) for name, c in style.METRIC_COLORS.items()}
+    seen = {name: _seen(color, sight) for name, color in style.METRIC_COLORS.items()}
     near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
     pair = min(near, key=near.get)
     least = budget("distance_of_colours")
     says = f"fdbook/report/style.py: with {sight} the colors of {' and '.join(pair)} are {near[pair]:.1f} apart, not {least:g}"
-    assert near[pair] > least, says
+    assert near[pair] > least, f"{says}; for {pair[1]} {_free(set(seen) - {pair[1]})} would do"
 
 
 def test_density_darkens_evenly(budget):

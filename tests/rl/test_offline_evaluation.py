@@ -146,14 +146,17 @@ def test_first_states_are_those_of_episodes_with_a_transition():
 WANTED = {
     "bc": {"held_out_nll", "clipped_share", "fqe_value"},
     "fql": {"held_out_nll", "clipped_share", "critic_value", "fqe_value"},
+    "ifql": {"held_out_nll", "clipped_share", "critic_value", "fqe_value"},
     "deflow": {"held_out_nll", "clipped_share", "critic_value", "fqe_value"},
+    "fidec": {"held_out_nll", "clipped_share", "critic_value", "fqe_value"},
     "iql": {"critic_value", "fqe_value"},
     "rebrac": {"critic_value", "fqe_value"},
 }
 
 
-@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("name", agents.NAMES)
 def test_every_agent_is_judged_by_what_it_has(name):
+    assert name in WANTED, f"tests/rl/test_offline_evaluation.py: WANTED has no entry for {name!r}"
     data, _ = logged(episodes=8)
     settings = {"width": 8, "depth": 1, "batch_size": 4}
     stacked = train.init(agents.make(name), data.observation_shape, data.action_dim, SEEDS, **settings)

@@ -258,7 +258,7 @@ def _draw_tight(ax, tight):
 def _rows(numbers):
     """What each row shows, by its label, from the top."""
     robot = numbers["robot"]
-    rows = [(name, numbers["toys"][name]) for name in densities.NAMES]
+    rows = list(numbers["toys"].items())
     rows += [("robot: actions", {"sharp": {"pooled": robot["sharp"]}})]
     return rows + [
         (f"robot: t = {t:g}", {"noised": {"pooled": robot["by_time"][f"{t:g}"]}}) for t in reversed(ROBOT_TIMES)
@@ -267,7 +267,8 @@ def _rows(numbers):
 
 def _draw_rows(ax, rows, quantity):
     """Bars from 10 to 90% with the median over points or states, circles for local matrices and diamonds for pooled ones."""
-    ax.axhline(len(densities.NAMES) - 0.5, color=style.GRAY, linewidth=0.6, linestyle=":")
+    toys = sum(not name.startswith("robot") for name, _ in rows)
+    ax.axhline(toys - 0.5, color=style.GRAY, linewidth=0.6, linestyle=":")
     for i, (_, row) in enumerate(rows):
         for name, result in row.items():
             for kind, marker in (("local", "o"), ("pooled", "D")):

@@ -1,6 +1,6 @@
 """The agents, by the names under which the command line and run records know them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxtyping import PRNGKeyArray
@@ -35,6 +35,10 @@ __all__ = [
 ]
 
 
+OF_TASK = {"discount": "discount", "q_agg": "q_agg", "budget": "budget"}
+"""What a task says of most agents' settings; those that an agent does not have are left out."""
+
+
 class Entry(NamedTuple):
     """What is known of an agent by its name."""
 
@@ -45,12 +49,18 @@ class Entry(NamedTuple):
     """The name of the metric that it has where none is chosen; None: it has no metric."""
     any_metric: bool = False
     """Whether another metric can be chosen; methods are then told apart by it in tables and figures, as in "fidec exact"."""
+    of_task: Mapping[str, str] = OF_TASK
+    """Settings that come from the task where none are said: their names, and what a `Task` has for them."""
 
 
 NAMES = {
     "bc": Entry(FlowBC, "a flow that imitates the data (E2)"),
     "ifql": Entry(IFQL, "the best of 32 samples of that flow, judged by implicit Q-learning"),
-    "fql": Entry(FQL, "Flow Q-Learning: a one-step policy held to the flow by L2 (E17)"),
+    "fql": Entry(
+        FQL,
+        "Flow Q-Learning: a one-step policy held to the flow by L2 (E17)",
+        of_task=OF_TASK | {"alpha": "fql_alpha"},
+    ),
     "deflow": Entry(DecoratedFlow, "the flow and a displacement under L2 (E18)", metric="l2"),
     "fidec": Entry(
         DecoratedFlow,
@@ -59,7 +69,11 @@ NAMES = {
         any_metric=True,
     ),
     "iql": Entry(IQL, "implicit Q-learning with a Gaussian policy, without a flow"),
-    "rebrac": Entry(ReBRAC, "TD3 with behavior cloning, a deterministic policy, without a flow"),
+    "rebrac": Entry(
+        ReBRAC,
+        "TD3 with behavior cloning, a deterministic policy, without a flow",
+        of_task={"discount": "discount"},
+    ),
 }
 
 
