@@ -179,6 +179,30 @@ def test_pictures_and_sliders_of_a_chapter_are_on_its_page(site, notebook):
     assert page.ranges == sum("".join(data.get("text/html", "")).count('type="range"') for data in outputs)
 
 
+ANIMATIONS = re.compile(r"!\[([^\]]*)\]\(animations/([\w-]+\.gif)\)")
+
+
+def animations_of(notebook):
+    """The descriptions and the files of the animations that a notebook shows."""
+    return [found for _, source in cells(notebook, "markdown") for found in ANIMATIONS.findall(source)]
+
+
+def test_every_animation_is_shown_by_a_chapter_and_described_in_words():
+    shown = [each for notebook in CHAPTERS for each in animations_of(notebook)]
+    kept = {path.name for path in (ROOT / "notebooks" / "animations").glob("*.gif")}
+    assert {name for _, name in shown} == kept
+    assert [name for words, name in shown if len(words.split()) < 8] == []
+
+
+@needs_extra
+@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+def test_animations_of_a_chapter_are_on_its_page(site, notebook):
+    for _, name in animations_of(notebook):
+        assert f"../_images/{name}" in parsed(page_of(site, notebook)).loads
+        kept = (ROOT / "notebooks" / "animations" / name).read_bytes()
+        assert (site / "_images" / name).read_bytes() == kept
+
+
 @needs_extra
 def test_papers_have_their_bibtex(site):
     text = re.sub(r"<[^>]+>", "", (site / "bibliography.html").read_text(encoding="utf-8"))
@@ -254,6 +278,7 @@ def parts(monkeypatch):
         ("[kept](https://x.org), `[code](no.py)`", "[kept](https://x.org), `[code](no.py)`"),
         ("[why](../DIFFERENCES.md) [gone](../tests/test_x.py)", "[why](../differences.md) gone"),
         ("```\n[a](b.py)\n```\n[a](b.py)", "```\n[a](b.py)\n```\na"),
+        ("![it moves](animations/flow.gif)", "![it moves](animations/flow.gif)"),
     ],
 )
 def test_links_of_chapters_lead_to_pages_or_become_text(parts, text, becomes):

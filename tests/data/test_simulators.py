@@ -266,6 +266,19 @@ def test_a_run_is_filmed_from_python_without_a_display(played, tmp_path):
         assert np.asarray(film.convert("RGB")).std() > 5
 
 
+@renders
+def test_two_runs_are_filmed_side_by_side(played, tmp_path):
+    run = str(played / "run")
+    assert cli.main(["animations", "arm", "--runs", run, run, "--out", str(tmp_path), "--episode", "1"]) == 0
+    with Image.open(tmp_path / "arm.gif") as film:
+        assert film.n_frames > 20
+        film.seek(film.n_frames - 1)
+        half = np.asarray(film.convert("RGB"))
+    left, right = half[30:-30, 10:240], half[30:-30, 260:490]
+    assert left.std() > 5
+    assert np.mean(left != right) < 0.01  # one run, one episode, twice
+
+
 def test_a_film_that_fails_is_told_before_the_episodes_are_played(played, tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise OSError("MuJoCo cannot render here.")

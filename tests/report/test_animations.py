@@ -1,6 +1,7 @@
 """The animations: what they show is exact, and what is written is a GIF that a page can carry."""
 
 import io
+import itertools
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ def test_the_committed_animations_are_small_and_move(name):
         assert 480 <= picture.width <= 640
     shown = pictures(content)
     assert len(shown) > 20
-    assert all(np.any(one != other) for one, other in zip(shown, shown[1:], strict=False))
+    assert all(np.any(one != other) for one, other in itertools.pairwise(shown))
     assert durations(content)[-1] == 3000 > 10 * durations(content)[5]
 
 

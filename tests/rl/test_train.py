@@ -150,6 +150,18 @@ def test_evaluations_come_when_they_are_due_and_once():
     assert record.score(last=1) == pytest.approx([700])
 
 
+def test_agents_are_shown_as_they_are_after_so_many_updates_and_looking_changes_nothing():
+    """Catches agents of another update than is said: those of 200 are what a run of 200 ends with."""
+    shown = {}
+    ended = run(some_record(), look=lambda step, agents: shown.update({step: leaves(agents)}))
+    assert list(shown) == sorted(shown)
+    assert max(shown) == 600
+    assert equal(ended, run(some_record()))
+    short = leaves(run(some_record(updates=200)))
+    assert all(np.array_equal(one, other) for one, other in zip(shown[200], short, strict=True))
+    assert not all(np.array_equal(one, other) for one, other in zip(shown[600], short, strict=True))
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
     whole = run(
