@@ -18,7 +18,7 @@ def add_ladder(commands) -> None:
         computes=True,
         summary="compare metrics on a trained run whose flow and critics stay: the gain in Q at equal exact KL",
         examples=(
-            "fdbook ladder runs/...                                    every metric against L2",
+            "fdbook ladder runs/...                                    what the book compares, against L2",
             "fdbook ladder runs/... --metric exact --metric deblurred  two of them",
             "fdbook ladder runs/... --metric exact,t=0.8 --set updates=2000",
         ),
