@@ -4,10 +4,12 @@ Values that are known when a function is called raise ValueError. Values that ar
 `jax.jit`) raise through `equinox.error_if`, with the same sentence.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -28,6 +30,7 @@ __all__ = [
     "check_time",
     "count",
     "known",
+    "memory_told",
     "unknown",
 ]
 
@@ -153,3 +156,21 @@ def check_rows(x, what: str, where: str, *, low: float = -np.inf, high: float = 
     bad = bad if bad.any() else (x < low) | (x > high)
     rows, first = np.flatnonzero(bad.reshape(len(x), -1).any(axis=1)), _shown(x[bad].flat[0], low, high)
     raise ValueError(f"{where} has {what} {kind} in {rows.size} of {len(x)} rows, first in row {rows[0]} ({first}).")
+
+
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """Within it, a device that has no memory left is a MemoryError of one sentence, which says what to lower."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = re.search(r"allocat\w* ([\d.]*\d) ?([KMGT]iB|bytes)", str(error))
+        size = "" if asked is None else f", and {asked[1]} {asked[2]} more were wanted"
+        if asked is not None and asked[2] == "bytes":
+            size = f", and {float(asked[1]) / 2**30:,.1f} GiB more were wanted"
+        raise MemoryError(
+            f"The device has no memory left{size}: fewer seeds at once, a smaller batch_size, width or actions_per_state, or "
+            "fewer runs beside each other take less (`fdbook sweep FILE --estimate` says what a run takes)."
+        ) from error

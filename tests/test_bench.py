@@ -16,7 +16,7 @@ from fdbook.bench import agents as timed_agents
 from fdbook.bench import flow as timed_flow
 from fdbook.bench import seeds as timed_seeds
 from fdbook.bench import timing
-from fdbook.rl import agents, operations
+from fdbook.rl import agents, operations, precision
 from fdbook.rl.transitions import Batch
 
 
@@ -114,12 +114,17 @@ def test_agents_are_timed(small, monkeypatch):
 def test_seeds_are_timed_in_every_precision(small, monkeypatch):
     for name, values in {"SIZES": ((8, 1),), "COUNTS": (1, 2), "UPDATES": 2, "PRODUCT": 16}.items():
         monkeypatch.setitem(getattr(timed_seeds, name), "cpu", values)
+    monkeypatch.setattr(precision, "PRECISIONS", {name: precision.PRECISIONS[name] for name in ("float32", "bfloat16")})
     with jax.enable_x64(False):
         rows = {row.what: row for row in timed_seeds.measure_seeds()}
     one, two = (f"fidec, {count}, 8x1, bfloat16" for count in ("1 seed", "2 seeds"))
     assert all(row.value > 0 for row in rows.values())
-    assert len(rows) == 3 + 3 * 2 * (2 * 4 + 1)
+    assert len(rows) == 2 + 2 * 2 * (2 * 4 + 1)
     assert rows[f"{two}: memory"].value > rows[f"{one}: memory"].value  # the data are there once
+    counted = 2 * operations.update_products("fidec", timing.OBSERVATION_DIM, timing.ACTION_DIM, 8, 1)
+    rate = rows["matrix products in bfloat16"].value * 1e9
+    took = rows[f"{two}: an update of all"].value / 1e3
+    assert rows[f"{two}: share of that rate"].value * took * rate == pytest.approx(counted, rel=0.01)
     ratio = rows["fidec over fql, 2 seeds, 8x1, bfloat16"]
     by_hand = rows[f"{two}: an update of all"].value / rows["fql, 2 seeds, 8x1, bfloat16: an update of all"].value
     assert ratio.value == pytest.approx(by_hand)

@@ -1,6 +1,7 @@
 """The command line as a person meets it: help, one sentence for every mistake, and exit codes."""
 
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -9,10 +10,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from fdbook import cli
+from fdbook import bench, cli
 from fdbook.cli import common
 from fdbook.cli.common import Misuse, Parser
 from fdbook.report import figures
+
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -340,3 +344,29 @@ def test_a_device_that_is_asked_for_is_that_of_the_processes_too(monkeypatch):
     assert os.environ["JAX_PLATFORMS"] == "cpu"
     assert jax.config.jax_platforms == "cpu"
     jax.config.update("jax_platforms", before)
+
+
+def test_every_command_that_computes_says_in_a_sentence_that_the_device_is_full(monkeypatch, capsys):
+    def measure():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3.21GiB.")
+
+    monkeypatch.setitem(bench.BENCHMARKS, "import", measure)
+    assert cli.main(["bench", "import"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("fdbook: The device has no memory left, and 3.21 GiB more were wanted: fewer seeds")
+    assert told.count("\n") == 1
+
+
+def test_the_commands_of_make_full_size_are_ones_that_there_are():
+    """The recipe for a GPU, as make would run it; what it names is there."""
+    made = subprocess.run(["make", "-n", "full-size"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    typed = [shlex.split(line)[1:] for line in made.splitlines() if "/fdbook " in line.split(" -", 1)[0]]
+    parsed = [cli._parser().parse_args(words) for words in typed]
+    assert [words[0] for words in typed] == ["bench", "sweep", "sweep"]
+    assert [each.device for each in parsed] == ["gpu", "gpu", None]
+    assert parsed[0].names == ["seeds"]
+    assert "seeds" in bench.BENCHMARKS
+    assert parsed[1].record
+    assert parsed[1].file == parsed[2].file
+    assert (ROOT / parsed[1].file).is_file()
+    assert parsed[0].json.parent == parsed[2].records

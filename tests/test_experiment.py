@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fdbook import cli, experiment
+from fdbook.checks import memory_told
 from fdbook.data import load as loading
 from fdbook.data.load import load
 from fdbook.data.record import record
@@ -24,7 +25,6 @@ from fdbook.experiment import run as running
 from fdbook.rl import records
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
-from fdbook.rl.log import memory_told
 
 
 MAZE, TASK = "ogbench/pointmaze-medium-navigate", "pointmaze-medium-navigate-singletask"

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import types
@@ -262,6 +263,15 @@ def test_data_that_are_not_here_are_recorded_first(write, monkeypatch, capsys, t
     states = experiment.states(read_sweep(file))
     assert [state.status for state in states] == ["finished", "to do"]
     assert "antmaze-large-navigate" in capsys.readouterr().out
+
+
+def test_nothing_is_recorded_for_a_device_that_is_not_here(write, tmp_path):
+    file = write('[base]\ntask = "pointmaze-medium"\nagent = "bc"\ndata.episodes = 2\n[axes]\nseeds = [1]\n')
+    environment = os.environ | {"FDBOOK_DATA": str(tmp_path / "data"), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "fdbook", "sweep", file, "--record", "--device", "gpu", "--jobs", "1"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "fdbook: JAX finds no device for JAX_PLATFORMS='cuda'.\n")
+    assert not (tmp_path / "data").exists()
 
 
 def test_the_files_that_readers_begin_with_are_sweeps(write):

@@ -62,14 +62,23 @@ def _note(message, category, filename, *place, **rest) -> str:
     return f"{filename}: {category.__name__}: {message}\n"
 
 
+def _run(arguments) -> int | None:
+    """Runs a command; one that computes on a device that is here, and says in a sentence if that is full."""
+    if not arguments.computes:
+        return arguments.run(arguments)
+    check_device(arguments.device)
+    from fdbook.checks import memory_told
+
+    with memory_told():
+        return arguments.run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 (failed), 2 (misuse) or 130 (Ctrl-C)."""
     before, warnings.formatwarning = warnings.formatwarning, _note
     try:
         arguments = _parser().parse_args(argv)
-        if arguments.computes:
-            check_device(arguments.device)
-        code = arguments.run(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
         return code or 0
     except BrokenPipeError:  # whoever read the output has read enough

@@ -75,15 +75,16 @@ def _sweep(arguments):
         _print_estimates(sweep, None if arguments.rate is None else 1e12 * arguments.rate)
     if arguments.list or arguments.estimate or arguments.records is not None:
         return
-    if arguments.record:
-        _record_data(sweep, bars(arguments))
     experiment.states(sweep)  # refuses folders of other runs before a device is looked for
     if arguments.engine == "ray":
         from fdbook.experiment.ray_cluster import RayCluster
 
         engine = RayCluster(arguments.jobs)
     else:
-        engine = experiment.Processes(arguments.jobs or default_jobs())
+        jobs = default_jobs()  # refuses a device that is not here, before anything is recorded
+        engine = experiment.Processes(arguments.jobs or jobs)
+    if arguments.record:
+        _record_data(sweep, bars(arguments))
     _run(sweep, engine, bars(arguments))
 
 

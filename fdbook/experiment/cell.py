@@ -48,7 +48,7 @@ def _ended(tree: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict
     """Trains, tells now and then how far it is, and returns how it ended."""
     far, last = {}, -OFTEN
 
-    def watch(record) -> None:
+    def watch(record, agents) -> None:
         nonlocal far, last
         far = _far(record)
         if time.monotonic() - last >= OFTEN:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fdbook.checks import count
+from fdbook.checks import count, memory_told
 from fdbook.data import load
 from fdbook.data.load import Loaded
 from fdbook.data.tasks import Task
@@ -28,7 +28,6 @@ from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
 from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
-from fdbook.rl.log import memory_told
 from fdbook.rl.online import Online
 
 
@@ -130,16 +129,14 @@ def train(
     log_every: int = 1000,
     progress: bool = True,
     say: Callable[[str], None] = print,
-    watch: Callable[[records.Record], None] = lambda record: None,
-    look: Callable[[int, Agent], None] = lambda step, agents: None,
+    watch: Callable[[records.Record, Agent], None] = lambda record, agents: None,
 ) -> Run:
     """Trains what a specification says, all seeds at once.
 
     Without a `folder` nothing is written. With one, the run saves checkpoints there every `save_every` updates, is carried on
     when it is there already, bit for bit, and ends with record.json. `loaded` data stand in for those that
     `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know, and
-    `watch` is shown the record as it grows, several times a minute; so is `look` the number of updates and the agents, whose
-    arrays it must not keep.
+    `watch` is shown the record as it grows and the agents, whose arrays it must not keep, several times a minute.
 
     Raises ValueError for what is no specification, a folder that holds another run and `loaded` data that do not fit;
     BlockingIOError for a folder in which another process trains; MemoryError for a device that is full; and what
@@ -148,8 +145,7 @@ def train(
     if not isinstance(spec, RunSpec):
         raise ValueError(f"train takes a specification, as in RunSpec('cube-single'); got {spec!r}.")
     folder = None if folder is None else Path(folder)
-    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say}
-    options |= {"watch": watch, "look": look}
+    options = {"save_every": save_every, "log_every": log_every, "progress": progress, "say": say, "watch": watch}
     if spec.evaluations:
         check_pictures(spec.task)
     with memory_told():
@@ -175,7 +171,6 @@ def _trained(spec: RunSpec, loaded: Loaded, folder: Path | None, options: dict[s
     ):
         evaluator = make_evaluator(spec.task, get, spec.seeds, **evaluation)
         shift = {"normalizer": data.normalizer, "reward_shift": spec.task.reward_shift, "say": options["say"]}
-        shift["matmul_precision"] = spec.matmul_precision
         online = Online(own, spec.seeds, spec.online, **shift) if spec.online else None
         stacked = engine.train(stacked, data, record, folder=folder, evaluate=evaluator, online=online, **options)
     return Run(spec, record, stacked, record.done, data.normalizer)

@@ -104,10 +104,10 @@ def _value(action):
 def climb(
     density: Warped, precise: bool, points: Float[np.ndarray, "n 2"], *, rate: float, steps: int = 120
 ) -> tuple[Float[np.ndarray, "k n 2"], Float[np.ndarray, "k n"]]:
-    """Points that climb the value in `steps` small steps, and the logarithm of the determinant of their map, after each of them.
+    """Points that climb the value, and the logarithm of the determinant of their map, at `steps` times `rate` apart.
 
     Each follows the gradient g of the value (L2) or, if `precise`, F^-1 g, with F the Fisher matrix of small shifts of the warped
-    Gaussian in its straight coordinates: J^-T Sigma^-1 J^-1, with J the Jacobian of the warp. Steps are of RK4, `rate` long.
+    Gaussian in its straight coordinates: J^-T Sigma^-1 J^-1, with J the Jacobian of the warp.
     """
     covariance = density.base.covariances[0]
 
@@ -118,24 +118,16 @@ def climb(
         jacobian = jax.jacfwd(density.warp.forward)(density.warp.inverse(action))
         return jacobian @ covariance @ jacobian.T @ gradient
 
-    def both(state):
+    def slopes(time, state, args):
         return jax.vmap(velocity)(state[0]), jax.vmap(lambda a: jnp.trace(jax.jacfwd(velocity)(a)))(state[0])
 
-    def step(state, _):
-        def at(share, slope):
-            return tuple(part + share * rate * change for part, change in zip(state, slope, strict=True))
-
-        one = both(state)
-        two = both(at(0.5, one))
-        three = both(at(0.5, two))
-        four = both(at(1.0, three))
-        mean = [(a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(one, two, three, four, strict=True)]
-        moved = at(1.0, mean)
-        return moved, moved
-
-    start = (jnp.asarray(points), jnp.zeros(len(points), points.dtype))
-    track = jax.jit(lambda state: jax.lax.scan(step, state, None, steps)[1])(start)
-    places, spread = (np.concatenate([first[None], rest]) for first, rest in zip(start, track, strict=True))
+    start, times = (jnp.asarray(points), jnp.zeros(len(points), points.dtype)), rate * np.arange(steps + 1)
+    control = diffrax.PIDController(rtol=1e-6, atol=1e-8)
+    solver = {"saveat": diffrax.SaveAt(ts=jnp.asarray(times, points.dtype)), "stepsize_controller": control}
+    track = diffrax.diffeqsolve(
+        diffrax.ODETerm(slopes), diffrax.Tsit5(), times[0], times[-1], dt0=None, y0=start, **solver
+    )
+    places, spread = (np.asarray(part) for part in track.ys)
     return places, spread
 
 

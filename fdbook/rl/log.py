@@ -1,32 +1,9 @@
 """What a training writes down as it goes: means of its scalars between logged updates, and whether they are sound."""
 
-import contextlib
-import re
-from collections.abc import Iterator
-
 import numpy as np
-from jax.errors import JaxRuntimeError
 
 
-__all__ = ["Log", "breakage", "memory_told"]
-
-
-@contextlib.contextmanager
-def memory_told() -> Iterator[None]:
-    """Within it, a device that has no memory left is a MemoryError of one sentence, which says what to lower."""
-    try:
-        yield
-    except JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        asked = re.search(r"allocat\w* ([\d.]*\d) ?([KMGT]iB|bytes)", str(error))
-        size = "" if asked is None else f", and {asked[1]} {asked[2]} more were wanted"
-        if asked is not None and asked[2] == "bytes":
-            size = f", and {float(asked[1]) / 2**30:,.1f} GiB more were wanted"
-        raise MemoryError(
-            f"The device has no memory left{size}: fewer seeds at once, a smaller batch_size, width or actions_per_state, or "
-            "fewer runs beside each other take less (`fdbook sweep FILE --estimate` says what a run takes)."
-        ) from error
+__all__ = ["Log", "breakage"]
 
 
 def breakage(metrics: dict[str, np.ndarray], first: int, bound: float) -> tuple[int, str] | None:

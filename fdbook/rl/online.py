@@ -124,8 +124,8 @@ def _learn(context, state):
 class Online:
     """The online phase: environments, one for each seed, what they have seen, and the buffer.
 
-    `make()` makes the environments when they are first needed. `reward_shift` is added to every reward, as to the data's.
-    `matmul_precision` is that of updates (`fdbook.rl.precision`). `say` is told what the reader should know.
+    `make()` makes the environments when they are first needed. `reward_shift` is added to every reward, as to the data's. `say`
+    is told what the reader should know.
     """
 
     def __init__(
@@ -136,12 +136,10 @@ class Online:
         *,
         normalizer: Normalizer | None = None,
         reward_shift: float = 0.0,
-        matmul_precision: str = "float32",
         say: Callable[[str], None] = lambda sentence: None,
     ):
         self.make, self.seeds, self.steps = make, np.asarray(seeds, np.int32), steps
         self.normalizer, self.reward_shift, self.say = normalizer, reward_shift, say
-        self.matmul_precision = matmul_precision
         self.buffer: Any = None  # a ReplayBuffer, and Environments, once there are data and a first step
         self.environments: Any = None
         self.episodes, self.times = (np.zeros(len(seeds), np.int32) for _ in range(2))
@@ -159,12 +157,19 @@ class Online:
         self.episodes, self.times = np.array(episodes), np.array(times)
 
     def advance(
-        self, agents: Agent, data: Transitions, *, key: PRNGKeyArray, first: int, count: int
+        self,
+        agents: Agent,
+        data: Transitions,
+        *,
+        key: PRNGKeyArray,
+        first: int,
+        count: int,
+        matmul_precision: str = "float32",
     ) -> tuple[Agent, dict[str, np.ndarray]]:
         """`count` steps and updates, from number `first` on: the agents, and a row (seeds,) of scalars for each.
 
-        The memory of the agents' arrays is used up. Raises FloatingPointError where an environment gives NaN or infinite
-        values, and OSError where one fails.
+        `matmul_precision` is that of the updates (`fdbook.rl.precision`). The memory of the agents' arrays is used up. Raises
+        FloatingPointError where an environment gives NaN or infinite values, and OSError where one fails.
         """
         self.state(data)
         if self.environments is None:
@@ -173,7 +178,7 @@ class Online:
         rows, seeds = [], jnp.asarray(self.seeds)
         for number in range(first, first + count):
             transition, counted = self._step(agents, number)
-            context = (data, transition, seeds, key, jnp.asarray(number), self.matmul_precision)
+            context = (data, transition, seeds, key, jnp.asarray(number), matmul_precision)
             (agents, self.buffer), info = _learn(context, (agents, self.buffer))
             rows.append(info | counted)
         return agents, {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}

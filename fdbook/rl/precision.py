@@ -71,7 +71,7 @@ def _run(program: Jaxpr, constants, arguments, precision: str) -> list[Any]:
         if name in PRODUCTS:
             results = [_product(step, *given, precision)]
         elif name in RULES:
-            inner = step.params["call_jaxpr" if "call_jaxpr" in step.params else "fun_jaxpr"]
+            inner = step.params["call_jaxpr"]
             results = _run(inner.jaxpr, inner.consts, given, precision)
         else:
             parameters = {key: _rewritten(value, precision) for key, value in step.params.items()}
@@ -83,10 +83,11 @@ def _run(program: Jaxpr, constants, arguments, precision: str) -> list[Any]:
 
 def _rewritten(value, precision: str):
     """A parameter of a step, the programs in it rewritten."""
-    if isinstance(value, tuple | list):
-        return type(value)(_rewritten(item, precision) for item in value) if type(value) in (tuple, list) else value
-    if isinstance(value, Jaxpr) and not value.constvars:
-        return _rewritten(ClosedJaxpr(value, ()), precision).jaxpr
+    if type(value) is tuple:  # the branches of a condition; a named tuple holds no programs
+        return tuple(_rewritten(item, precision) for item in value)
+    if isinstance(value, Jaxpr):
+        closed: Any = _rewritten(ClosedJaxpr(value, ()), precision)
+        return closed.jaxpr
     if not isinstance(value, ClosedJaxpr):
         return value
     shapes = [jax.ShapeDtypeStruct(item.shape, item.dtype, weak_type=item.weak_type) for item in value.in_avals]

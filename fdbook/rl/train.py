@@ -25,12 +25,12 @@ import numpy as np
 from jaxtyping import Int
 from tqdm.auto import tqdm
 
-from fdbook.checks import Array
+from fdbook.checks import Array, memory_told
 from fdbook.geometry import loop
 from fdbook.rl import networks, records
 from fdbook.rl.agents import Agent
 from fdbook.rl.checkpoints import Checkpoints
-from fdbook.rl.log import Log, breakage, memory_told
+from fdbook.rl.log import Log, breakage
 from fdbook.rl.online import Online
 from fdbook.rl.precision import with_matmul_precision
 from fdbook.rl.transitions import Transitions
@@ -130,8 +130,7 @@ def train(
     background: bool | None = None,
     progress: bool = True,
     say: Callable[[str], None] = lambda sentence: None,
-    watch: Callable[[records.Record], None] = lambda record: None,
-    look: Callable[[int, Agent], None] = lambda step, agents: None,
+    watch: Callable[[records.Record, Agent], None] = lambda record, agents: None,
 ) -> Agent:
     """Trains stacked agents (`init`) as a record says, writes into the record what comes out, and returns the agents.
 
@@ -139,8 +138,8 @@ def train(
     the record has an online phase, `online` goes on in the environment after the offline updates. With a
     `folder` the run saves a checkpoint every `save_every` updates, of which the newest `keep` stay, and carries on from the
     newest sound one when it is called again, with more updates too. `say` is told what the reader should know, and `watch` is
-    shown the record as it grows, after every dispatch, and `look` the number of updates so far and the agents, whose arrays it
-    must not keep: the next dispatch overwrites them.
+    shown the record as it grows and the agents, after every dispatch. It must not keep the agents' arrays: the next dispatch
+    overwrites them.
 
     With `background` (None: where JAX has an accelerator) training goes on while a copy of the agents is evaluated. No newer
     checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.
@@ -156,7 +155,7 @@ def train(
         )
     background = jax.default_backend() != "cpu" if background is None else background
     options = {"save_every": save_every, "log_every": log_every, "bar": progress}
-    options |= {"background": background, "watch": watch, "look": look, "online": online}
+    options |= {"background": background, "watch": watch, "online": online}
     if folder is None:
         return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
@@ -170,23 +169,9 @@ class _Loop:
     """What is left to do of a run: evaluations and dispatches in turn, with what is saved and logged between them."""
 
     def __init__(
-        self,
-        agents,
-        data,
-        record,
-        folder,
-        stores,
-        evaluate,
-        *,
-        save_every,
-        log_every,
-        bar,
-        background,
-        watch,
-        look,
-        online,
+        self, agents, data, record, folder, stores, evaluate, *, save_every, log_every, bar, background, watch, online
     ):
-        self.watch, self.look, self.online = watch, look, online
+        self.watch, self.online = watch, online
         self.agents, self.data, self.record, self.folder = agents, data, record, folder
         self.stores, self.evaluate, self.bar = stores, evaluate, bar
         self.save_every, self.log_every = save_every, log_every
@@ -246,8 +231,7 @@ class _Loop:
                 metrics = self._dispatch()
             bar.update(len(next(iter(metrics.values()))))
             bar.set_postfix(_postfix(record, metrics), refresh=False)
-            self.watch(record)
-            self.look(record.done, self.agents)
+            self.watch(record, self.agents)
             if record.done % self.save_every == 0 or record.done in (
                 record.offline,
                 record.updates,
@@ -264,6 +248,7 @@ class _Loop:
             if first < self.record.offline:
                 self.agents, metrics = loop.advance(self.update, self.agents, self.data, chunk=CHUNK, **places)
             else:
+                places["matmul_precision"] = self.record.matmul_precision
                 self.agents, metrics = self.online.advance(self.agents, self.data, **places)
         if broken := breakage(metrics, first, self._bound):
             raise FloatingPointError(f"The run broke at update {broken[0]}: {broken[1]}")

@@ -11,6 +11,7 @@ from fdbook.rl import agents, records, train
 from fdbook.rl.environments import InLine
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.online import Online, ReplayBuffer, Transition
+from fdbook.rl.precision import PRECISIONS
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
 
@@ -172,6 +173,25 @@ def test_the_offline_updates_are_those_of_a_run_without_an_online_phase():
     np.testing.assert_array_equal(*copies)
 
 
+def test_the_online_phase_computes_in_the_precision_of_its_record_too():
+    """Against the same phase by hand, in that precision and in the other."""
+
+    def after(precision):
+        record = some_record(updates=1, online=0)
+        record.spec["matmul_precision"] = "bfloat16"
+        first = run(record)
+        phase = some_online(some_record(updates=1, online=10))
+        options = {"key": jr.key(1), "first": 1, "count": 10, "matmul_precision": precision}
+        return leaves(phase.advance(first, some_data(), **options)[0].networks)
+
+    record = some_record(updates=1, online=10)
+    record.spec["matmul_precision"] = "bfloat16"
+    got = leaves(run(record).networks)
+    apart = {name: max(np.abs(a - b).max() for a, b in zip(got, after(name), strict=True)) for name in PRECISIONS}
+    assert apart["bfloat16"] == 0
+    assert min(apart["float32"], apart["tensorfloat32"]) > 1e-5
+
+
 class Break(Exception):
     """What stops a run in these tests."""
 
@@ -182,7 +202,7 @@ def test_a_run_that_was_broken_off_ends_bit_for_bit_the_same(agent, at, tmp_path
     whole = some_record(agent, seeds=(0, 5))
     expected = run(whole, log_every=1)
 
-    def watch(record):
+    def watch(record, agents):
         if record.done >= at:
             raise Break
 
@@ -197,7 +217,7 @@ def test_a_run_that_was_broken_off_ends_bit_for_bit_the_same(agent, at, tmp_path
 
 
 def test_an_environment_that_does_not_repeat_itself_is_told(tmp_path):
-    def watch(record):
+    def watch(record, agents):
         if record.done >= 40:
             raise Break
 

@@ -43,9 +43,22 @@ def test_a_product_takes_operands_of_that_many_digits_and_adds_up_in_single_prec
 
 
 def nested(products):
-    """A function with products under vmap, in a loop, a scan, a branch, and behind a rule of differentiation of its own."""
+    """A function with products under vmap, in a loop, a scan, a branch, a checkpoint, and behind rules of differentiation."""
+
+    @jax.custom_vjp
+    def ruled(y, w):
+        return jnp.tanh(products(y, w))
+
+    ruled.defvjp(lambda y, w: (ruled(y, w), None), lambda kept, slope: (slope, slope))
+
+    @jax.custom_jvp
+    def ruled_too(y, w):
+        return jnp.tanh(products(y, w))
+
+    ruled_too.defjvp(lambda primals, tangents: (ruled_too(*primals), tangents[0]))
 
     def function(x, w):
+        x = jax.checkpoint(lambda x: jnp.tanh(products(x, w)))(ruled_too(ruled(x, w), w))
         y = jax.vmap(lambda row: jax.nn.relu(products(row, w)))(x)
         y = jax.lax.fori_loop(0, 3, lambda i, y: jnp.tanh(products(y, w)), y)
         y, _ = jax.lax.scan(lambda y, _: (jnp.tanh(products(y, w)), None), y, length=2)
@@ -131,6 +144,18 @@ def test_weights_and_the_optimizers_state_stay_in_single_precision():
 
 def test_single_precision_on_a_cpu_is_the_function_itself():
     assert with_matmul_precision(jnp.matmul, "float32") is jnp.matmul
+
+
+@pytest.mark.parametrize(
+    ("precision", "asked"), [("float32", jax.lax.Precision.HIGHEST), ("tensorfloat32", jax.lax.Precision.HIGH)]
+)
+def test_on_a_gpu_the_product_itself_is_asked_for_the_precision(operands, precision, asked, monkeypatch):
+    """What JAX's documentation calls them: HIGHEST is float32, HIGH is TensorFloat-32 on a GPU. No operand is rounded by us."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    traced = jax.make_jaxpr(with_matmul_precision(jnp.matmul, precision))(*operands).jaxpr
+    (product,) = products_of(traced)
+    assert product.params["precision"] == (asked, asked)
+    assert "reduce_precision" not in str(traced)
 
 
 def test_an_unknown_precision_is_refused_with_the_nearest_name():

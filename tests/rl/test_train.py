@@ -150,10 +150,34 @@ def test_evaluations_come_when_they_are_due_and_once():
     assert record.score(last=1) == pytest.approx([700])
 
 
-def test_agents_are_shown_as_they_are_after_so_many_updates_and_looking_changes_nothing():
+def in_precision(name, **options):
+    record = some_record(**options)
+    record.spec["matmul_precision"] = name
+    return record
+
+
+def test_a_training_computes_in_the_precision_that_its_record_says():
+    ended = run(in_precision("bfloat16", updates=40))
+    by_hand, key = train.init(agents.make("bc"), (4,), 2, (0,), **SIZES), jr.key(1)
+    update = eqx.filter_jit(train.Update(jnp.arange(1), "bfloat16"))
+    for number in range(40):
+        by_hand, _ = update(by_hand, some_data(), key=jr.fold_in(key, number))
+    for a, b in zip(leaves(ended.networks), leaves(by_hand.networks), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    whole = leaves(run(some_record(updates=40)).networks)
+    assert max(np.abs(a - b).max() for a, b in zip(leaves(ended.networks), whole, strict=True)) > 1e-5
+
+
+def test_a_run_is_not_carried_on_in_another_precision(tmp_path):
+    run(some_record(), folder=tmp_path)
+    with pytest.raises(ValueError, match="holds a run with matmul_precision None, not 'bfloat16'"):
+        run(in_precision("bfloat16", updates=800), folder=tmp_path)
+
+
+def test_agents_are_shown_as_they_are_after_so_many_updates_and_watching_changes_nothing():
     """Catches agents of another update than is said: those of 200 are what a run of 200 ends with."""
     shown = {}
-    ended = run(some_record(), look=lambda step, agents: shown.update({step: leaves(agents)}))
+    ended = run(some_record(), watch=lambda record, agents: shown.update({record.done: leaves(agents)}))
     assert list(shown) == sorted(shown)
     assert max(shown) == 600
     assert equal(ended, run(some_record()))
