@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -33,8 +32,8 @@ FRAME, BEFORE, AFTER = 0.08, 0.8, 3.0
 """Seconds: of a picture, of the first one, of the last one."""
 BANDS = (0.02, 0.06, 0.12, 0.25, 0.5, 1.0, 3.0)
 """Densities between which the shading has one color: even areas take less room than smooth ones."""
-KEPT = {"success": (0, 158, 115), "no success": (213, 94, 0)}
-"""How a film may end, in colors that every palette has, however little of a picture they fill."""
+ENDINGS = {True: ("success", "#009e73"), False: ("no success", "#d55e00")}
+"""How a film may end, and in which color that is said."""
 AMBER, INDIGO = "#e69f00", "#3d2f7d"
 FILMS = "arm"
 """The name of the animation that is made of two films."""
@@ -52,11 +51,8 @@ class Film(NamedTuple):
 
 def encode(pictures: Sequence[Picture], *, colors: int = COLORS) -> bytes:
     """A GIF of pictures of one size, with one palette for all, so that what stands still takes no room."""
-    some = np.concatenate(pictures[:: max(1, len(pictures) // 6)])
-    palette = Image.fromarray(some).quantize(colors - len(KEPT), dither=Image.Dither.NONE, kmeans=1)
-    shades = np.array(palette.getpalette()).reshape(-1, 3)
-    shades[shades.min(axis=1) >= 246] = 255  # paper stays white
-    palette.putpalette([*shades.ravel().tolist(), *KEPT["success"], *KEPT["no success"]])
+    some = np.concatenate([*pictures[:: max(1, len(pictures) // 6)], pictures[-1]])
+    palette = Image.fromarray(some).quantize(colors, Image.Quantize.MAXCOVERAGE)  # a thin line keeps its own color
     first, *rest = (Image.fromarray(each).quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures)
     seconds = np.full(len(pictures), FRAME)
     seconds[0], seconds[-1] = BEFORE, AFTER
@@ -192,11 +188,9 @@ def beside(films: Sequence[Film], count: int = 40) -> Iterator[Picture]:
             over = step >= film.steps[-1]
             ax.imshow(film.pictures[at], interpolation="antialiased")
             ax.set(xticks=[], yticks=[])
-            ending = "success" if film.success else "no success"
-            color = to_hex(np.array(KEPT[ending]) / 255) if over else style.GRAY
-            ax.set_title(
-                f"{film.name}: {ending}" if over else film.name, color=color if over else style.INK, fontsize=11
-            )
+            ending, color = ENDINGS[film.success] if over else ("", style.GRAY)
+            title = f"{film.name}: {ending}" if over else film.name
+            ax.set_title(title, color=color if over else style.INK, fontsize=11)
             ax.set_xlabel(f"step {min(step, film.steps[-1])}")
             for side in ax.spines.values():
                 side.set(visible=True, color=color, linewidth=3 if over else 1)

@@ -16,6 +16,8 @@ from PIL import Image
 
 COLORS = 96
 """Of a picture: fewer show in shaded densities."""
+RARE_TOO = Image.Quantize.MAXCOVERAGE
+"""The palette covers the colors of a picture, and not its pixels: a thin line keeps its own."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -23,7 +25,8 @@ def smaller(picture: bytes) -> bytes:
     """A PNG with a palette, where that is smaller."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as image:
-        image.convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+        few = image.convert("RGB").quantize(COLORS, RARE_TOO, dither=Image.Dither.NONE)
+        few.save(buffer, "png", optimize=True)
     packed = buffer.getvalue()
     return packed if len(packed) < len(picture) else picture
 
