@@ -466,7 +466,7 @@ def test_how_a_cell_ended_is_told(write, monkeypatch):
         record = records.Record(spec.to_dict(), {})
         for step in (1, 2, 3):
             record.progress.done = step
-            watch(record)
+            watch(record, None)
         record.scores.append({"step": 3, "score": [10.0, 40.0]})
         return types.SimpleNamespace(record=record)
 
