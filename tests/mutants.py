@@ -157,10 +157,10 @@ MUTANTS = [
     ),
     Mutant(
         "geometry/loop.py",
-        "average(state.average, model, 1 - self.decay)",
-        "average(state.average, model, self.decay)",
+        "averaged, ema_state = optax.ema(self.decay)",
+        "averaged, ema_state = optax.ema(self.decay, debias=False)",
         "geometry/test_loop.py::test_the_average_keeps_what_the_decay_says",
-        "the moving average of the weights is hardly one",
+        "after a few steps the moving average is nearly the random weights at the start, or zero",
     ),
     # agents
     Mutant(

@@ -150,8 +150,9 @@ def fit(
     """Trains the field on actions (n, d) and observations (n, m) by flow matching (E2); returns it and the losses (steps,).
 
     Adam with a cosine decay of the learning rate to 0; the returned weights are an exponential moving average of the
-    trained ones with the given `decay` in [0, 1). Without observations the policy has the empty one. Raises ValueError on
-    wrong shapes, NaN or infinite data, FloatingPointError if the loss stops being finite.
+    trained ones with the given `decay` in [0, 1), and those at the start have no part in it. Without observations the policy
+    has the empty one. Raises ValueError on wrong shapes, NaN or infinite data, FloatingPointError if the loss stops being
+    finite.
 
     >>> field = flow.VelocityField(0, 2, width=16, depth=1, key=jr.key(0))
     >>> options = {"steps": 100, "learning_rate": 1e-2, "progress": False}

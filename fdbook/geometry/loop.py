@@ -135,11 +135,14 @@ class Adam(eqx.Module):
 
 
 class Training(eqx.Module):
-    """A model in training: itself, the moving average of its weights (itself where none is kept), the optimizer's state."""
+    """A model in training: itself, the moving average of its weights (itself where none is kept), and the states of the optimizer
+    and of the average.
+    """
 
     model: PyTree
     average: PyTree
     opt_state: optax.OptState
+    ema_state: optax.OptState
 
 
 class _Step(eqx.Module):
@@ -152,16 +155,21 @@ class _Step(eqx.Module):
     def __call__(self, state, data, *, key):
         (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(state.model, data, key=key)
         model, opt_state = descend(self.optimizer(), gradient, state.opt_state, state.model)
-        averaged = model if self.decay is None else average(state.average, model, 1 - self.decay)
-        return Training(model, averaged, opt_state), info
+        if self.decay is None:
+            return Training(model, model, opt_state, state.ema_state), info
+        arrays, rest = eqx.partition(model, eqx.is_inexact_array)
+        with jax.numpy_dtype_promotion("standard"):
+            averaged, ema_state = optax.ema(self.decay).update(arrays, state.ema_state)
+        return Training(model, eqx.combine(averaged, rest), opt_state, ema_state), info
 
 
 def training(
     loss: Callable, model: PyTree, optimizer: Callable, *, decay: float | None = None
 ) -> tuple[Callable, Training]:
     """The update and the first state with which `fit` trains: what `run` takes."""
-    opt_state = optimizer().init(eqx.filter(model, eqx.is_inexact_array))
-    return _Step(loss, optimizer, decay), Training(model, model, opt_state)
+    weights = eqx.filter(model, eqx.is_inexact_array)
+    ema_state = optax.EmptyState() if decay is None else optax.ema(decay).init(weights)
+    return _Step(loss, optimizer, decay), Training(model, model, optimizer().init(weights), ema_state)
 
 
 def fit(
@@ -170,8 +178,9 @@ def fit(
     """Trains a model: `loss(model, data, key=key)` gives a scalar and a dict of scalars, whose history is returned too.
 
     `optimizer()` is an optax optimizer (`Adam` is one), made inside the compiled code, so that its numbers may be arrays. With a
-    `decay` in [0, 1) the model returned is the exponential moving average of the trained weights. Loss and optimizer are
-    Equinox modules, so that a second training of the same kind compiles nothing. Other `options` are those of `run`.
+    `decay` in [0, 1) the model returned is the exponential moving average of the trained weights, corrected for its bias
+    (`optax.ema`): the weights at the start have no part in it. Loss and optimizer are Equinox modules, so that a second training
+    of the same kind compiles nothing. Other `options` are those of `run`.
     """
     update, state = training(loss, model, optimizer, decay=decay)
     state, history = run(update, state, data, **options)
