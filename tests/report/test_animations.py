@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageSequence
 from fdbook import book, cli
 from fdbook.geometry import densities
 from fdbook.report import animations
+from fdbook.rl import records
 
 
 def pictures(content):
@@ -45,6 +47,22 @@ def test_the_committed_animations_are_small_and_move(name):
     assert len(shown) > 20
     assert all(np.any(one != other) for one, other in itertools.pairwise(shown))
     assert durations(content)[-1] == 3000 > 10 * durations(content)[5]
+
+
+def test_the_arm_solves_as_many_episodes_as_the_chapter_says():
+    """The two runs of the animation, by their records: of 20 episodes none and 9."""
+    text = (book.NOTEBOOKS / "09_offline_rl_from_scratch.ipynb").read_text(encoding="utf-8")
+    said = re.search(r"Of (\d+) evaluation episodes behavior cloning solves (\d+) and FiDec (\d+)\.", text)
+    bc, fidec = (records.read(book.RECORDS / f"tried/arm-{name}") for name in ("bc", "fidec-exact"))
+    for one in (bc, fidec):
+        assert one.spec["task"] == {"name": "cube-single-play-singletask-task2-v0"}
+        assert (one.spec["data"], one.spec["seeds"], one.progress.scores[-1]["step"]) == (
+            {"episodes": 100},
+            [0],
+            10_000,
+        )
+    scores = [one.progress.scores[-1]["score"][0] * one.spec["episodes"] / 100 for one in (bc, fidec)]
+    assert [int(group) for group in said.groups()] == [bc.spec["episodes"], *map(round, scores)]
 
 
 def test_all_animations_of_the_book_together_stay_below_eight_megabytes():
