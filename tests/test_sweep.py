@@ -1,6 +1,5 @@
 """Sweeps: from a file to cells, what is refused, and running them in processes that fail, die and stop."""
 
-import importlib.util
 import itertools
 import json
 import os
@@ -518,9 +517,3 @@ def test_a_real_cell_as_it_is_typed(write, tmp_path, capsys):
     assert (sweep.cells[0].folder / LOG).read_text().endswith("Finished after 2 updates.\n")
     assert cli.main(["sweep", "s.toml", "--jobs", "1"]) == 0
     assert "started" not in capsys.readouterr().out
-
-
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is here")
-def test_ray_is_asked_for_in_one_sentence_where_it_is_not(write, capsys):
-    assert cli.main(["sweep", write(BASE), "--engine", "ray"]) == 1
-    assert capsys.readouterr().err == "fdbook: Sweeps on a cluster need Ray: pip install 'fdbook[ray]'.\n"

@@ -1,19 +1,28 @@
 """Sweeps on a cluster: an engine that hands each job to Ray. It needs the extra `ray`, and a folder that all nodes share."""
 
 import collections
+import concurrent.futures
+import contextlib
 import dataclasses
 import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fdbook.experiment.engines import CARRY_ON, ENDS, TICK, Engine, Event, Job, Processes
+from fdbook.experiment.run import LOCK
 
 
 __all__ = ["RayCluster"]
 
 CORES = 2
 """Cores of a node that a job asks for."""
+NODES_LOST = 3
+"""How many nodes may die under a job: after each, another one carries on from what is saved."""
+PATIENCE = 60.0
+"""Seconds that a job waits for what a lost node left behind to save and stop."""
 
 
 class _Mailbox:
@@ -37,17 +46,29 @@ class _Mailbox:
 
 
 def _work(index: int, job: Job, mailbox: Any) -> None:
-    """On a node: trains one job in a process of its own, and reports."""
+    """On a node: trains one job in a process of its own, and reports.
+
+    It asks Ray from another thread than its first: a task that waits for Ray in its first thread lends its cores to others.
+    """
     ray = importlib.import_module("ray")
-    for event in Processes(1).run([job], lambda: ray.get(mailbox.told.remote())):
-        if event is not None:
-            ray.get(mailbox.put.remote(dataclasses.replace(event, index=index)))
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(Timeout), FileLock(job.folder / LOCK, timeout=PATIENCE):
+        pass
+    with concurrent.futures.ThreadPoolExecutor(1) as apart:
+
+        def ask(method, *given):
+            return apart.submit(lambda: ray.get(method.remote(*given))).result()
+
+        for event in Processes(1).run([job], lambda: ask(mailbox.told)):
+            if event is not None:
+                ask(mailbox.put, dataclasses.replace(event, index=index))
 
 
 class RayCluster(Engine):
     """Each job on a node of the Ray cluster that RAY_ADDRESS names, or of this machine: two cores, and a GPU where there are any.
 
-    Raises ValueError where Ray is not installed, and ConnectionError where there is no such cluster.
+    When a node dies, its jobs are carried on by others from what is saved in their folders, up to NODES_LOST times. Raises
+    ValueError where Ray is not installed, and ConnectionError where there is no such cluster.
     """
 
     def __init__(self, jobs: int | None = None):
@@ -60,7 +81,7 @@ class RayCluster(Engine):
 
     def run(self, jobs: Sequence[Job], told: Callable[[], int]) -> Iterator[Event | None]:
         """Runs every job once, and yields what happens as it happens; None where nothing did for a moment."""
-        mailbox = self.ray.remote(_Mailbox).options(num_cpus=0).remote()
+        mailbox = self.ray.remote(_Mailbox).options(num_cpus=0, scheduling_strategy=self._here()).remote()
         waiting, running, word = collections.deque(enumerate(jobs)), {}, CARRY_ON
         started: set[int] = set()
         ended: set[int] = set()
@@ -75,11 +96,12 @@ class RayCluster(Engine):
                     for reference in [reference for reference, index in running.items() if index not in started]:
                         self.ray.cancel(reference)
                 over = self._over(running)
-                events = self.ray.get(
-                    mailbox.take.remote()
-                )  # after looking who is over, so that none of theirs is missed
+                # after looking who is over, so that none of theirs is missed
+                events = self.ray.get(mailbox.take.remote())
                 started |= {event.index for event in events}
-                yield from events
+                yield from (
+                    event for event in events if event.index not in ended
+                )  # a lost node may have said it already
                 ended |= {event.index for event in events if event.kind in ENDS}
                 yield from (
                     event for event in over if event.index not in ended and (event.index in started or not word)
@@ -89,12 +111,17 @@ class RayCluster(Engine):
         finally:
             self.ray.kill(mailbox)
 
+    def _here(self) -> Any:
+        """The node that asks, which outlives its jobs: where it is lost, the sweep is over."""
+        strategies = importlib.import_module("ray.util.scheduling_strategies")
+        return strategies.NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
+
     def _submit(self, index: int, job: Job, mailbox: Any) -> Any:
         """Hands a job to the cluster, and returns the reference to what becomes of it."""
         cluster = self.ray.cluster_resources()
         asked = {"num_cpus": min(CORES, int(cluster.get("CPU", 1))), "num_gpus": 1 if cluster.get("GPU", 0) else 0}
         job = dataclasses.replace(job, folder=job.folder.absolute())
-        return self.ray.remote(_work).options(max_retries=0, **asked).remote(index, job, mailbox)
+        return self.ray.remote(_work).options(max_retries=NODES_LOST, **asked).remote(index, job, mailbox)
 
     def _over(self, running: dict[Any, int]) -> list[Event]:
         """Takes the jobs that are over out of `running`; for each an event that counts if the job itself reported no end."""
