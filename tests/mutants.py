@@ -266,7 +266,7 @@ MUTANTS = [
         "rl/fourier_features.py",
         "(jnp.sin, jnp.cos)",
         "(jnp.cos, jnp.cos)",
-        f"{PLACES}waves_are_sines_and_cosines_of_normalised_coordinates",
+        f"{PLACES}waves_are_sines_and_cosines_of_normalized_coordinates",
         "a place and its mirror image look the same",
     ),
     Mutant(

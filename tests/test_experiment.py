@@ -195,7 +195,7 @@ def test_an_evaluation_can_be_stopped(trained):
         evaluate(trained.agents, environments[:1], [0, 1], episodes=2)
 
 
-def test_scores_are_in_percent_of_successes_or_normalised_returns():
+def test_scores_are_in_percent_of_successes_or_normalized_returns():
     found = Evaluation(
         np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]),
         np.array([[True, False, True, False], [False, False, False, True]]),

@@ -163,8 +163,8 @@ def _equal_steps(field, z, calls):
 @exercise(
     "01.4",
     hints=(
-        "Euler takes the velocity for constant during a step: two velocities at neighbouring times tell how it changes.",
-        "the velocity of the step before is still there, for free; and a thin behaviour wants shorter steps near t = 1.",
+        "Euler takes the velocity for constant during a step: two velocities at neighboring times tell how it changes.",
+        "the velocity of the step before is still there, for free; and a thin behavior wants shorter steps near t = 1.",
     ),
 )
 def _check_sampler(answer):

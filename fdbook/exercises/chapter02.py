@@ -119,7 +119,7 @@ def _check_best(answer):
         (right @ actions / right.sum() - x, "right direction, but its length is off by a factor that grows with t."),
         (
             near @ targets / near.sum(),
-            "your weights favour actions near x; at time t a point has gone only part of the way.",
+            "your weights favor actions near x; at time t a point has gone only part of the way.",
         ),
         (
             wide @ targets / wide.sum(),
@@ -160,7 +160,7 @@ def _check_pairing(answer):
             raise Wrong("some of what you return are not actions of the batch: pair them, and do not move them.")
         if len(set(gaps.argmin(axis=1))) < n:
             raise Wrong(
-                "some actions occur twice and others not at all: the crowd would no longer arrive at the behaviour."
+                "some actions occur twice and others not at all: the crowd would no longer arrive at the behavior."
             )
         costs = np.sum((actions[None] - z[:, None]) ** 2, axis=-1)
         blind, best = costs.trace(), costs[linear_sum_assignment(costs)].sum()

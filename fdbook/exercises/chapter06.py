@@ -39,7 +39,7 @@ def _by_counting(b, step=1e-4):
     "06.1",
     hints=(
         "the density at b is that of the action which T sends there, less what T has stretched.",
-        "with a = the inverse at b, subtract log |det(I + the matrix at a)| from the behaviour's log-density at a.",
+        "with a = the inverse at b, subtract log |det(I + the matrix at a)| from the behavior's log-density at a.",
     ),
 )
 def _check_log_prob(answer):

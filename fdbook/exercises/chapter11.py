@@ -132,7 +132,7 @@ def _check_spread(answer):
         )
         refuse(value, mistakes)
         raise Wrong(
-            "maximise the sum of c_s sqrt(KL_s) with the sum of KL_s given: what is the derivative in each KL_s?"
+            "maximize the sum of c_s sqrt(KL_s) with the sum of KL_s given: what is the derivative in each KL_s?"
         )
     return "So the gain is the root mean square of the slopes, and not their mean."
 

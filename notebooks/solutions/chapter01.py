@@ -70,7 +70,7 @@ def _along(times, field, z):
 
 def sampler(field, z, calls):
     # Each step asks for one velocity and carries on the change since the one before (Adams and Bashforth's second order). The
-    # steps are shorter towards t = 1, where a thin behaviour makes the velocity change fastest.
+    # steps are shorter towards t = 1, where a thin behavior makes the velocity change fastest.
     times = 1 - (1 - jnp.linspace(0, 1, calls + 1)) ** 1.5
     x, before, length = z, None, 1.0
     for t, after in itertools.pairwise(times):

@@ -8,8 +8,8 @@ def value_of_steps(steps, discount):
     return -(1 - discount**steps) / (1 - discount)
 
 
-def sweep(values, neighbours, met, discount):
-    return jnp.where(met, 0.0, -1 + discount * jnp.max(values[neighbours], axis=1))
+def sweep(values, neighbors, met, discount):
+    return jnp.where(met, 0.0, -1 + discount * jnp.max(values[neighbors], axis=1))
 
 
 def targets(rewards, masks, discount, q):

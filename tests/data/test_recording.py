@@ -144,7 +144,7 @@ def test_the_arm_presses_buttons_as_often_as_published(families):
     )
 
 
-def test_a_press_turns_a_button_and_its_neighbours(families):
+def test_a_press_turns_a_button_and_its_neighbors(families):
     """Lights out on a 3 x 3 board: the buttons that change in one step are a cross around one of them."""
     states = raw(families["ogbench/puzzle-3x3-play"])["button_states"].reshape(-1, STEPS, 3, 3)
     changes = np.argwhere(np.any(np.diff(states, axis=1) != 0, axis=(2, 3)))

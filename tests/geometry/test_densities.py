@@ -253,7 +253,7 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize("method", ["log_prob", "score", "responsibilities", "velocity"])
-def test_nothing_is_factorised_for_each_point(mixture, method):
+def test_nothing_is_factorized_for_each_point(mixture, method):
     """Two large batches of LAPACK calls at the same time can hang on a machine with two cores."""
     function = getattr(mixture, method)
     function = functools.partial(function, 0.5) if method == "velocity" else function

@@ -177,7 +177,7 @@ def test_metrics_come_back_from_json_and_compare_by_value():
         metrics.register("mine", Fisher, short="exact", summary="")
 
 
-def test_trace_normalisation_of_matrices():
+def test_trace_normalization_of_matrices():
     matrix = np.diag([1.0, 2.0, 6.0])
     np.testing.assert_allclose(metrics.normalize_trace(matrix), matrix / 3)
     np.testing.assert_array_equal(metrics.normalize_trace(np.zeros((2, 2))), np.zeros((2, 2)))

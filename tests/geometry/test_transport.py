@@ -468,7 +468,7 @@ class TestActorLoss:
         for gradient in jax.tree.leaves(gradients(*base[1:])):
             np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
 
-    def test_the_normalising_scale_is_held_constant(self, budget):
+    def test_the_normalizing_scale_is_held_constant(self, budget):
         """The gradient of the normalized value is the gradient of the value over its mean absolute value."""
         base = random_base()
 
@@ -580,7 +580,7 @@ class TestFit:
         kl = transport.kl_exact(LocalTransport(Shift(step)), density, density.quadrature(4))
         assert float(kl) == pytest.approx(0.05, rel=budget("closed_form"))
 
-    def test_normalised_values_keep_their_direction(self, budget):
+    def test_normalized_values_keep_their_direction(self, budget):
         by, _ = self.trained(L2(), multiplier=20.0, normalize_q=True, steps=600)
         np.testing.assert_allclose(
             by / np.linalg.norm(by), GRADIENT / np.linalg.norm(GRADIENT), atol=budget("trained_step")

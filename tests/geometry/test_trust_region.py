@@ -38,7 +38,7 @@ OPTIMISERS = {
 @pytest.mark.parametrize("dim", [2, 3, 6])
 def test_fisher_step_is_the_optimum(dim, method, budget):
     """E13 against a general constrained optimizer, which knows neither F^-1 nor eigenvectors."""
-    rng, epsilon, near = np.random.default_rng(dim), 0.05, budget("constrained_optimiser")
+    rng, epsilon, near = np.random.default_rng(dim), 0.05, budget("constrained_optimizer")
     metric, _ = random_metric(dim, 20.0, rng)
     gradient = rng.normal(size=dim)
     found = scipy.optimize.minimize(

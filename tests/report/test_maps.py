@@ -21,7 +21,7 @@ def context():
     return figures.Context(seed=0, recordings=unused, numbers=unused, progress=lambda share, message: None)
 
 
-def test_local_fisher_of_a_gaussian_is_its_precision_plus_the_pull_of_the_centre(budget):
+def test_local_fisher_of_a_gaussian_is_its_precision_plus_the_pull_of_the_center(budget):
     """For N(0, S) weighted by a narrow kernel at c, E[score score^T] = S^-1 E[a a^T] S^-1 with a ~ N(c', S')."""
     spreads, center, width = np.array([0.5, 0.2]), np.array([0.3, -0.1]), 0.1
     actions = jnp.asarray(spreads)[None] * jr.normal(jr.key(0), (400_000, 2))
@@ -47,7 +47,7 @@ def test_the_idea_in_one_look(idea):
 
 def test_stiff_axes_point_across_the_banana(idea):
     """The banana is the curve y = 0.9 (x^2 - 0.36): its normal at x is (-1.8 x, 1)."""
-    for (x, _), matrix in zip(idea["centres"], idea["matrices"], strict=True):
+    for (x, _), matrix in zip(idea["centers"], idea["matrices"], strict=True):
         normal = np.array([-1.8 * x, 1.0])
         stiff = np.linalg.eigh(matrix)[1][:, -1]
         assert abs(stiff @ normal) / np.linalg.norm(normal) > 0.9
@@ -69,7 +69,7 @@ def test_every_metric_has_a_frontier_that_rises(moons):
 
 
 def test_densities_hold_all_the_mass_they_should(moons):
-    assert abs(np.sum(moons["behaviour"]) * landscape.GRID.area - 1) < 1e-3
+    assert abs(np.sum(moons["behavior"]) * landscape.GRID.area - 1) < 1e-3
     for entry in moons["metrics"].values():
         assert np.all(np.sum(entry["densities"], axis=(1, 2)) * landscape.GRID.area > 0.97)
 

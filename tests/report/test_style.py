@@ -124,17 +124,17 @@ def test_no_color_is_too_light_for_white_paper():
 
 
 def test_a_free_color_is_far_from_all(budget):
-    color, least = _free(style.METRIC_COLORS), budget("distance_of_colours")
+    color, least = _free(style.METRIC_COLORS), budget("distance_of_colors")
     near = [np.linalg.norm(_seen(color, s) - _seen(c, s)) for s in SIGHT for c in style.METRIC_COLORS.values()]
     assert min(near) > least
 
 
 @pytest.mark.parametrize("sight", SIGHT)
-def test_colours_can_be_told_apart(sight, budget):
+def test_colors_can_be_told_apart(sight, budget):
     seen = {name: _seen(color, sight) for name, color in style.METRIC_COLORS.items()}
     near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
     pair = min(near, key=near.get)
-    least = budget("distance_of_colours")
+    least = budget("distance_of_colors")
     says = f"fdbook/report/style.py: with {sight} the colors of {' and '.join(pair)} are {near[pair]:.1f} apart, not {least:g}"
     assert near[pair] > least, f"{says}; for {pair[1]} {_free(set(seen) - {pair[1]})} would do"
 
@@ -143,7 +143,7 @@ def test_density_darkens_evenly(budget):
     lightness = np.array([_lab(_linear(color[:3]))[0] for color in style.DENSITY(np.linspace(0, 1, 41))])
     steps = -np.diff(lightness)
     assert lightness[0] == pytest.approx(100, abs=0.1)
-    assert steps.max() / steps.min() < budget("evenness_of_density_colours")
+    assert steps.max() / steps.min() < budget("evenness_of_density_colors")
 
 
 def test_the_same_figure_gives_the_same_bytes():
@@ -159,7 +159,7 @@ def test_the_same_figure_gives_the_same_bytes():
     assert first[".pdf"].startswith(b"%PDF")
 
 
-def test_a_large_picture_keeps_its_size_in_inches_when_it_loses_colours(monkeypatch):
+def test_a_large_picture_keeps_its_size_in_inches_when_it_loses_colors(monkeypatch):
     fig = plt.figure(figsize=(3, 2))
     monkeypatch.setattr(style, "LARGEST_PNG", 0)
     picture = Image.open(io.BytesIO(style.render(fig, "png")))

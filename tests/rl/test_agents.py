@@ -75,7 +75,7 @@ def aggregate(agent, values):
     return values.mean(axis=0) if agent.config.q_agg == "mean" else values.min(axis=0)
 
 
-def test_behaviour_cloning_is_flow_matching(budget):
+def test_behavior_cloning_is_flow_matching(budget):
     agent, batch = make("bc"), some_batch()
     total, info, draws = terms(agent, batch, jr.key(2))
     b = as_numpy(batch)

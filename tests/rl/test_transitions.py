@@ -214,7 +214,7 @@ def test_normalized_observations_and_their_statistics(compact, budget):
     )
 
 
-def test_waves_are_sines_and_cosines_of_normalised_coordinates(budget):
+def test_waves_are_sines_and_cosines_of_normalized_coordinates(budget):
     observations = np.random.default_rng(1).normal([5, -2], [3, 0.5], (ROWS, 2)).astype(np.float32)
     transitions = Transitions.of(**rows(observations=observations)).normalized(wavelengths=(8.0, 2.5))
     normal = (observations - observations.mean(axis=0)) / observations.std(axis=0)
@@ -229,7 +229,7 @@ def test_waves_are_sines_and_cosines_of_normalised_coordinates(budget):
     np.testing.assert_array_equal(other.observations, transitions.observations)
 
 
-def test_what_cannot_be_normalised():
+def test_what_cannot_be_normalized():
     with pytest.raises(ValueError, match=r"^Normalizer takes a wavelength in \(0, inf\]; got 0.$"):
         Transitions.of(**rows()).normalized(wavelengths=(4.0, 0.0))
     with pytest.raises(
