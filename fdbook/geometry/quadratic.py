@@ -10,7 +10,7 @@ from fdbook.checks import Array, check_shape, known
 __all__ = ["alignment", "check_metric", "condition_number", "ellipse", "spectrum"]
 
 
-def check_metric(matrix, where: str) -> None:
+def check_metric(matrix: Array, where: str) -> None:
     """Refuses a matrix (..., d, d) that is not finite, symmetric and positive semi-definite up to rounding; traced ones pass."""
     if not known(matrix):
         return

@@ -30,10 +30,10 @@ class Shear(Warp):
 
     bend: Callable = eqx.field(static=True)
 
-    def forward(self, u):
+    def forward(self, u: Float[Array, "2"]) -> Float[Array, "2"]:
         return jnp.stack([u[0], u[1] + self.bend(u[0])])
 
-    def inverse(self, x):
+    def inverse(self, x: Float[Array, "2"]) -> Float[Array, "2"]:
         return jnp.stack([x[0], x[1] - self.bend(x[0])])
 
 
@@ -47,8 +47,8 @@ class Twist(Warp):
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         return jnp.stack([cos * x[0] - sin * x[1], sin * x[0] + cos * x[1]])
 
-    def forward(self, u):
+    def forward(self, u: Float[Array, "2"]) -> Float[Array, "2"]:
         return self._turn(u, 1.0)
 
-    def inverse(self, x):
+    def inverse(self, x: Float[Array, "2"]) -> Float[Array, "2"]:
         return self._turn(x, -1.0)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fdbook.geometry import metrics, paths
+from fdbook.geometry import flow, metrics, paths
 from fdbook.rl import agents
 from fdbook.rl.agents import base, bc, deflow_fidec, fql, iql, rebrac
 from fdbook.rl.transitions import Batch
@@ -133,7 +133,7 @@ def _scores(drawn: Draws):
         t = drawn.fisher_t
         points = paths.interpolate(t, drawn.fisher_z, there)
         velocities = jax.vmap(field)(t, rows, points)
-        return self.metric.readings(field, None, t, points, velocities).reshape(-1, K, D)
+        return self.metric.readings(field, flow.EMPTY, t, points, velocities).reshape(-1, K, D)
 
     return mock.patch.object(deflow_fidec.DecoratedFlow, "_fresh_readings", readings)
 

@@ -14,10 +14,12 @@ from fdbook.checks import Array, check_shape, unknown
 from fdbook.geometry import paths
 
 
-__all__ = ["L2", "Metric", "Times", "check_times", "normalize_trace", "perturb"]
+__all__ = ["L2", "Metric", "ReadAt", "Times", "check_times", "normalize_trace", "perturb"]
 
 Times = float | tuple[float, float]
 """A perturbed time (E6), or an interval of them, inside (0, 1)."""
+ReadAt = Float[Array, ""] | Float[Array, " k"] | float
+"""The time at which a flow is read at K points: one for all of them, or one for each."""
 
 
 def check_times(t: Times, where: str) -> None:
@@ -83,7 +85,7 @@ class Metric(eqx.Module):
         self,
         field: paths.Velocity | None,
         observation: Float[Array, " n"],
-        t: Float[Array, " k"] | float,
+        t: ReadAt,
         points: Float[Array, "k d"],
         velocities: Float[Array, "k d"],
     ) -> PyTree:
@@ -94,7 +96,9 @@ class Metric(eqx.Module):
         """
 
     @abc.abstractmethod
-    def raw_cost(self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: PyTree) -> Array:
+    def raw_cost(
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: PyTree
+    ) -> Float[Array, " k"]:
         """The cost (k,) before damping and normalization."""
 
     @abc.abstractmethod
@@ -148,12 +152,21 @@ class L2(Metric):
     damping: float = eqx.field(default=0.0, static=True)
     trace_normalized: bool = eqx.field(default=False, static=True)
 
-    def readings(self, field: paths.Velocity | None, observation, t, points, velocities):
+    def readings(
+        self,
+        field: paths.Velocity | None,
+        observation: Float[Array, " n"],
+        t: ReadAt,
+        points: Float[Array, "k d"],
+        velocities: Float[Array, "k d"],
+    ) -> None:
         """None: no network is evaluated."""
         return None
 
-    def raw_cost(self, delta, divergence, readings):
+    def raw_cost(
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: PyTree
+    ) -> Float[Array, " k"]:
         return jnp.sum(delta**2, axis=-1)
 
-    def level(self, readings):
+    def level(self, readings: PyTree) -> float:
         return 1.0

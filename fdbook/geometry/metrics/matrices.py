@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from fdbook.checks import Array
 from fdbook.geometry import information, paths
-from fdbook.geometry.metrics.base import Metric, Times
+from fdbook.geometry.metrics.base import Metric, ReadAt, Times
 
 
 __all__ = ["Curvatures", "Information"]
@@ -52,7 +52,14 @@ class Information(Metric):
                 f"Information, pooled and deblurred, takes one time t in (0, 1), whose blur it takes out; got {self.t}."
             )
 
-    def readings(self, field: paths.Velocity, observation, t, points, velocities) -> Curvatures:
+    def readings(
+        self,
+        field: paths.Velocity,
+        observation: Float[Array, " n"],
+        t: ReadAt,
+        points: Float[Array, "k d"],
+        velocities: Float[Array, "k d"],
+    ) -> Curvatures:
         """The matrices of E28 at K points of one state, (k, d, d), and their times (k,)."""
         times = jnp.broadcast_to(jnp.asarray(t, points.dtype), points.shape[:1])
         read = jax.vmap(lambda time, x: information.local_information(field, time, observation, x))
@@ -68,10 +75,12 @@ class Information(Metric):
         remove = jax.vmap(lambda h, t: information.deblurred_information(h, t, least_width=self.least_width))
         return remove(matrices, times)
 
-    def raw_cost(self, delta, divergence, readings):
+    def raw_cost(
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Curvatures
+    ) -> Float[Array, " k"]:
         forms = self.forms(readings)
         return jnp.einsum("ki,kij,kj->k", delta, jnp.broadcast_to(forms, (*delta.shape, delta.shape[-1])), delta)
 
-    def level(self, readings):
+    def level(self, readings: Curvatures) -> Float[Array, ""]:
         forms = self.forms(readings)
         return jnp.trace(jnp.mean(forms, axis=0)) / forms.shape[-1]

@@ -9,7 +9,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_shape, unknown
 from fdbook.geometry import paths
-from fdbook.geometry.metrics.base import Metric, Times, check_times, perturb
+from fdbook.geometry.metrics.base import Metric, ReadAt, Times, check_times, perturb
 
 
 __all__ = ["Fisher", "FisherRao", "FisherScale", "ScoreMetric", "fisher_matrix", "perturbed_scores"]
@@ -68,7 +68,14 @@ class ScoreMetric(Metric):
     def __check_init__(self):
         _check_score(self.score)
 
-    def readings(self, field: paths.Velocity, observation, t, points, velocities) -> Float[Array, "k d"]:
+    def readings(
+        self,
+        field: paths.Velocity,
+        observation: Float[Array, " n"],
+        t: ReadAt,
+        points: Float[Array, "k d"],
+        velocities: Float[Array, "k d"],
+    ) -> Float[Array, "k d"]:
         """The scores (k, d), from the velocities alone."""
         return _read_score(self.score, t, points, velocities)
 
@@ -96,7 +103,9 @@ class Fisher(ScoreMetric):
         forms = jnp.broadcast_to(jnp.mean(per_action, axis=0)[None], (k, d, d)) if self.pooled else per_action
         return (forms + self.damping * jnp.eye(d, dtype=readings.dtype)[None]) / self.scale(readings)
 
-    def raw_cost(self, delta, divergence, readings):
+    def raw_cost(
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "m d"]
+    ) -> Float[Array, " k"]:
         if self.pooled:
             return jnp.einsum("ki,ij,kj->k", delta, fisher_matrix(readings), delta)
         return jnp.sum(readings * delta, axis=-1) ** 2
@@ -112,7 +121,9 @@ class FisherRao(ScoreMetric):
     damping: float = eqx.field(default=1e-3, static=True)
     trace_normalized: bool = eqx.field(default=True, static=True)
 
-    def raw_cost(self, delta, divergence, readings):
+    def raw_cost(
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "k d"]
+    ) -> Float[Array, " k"]:
         return (jnp.sum(readings * delta, axis=-1) + divergence) ** 2
 
 
@@ -129,5 +140,7 @@ class FisherScale(ScoreMetric):
     damping: float = eqx.field(default=1e-3, static=True)
     trace_normalized: bool = eqx.field(default=False, static=True)
 
-    def raw_cost(self, delta, divergence, readings):
+    def raw_cost(
+        self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "m d"]
+    ) -> Float[Array, " k"]:
         return self.level(readings) * jnp.sum(delta**2, axis=-1)
