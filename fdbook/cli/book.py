@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars, check_names
+from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_names
 
 
 __all__ = ["add_animations", "add_bench", "add_figures"]
 
 
-def add_figures(commands) -> None:
+def add_figures(commands: Commands) -> None:
     """`fdbook figures [NAME ...]`: compute and draw the figures of the book."""
     parser = add(
         commands,
@@ -75,7 +75,7 @@ def _figures(arguments):
     figures.run(names, out=arguments.out, recordings=recordings, **settings, **redo)
 
 
-def add_animations(commands) -> None:
+def add_animations(commands: Commands) -> None:
     """`fdbook animations [NAME ...]`: draw the animations that the notebooks show."""
     parser = add(
         commands,
@@ -136,7 +136,7 @@ def _films(folders, episode):
     return [Film(name, *run.pictures(episode=episode)) for name, run in zip(names, runs, strict=True)]
 
 
-def add_bench(commands) -> None:
+def add_bench(commands: Commands) -> None:
     """`fdbook bench [NAME ...]`: how fast this machine runs the book."""
     parser = add(
         commands,

@@ -4,6 +4,13 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+
+if TYPE_CHECKING:
+    import fdbook.experiment
 
 
 __all__ = [
@@ -24,6 +31,8 @@ __all__ = [
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 """What can be asked for, and what JAX calls it."""
+Commands = argparse._SubParsersAction
+"""What `add_subparsers` gives: the place where commands are added."""
 
 
 class Misuse(Exception):
@@ -36,7 +45,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise Misuse(f"{message} (see `{self.prog} --help`)")
 
     def _check_value(self, action, value):
@@ -45,14 +54,14 @@ class Parser(argparse.ArgumentParser):
             raise Misuse(unknown_name(kind, value, action.choices))
 
 
-def unknown_name(kind: str, name: str, names) -> str:
+def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
     """The sentence for a name that does not exist."""
     from fdbook.checks import unknown
 
     return unknown(kind, name, names)
 
 
-def at_least(low: int):
+def at_least(low: int) -> Callable[[str], int]:
     """An argparse type: a whole number of at least `low`."""
 
     def convert(text: str) -> int:
@@ -67,19 +76,19 @@ def at_least(low: int):
     return convert
 
 
-def check_names(kind: str, names, known) -> None:
+def check_names(kind: str, names: Iterable[str], known: Collection[str]) -> None:
     """Refuses the first name that is not known."""
     for name in names:
         if name not in known:
             raise Misuse(unknown_name(kind, name, known))
 
 
-def bars(arguments) -> bool:
+def bars(arguments: argparse.Namespace) -> bool:
     """Whether to show progress bars: not when told so, and not into a file or a log."""
     return not arguments.no_progress and sys.stderr.isatty()
 
 
-def add_device(parser) -> None:
+def add_device(parser: argparse.ArgumentParser) -> None:
     """The option that chooses a device."""
     parser.add_argument("--device", choices=DEVICES, help="where to compute (default: on a GPU, if JAX finds one)")
 
@@ -108,7 +117,16 @@ def check_device(device: str | None = None) -> None:
         ) from error
 
 
-def add(commands, name, run, *, summary, examples, computes: bool = False, **options):
+def add(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    *,
+    summary: str,
+    examples: Iterable[str],
+    computes: bool = False,
+    **options: Any,
+) -> argparse.ArgumentParser:
     """A command with its help and the function that runs it; one that `computes` needs a device of JAX."""
     epilog = "examples:\n" + "\n".join(f"  {example}" for example in examples)
     parser = commands.add_parser(
@@ -120,7 +138,7 @@ def add(commands, name, run, *, summary, examples, computes: bool = False, **opt
     return parser
 
 
-def keep(path, run, **tree) -> None:
+def keep(path: Path, run: "fdbook.experiment.Run", **tree: Any) -> None:
     """Writes what was measured of a run to a file of JSON, with the run that it was measured of."""
     from fdbook.disk import write_whole
     from fdbook.rl import records
@@ -144,7 +162,7 @@ def _value(text: str):
     return text
 
 
-def pairs(texts, option: str) -> dict:
+def pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
     """NAME=VALUE, several times, as a mapping from names to values."""
     result = {}
     for text in texts:

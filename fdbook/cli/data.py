@@ -1,16 +1,17 @@
 """`fdbook data list`, `fdbook data record` and `fdbook data inspect`."""
 
+import argparse
 import json
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars, check_device
+from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_device
 
 
 __all__ = ["add_data", "add_dose", "dose_of"]
 
 
-def add_data(commands) -> None:
+def add_data(commands: Commands) -> None:
     """`fdbook data list`, `fdbook data record NAME` and `fdbook data inspect NAME`: the data sets."""
     parser = commands.add_parser("data", help="list the tasks and their data, record data anew, or look at them")
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -91,7 +92,7 @@ def _add_place(parser):
 DOSE = ("noise", "noise_smoothing", "noise_along", "noise_across", "heading")  # as argparse names dose.FLAGS
 
 
-def add_dose(parser):
+def add_dose(parser: argparse.ArgumentParser) -> None:
     """The arguments that say how much noise a recording has."""
     dose = parser.add_argument_group("the dose: the noise of the controller (default: as published)")
     what = "arm: a factor on its noise, one or five of them; mazes: the deviation in every direction"
@@ -102,7 +103,7 @@ def add_dose(parser):
     dose.add_argument("--heading", metavar="X", type=float, help="OGBench's mazes: length of an action without noise")
 
 
-def dose_of(arguments) -> dict:
+def dose_of(arguments: argparse.Namespace) -> dict:
     """The parts of a dose that were typed."""
     said = {name.removeprefix("noise_"): getattr(arguments, name) for name in DOSE}
     return {name: value for name, value in said.items() if value is not None}

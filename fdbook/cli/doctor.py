@@ -3,7 +3,7 @@
 import json
 import sys
 
-from fdbook.cli.common import add
+from fdbook.cli.common import Commands, add
 
 
 __all__ = ["add_doctor"]
@@ -12,7 +12,7 @@ WIDTH = 100
 """Of a row of the table."""
 
 
-def add_doctor(commands) -> None:
+def add_doctor(commands: Commands) -> None:
     """`fdbook doctor`: looks at the installation, and at what each chapter needs of it."""
     parser = add(
         commands,

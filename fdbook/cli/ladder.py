@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from fdbook.cli.common import add, at_least, keep, pairs
+from fdbook.cli.common import Commands, add, at_least, keep, pairs
 
 
 __all__ = ["add_audit", "add_ladder"]
 
 
-def add_ladder(commands) -> None:
+def add_ladder(commands: Commands) -> None:
     """`fdbook ladder RUN`: metrics compared on one frozen run."""
     parser = add(
         commands,
@@ -72,7 +72,7 @@ def _ladder(arguments):
     print(f"The record is {out}.")
 
 
-def add_audit(commands) -> None:
+def add_audit(commands: Commands) -> None:
     """`fdbook audit RUN`: the KL that trained policies spend."""
     parser = add(
         commands,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fdbook.cli.common import add
+from fdbook.cli.common import Commands, add
 
 
 __all__ = ["add_notebooks", "copy"]
@@ -16,7 +16,7 @@ NOTE = ".fdbook-copy.json"
 SHOWN = 5
 
 
-def add_notebooks(commands) -> None:
+def add_notebooks(commands: Commands) -> None:
     """`fdbook notebooks copy DIR`: the chapters with all that they read, to work in."""
     parser = commands.add_parser(
         "notebooks", help="copy the chapters, to work in", description="The book's notebooks, as files of your own."

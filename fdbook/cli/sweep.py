@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, add_device, at_least, bars, choose_device
+from fdbook.cli.common import Commands, Misuse, add, add_device, at_least, bars, choose_device
 
 
 __all__ = ["add_sweep"]
@@ -13,7 +13,7 @@ OFTEN = 30.0
 """Seconds between two lines on a cell, where lines are all there is."""
 
 
-def add_sweep(commands) -> None:
+def add_sweep(commands: Commands) -> None:
     """`fdbook sweep FILE`: a matrix of runs."""
     parser = add(
         commands,

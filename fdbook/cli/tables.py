@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add
+from fdbook.cli.common import Commands, Misuse, add
 
 
 __all__ = ["add_compare", "add_table"]
 
 
-def add_table(commands) -> None:
+def add_table(commands: Commands) -> None:
     """`fdbook table [FOLDER ...]`: scores of tasks against methods, from run records."""
     parser = add(
         commands,
@@ -59,7 +59,7 @@ def _table(arguments):
     print(f"The table is {arguments.out}.")
 
 
-def add_compare(commands) -> None:
+def add_compare(commands: Commands) -> None:
     """`fdbook compare RUN RUN ...`: what differs between runs of one task, and by how much their scores do."""
     parser = add(
         commands,

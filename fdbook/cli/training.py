@@ -5,14 +5,14 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Misuse, add, at_least, bars, keep, pairs
+from fdbook.cli.common import Commands, Misuse, add, at_least, bars, keep, pairs
 from fdbook.cli.data import add_dose, dose_of
 
 
 __all__ = ["add_evaluate", "add_train", "check_run"]
 
 
-def add_train(commands) -> None:
+def add_train(commands: Commands) -> None:
     """`fdbook train TASK`: train an agent on a task."""
     parser = add(
         commands,
@@ -235,7 +235,7 @@ def _train(arguments):
     print(experiment.summary(run.record))
 
 
-def add_evaluate(commands) -> None:
+def add_evaluate(commands: Commands) -> None:
     """`fdbook evaluate RUN`: evaluate a trained agent again."""
     parser = add(
         commands,
