@@ -49,17 +49,21 @@ class FlowBC(base.Agent):
     target_names = ()
 
     @classmethod
-    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: base.Config, *, key: PRNGKeyArray):
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: base.Config, *, key: PRNGKeyArray
+    ) -> dict[str, PyTree]:
         return {"flow": flow_network(observation_shape, action_dim, config, key=key)}
 
-    def draw(self, batch: Batch, *, key: PRNGKeyArray):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> MatchingDraws:
         return matching(batch, key=key)
 
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: MatchingDraws):
+    def loss(
+        self, trained: dict[str, PyTree], batch: Batch, draws: MatchingDraws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         field = trained["flow"]
         loss = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
         return loss, {"flow": loss}
 
-    def act(self, observation: Array, *, key: PRNGKeyArray):
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """A sample of the flow (E3), clipped to the box."""
         return base.sample_actions(self, observation, 1, key=key)[0]

@@ -145,7 +145,7 @@ class DecoratedFlow(base.Agent):
     @classmethod
     def build(
         cls, observation_shape: tuple[int, ...], action_dim: int, config: DecoratedFlowConfig, *, key: PRNGKeyArray
-    ):
+    ) -> dict[str, PyTree]:
         flow_key, delta_key, critic_key = jr.split(key, 3)
 
         def head(width, *, key):
@@ -172,7 +172,7 @@ class DecoratedFlow(base.Agent):
             return jnp.exp(self.networks["log_multiplier"])
         return self.networks["multiplier"]
 
-    def draw(self, batch: Batch, *, key: PRNGKeyArray):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> DecoratedFlowDraws:
         matching_key, noise_key, next_key, metric_key = jr.split(key, 4)
         (size, d), k = batch.actions.shape, self.config.actions_per_state
         next_noise = base.normals(batch, key=next_key)
@@ -181,7 +181,7 @@ class DecoratedFlow(base.Agent):
         noise = jr.normal(noise_key, (size // k, k, d), batch.actions.dtype)
         return DecoratedFlowDraws(bc.matching(batch, key=matching_key), noise, next_noise, metric_key)
 
-    def update(self, batch: Batch, *, key: PRNGKeyArray):
+    def update(self, batch: Batch, *, key: PRNGKeyArray) -> tuple[base.Agent, dict[str, Float[Array, ""]]]:
         """As `Agent.update`; E23 as the paper writes it moves the multiplier by itself."""
         agent, info = super().update(batch, key=key)
         config = self.config
@@ -191,7 +191,7 @@ class DecoratedFlow(base.Agent):
         return agent, info
 
     def base_actions(
-        self, observations, next_observations, draws: DecoratedFlowDraws
+        self, observations: Array, next_observations: Array, draws: DecoratedFlowDraws
     ) -> tuple[transport.BaseActions, Float[Array, "batch d"]]:
         """The actor's base actions with what the metric reads there, and the flow's actions at the next states."""
         field, config = self.networks["flow"], self.config
@@ -227,7 +227,9 @@ class DecoratedFlow(base.Agent):
         read = jax.vmap(lambda s, a, subkey: self.metric.perturbed(field, s, a, key=subkey))
         return read(features, actions, jr.split(read_key, states))
 
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: DecoratedFlowDraws):
+    def loss(
+        self, trained: dict[str, PyTree], batch: Batch, draws: DecoratedFlowDraws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         target, config = self.targets["critic"], self.config
         field = trained["flow"]
         flow_loss = base.flow_loss(
@@ -249,8 +251,14 @@ class DecoratedFlow(base.Agent):
         return flow_loss + actor_loss + critic_loss + dual_loss, info | {"multiplier": self.multiplier}
 
     def actor_loss(
-        self, delta, multiplier, batch: Batch, base_actions, *, key: PRNGKeyArray
-    ) -> tuple[Array, dict[str, Array]]:
+        self,
+        delta: networks.Encoded,
+        multiplier: Float[Array, ""] | float,
+        batch: Batch,
+        base_actions: transport.BaseActions,
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """E18 to E22 for a displacement network: multiplier * penalty - value, the clipped actions judged by the agent."""
         critic, d = self.networks["critic"], self.action_dim
         states, k, _ = base_actions.actions.shape
@@ -280,7 +288,7 @@ class DecoratedFlow(base.Agent):
             probes=probes,
         )
 
-    def act(self, observation: Array, *, key: PRNGKeyArray):
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """A sample of the flow, displaced; the best of several if `num_samples` says so."""
         config = self.config
         actions = base.sample_actions(self, observation, config.num_samples, key=key)

@@ -49,7 +49,9 @@ class FQL(base.Agent):
     Config: ClassVar[type[FQLConfig]] = FQLConfig
 
     @classmethod
-    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: FQLConfig, *, key: PRNGKeyArray):
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: FQLConfig, *, key: PRNGKeyArray
+    ) -> dict[str, PyTree]:
         flow_key, actor_key, critic_key = jr.split(key, 3)
 
         def head(width, *, key):
@@ -61,12 +63,14 @@ class FQL(base.Agent):
             "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
         }
 
-    def draw(self, batch: Batch, *, key: PRNGKeyArray):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> FQLDraws:
         matching_key, noise_key, next_key = jr.split(key, 3)
         noises = (base.normals(batch, key=subkey) for subkey in (noise_key, next_key))
         return FQLDraws(bc.matching(batch, key=matching_key), *noises)
 
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: FQLDraws):
+    def loss(
+        self, trained: dict[str, PyTree], batch: Batch, draws: FQLDraws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         target = self.targets["critic"]
         field = trained["flow"]
         flow_loss = base.flow_loss(
@@ -92,7 +96,7 @@ class FQL(base.Agent):
         info |= {"flow": flow_loss, "actor": actor_loss, "distance": terms["distance"], "actor_q": terms["value"]}
         return flow_loss + actor_loss + critic_loss, info
 
-    def act(self, observation: Array, *, key: PRNGKeyArray):
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """The one-step policy's action for a fresh noise, clipped to the box."""
         noise = jr.normal(key, (1, self.action_dim), jnp.float32)
         return jnp.clip(_one_step(self.networks["actor"], observation[None], noise)[0], -1, 1)

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_range
 from fdbook.rl.agents import base, bc, iql
@@ -41,7 +41,9 @@ class IFQL(base.Agent):
     Config: ClassVar[type[IFQLConfig]] = IFQLConfig
 
     @classmethod
-    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: IFQLConfig, *, key: PRNGKeyArray):
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: IFQLConfig, *, key: PRNGKeyArray
+    ) -> dict[str, PyTree]:
         flow_key, critic_key, value_key = jr.split(key, 3)
         return {
             "flow": bc.flow_network(observation_shape, action_dim, config, key=flow_key),
@@ -49,16 +51,18 @@ class IFQL(base.Agent):
             "value": iql.mean_network(observation_shape, 1, config, layer_norm=True, key=value_key),
         }
 
-    def draw(self, batch: Batch, *, key: PRNGKeyArray):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> bc.MatchingDraws:
         return bc.matching(batch, key=key)
 
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: bc.MatchingDraws):
+    def loss(
+        self, trained: dict[str, PyTree], batch: Batch, draws: bc.MatchingDraws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         field = trained["flow"]
         flow = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
         loss, info = iql.expectile_terms(self, trained, batch)
         return loss + flow, info | {"flow": flow}
 
-    def act(self, observation: Array, *, key: PRNGKeyArray):
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """The best of the flow's samples, by the minimum over the critics."""
         actions = base.sample_actions(self, observation, self.config.num_samples, key=key)
         return base.best_action(

@@ -47,11 +47,11 @@ def critic_network(
 
 def mean_network(
     observation_shape: tuple[int, ...],
-    outputs,
+    outputs: int,
     config: base.Config,
     *,
-    layer_norm=False,
-    last=1.0,
+    layer_norm: bool = False,
+    last: float = 1.0,
     key: PRNGKeyArray,
 ) -> networks.Encoded:
     """A network of observations alone, behind an encoder if they are pictures; its output's first weights are times `last`."""
@@ -63,12 +63,12 @@ def mean_network(
     return networks.Encoded.of(observation_shape, head, key=key)
 
 
-def state_values(network: networks.Encoded, observations) -> Float[Array, " batch"]:
+def state_values(network: networks.Encoded, observations: Array) -> Float[Array, " batch"]:
     """V of a batch of observations."""
     return jax.vmap(network.head)(network.features(observations))[:, 0]
 
 
-def smaller_values(critic: networks.Encoded, batch) -> Float[Array, " batch"]:
+def smaller_values(critic: networks.Encoded, batch: Batch) -> Float[Array, " batch"]:
     """The minimum over the critics of a batch's logged actions."""
     return jnp.min(base.values(critic, critic.features(batch.observations), batch.actions), axis=0)
 
@@ -107,7 +107,9 @@ class IQL(base.Agent):
     Config: ClassVar[type[IQLConfig]] = IQLConfig
 
     @classmethod
-    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: IQLConfig, *, key: PRNGKeyArray):
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: IQLConfig, *, key: PRNGKeyArray
+    ) -> dict[str, PyTree]:
         critic_key, value_key, actor_key = jax.random.split(key, 3)
         return {
             "critic": critic_network(observation_shape, action_dim, config, key=critic_key),
@@ -115,10 +117,12 @@ class IQL(base.Agent):
             "actor": mean_network(observation_shape, action_dim, config, last=ACTOR_LAST, key=actor_key),
         }
 
-    def draw(self, batch: Batch, *, key: PRNGKeyArray):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> NoDraws:
         return NoDraws()
 
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: NoDraws):
+    def loss(
+        self, trained: dict[str, PyTree], batch: Batch, draws: NoDraws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         loss, info = expectile_terms(self, trained, batch)
         advantages = smaller_values(self.networks["critic"], batch)
         advantages = advantages - state_values(self.networks["value"], batch.observations)
@@ -128,12 +132,12 @@ class IQL(base.Agent):
         regression = jnp.mean(weights * 0.5 * jnp.sum((means - batch.actions) ** 2, axis=-1))
         return loss + regression, info | {"actor": regression, "weight": jnp.mean(weights)}
 
-    def act(self, observation: Array, *, key: PRNGKeyArray):
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """The Gaussian's mean, clipped to the box."""
         actor = self.networks["actor"]
         return jnp.clip(actor.head(actor.features(observation[None])[0]), -1, 1)
 
-    def explore(self, observation: Array, *, key: PRNGKeyArray):
+    def explore(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """A sample of the Gaussian, whose standard deviation is 1, clipped to the box."""
         actor = self.networks["actor"]
         mean = actor.head(actor.features(observation[None])[0])

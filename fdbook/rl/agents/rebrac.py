@@ -59,7 +59,9 @@ class ReBRAC(base.Agent):
     target_names = ("critic", "actor")
 
     @classmethod
-    def build(cls, observation_shape: tuple[int, ...], action_dim: int, config: ReBRACConfig, *, key: PRNGKeyArray):
+    def build(
+        cls, observation_shape: tuple[int, ...], action_dim: int, config: ReBRACConfig, *, key: PRNGKeyArray
+    ) -> dict[str, PyTree]:
         critic_key, actor_key = jr.split(key)
         return {
             "critic": iql.critic_network(observation_shape, action_dim, config, key=critic_key),
@@ -71,7 +73,7 @@ class ReBRAC(base.Agent):
         """Whether the update that comes next is one of the actor's: number 2, 4, ... of all updates by default."""
         return (optax.tree.get(self.opt_state, "count") + 1) % self.config.actor_every == 0
 
-    def updated_targets(self):
+    def updated_targets(self) -> dict[str, PyTree]:
         """E16, at the actor's turns; in between the target networks stay."""
         return jax.tree.map(
             lambda new, old: jnp.where(self.actor_turn, new, old) if eqx.is_array(old) else old,
@@ -79,10 +81,12 @@ class ReBRAC(base.Agent):
             self.targets,
         )
 
-    def draw(self, batch: Batch, *, key: PRNGKeyArray):
+    def draw(self, batch: Batch, *, key: PRNGKeyArray) -> ReBRACDraws:
         return ReBRACDraws(base.normals(batch, key=key))
 
-    def loss(self, trained: dict[str, PyTree], batch: Batch, draws: ReBRACDraws):
+    def loss(
+        self, trained: dict[str, PyTree], batch: Batch, draws: ReBRACDraws
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         config, target = self.config, self.targets["critic"]
         noise = jnp.clip(config.noise * draws.noise, -config.noise_bound, config.noise_bound)
         next_actions = jnp.clip(_policy(self.targets["actor"], batch.next_observations) + noise, -1, 1)
@@ -100,11 +104,11 @@ class ReBRAC(base.Agent):
         loss = critic_loss + jnp.where(self.actor_turn, actor_loss, jnp.zeros_like(actor_loss))
         return loss, info | {"actor": actor_loss, "distance": distance, "actor_q": jnp.mean(q)}
 
-    def act(self, observation: Array, *, key: PRNGKeyArray):
+    def act(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """The policy's one action."""
         return _policy(self.networks["actor"], observation[None])[0]
 
-    def explore(self, observation: Array, *, key: PRNGKeyArray):
+    def explore(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """The policy's action with noise, that of the critics' target."""
         config, action = self.config, self.act(observation, key=key)
         noise = config.noise * jax.random.normal(key, action.shape, action.dtype)
