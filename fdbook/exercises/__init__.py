@@ -14,15 +14,17 @@ in notebooks/solutions, and the tests run them.
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
-from fdbook.checks import unknown
+from fdbook.checks import Array, unknown
 
 
 __all__ = [
+    "Numbers",
     "Wrong",
     "call",
     "check",
@@ -38,6 +40,8 @@ __all__ = [
 
 CHAPTERS = tuple(sorted(each.name[-2:] for each in pkgutil.iter_modules(__path__) if each.name.startswith("chapter")))
 """The numbers of the chapters with exercises: those with a module here."""
+Numbers = Array | Sequence[float | int] | float | int
+"""What an answer, or a mistake, comes to."""
 _CHECKERS: dict[str, Callable] = {}
 _HINTS: dict[str, tuple[str, ...]] = {}
 
@@ -87,7 +91,7 @@ def _missing(value) -> bool:
     return value is None or value is Ellipsis
 
 
-def call(answer: object, *args):
+def call(answer: object, *args: object) -> PyTree[np.ndarray]:
     """What the reader's function returns for these arguments, as NumPy; turns dots, errors and NaN into sentences."""
     if not callable(answer):
         raise Wrong(f"the answer should be a function; it is a {type(answer).__name__}.")
@@ -105,7 +109,7 @@ def call(answer: object, *args):
     return value
 
 
-def returns_nan(answer: Callable, *args) -> bool:
+def returns_nan(answer: Callable, *args: object) -> bool:
     """Whether the answer to these arguments is NaN, as it should be where there is nothing to say."""
     try:
         return bool(np.all(np.isnan(np.asarray(answer(*args), float))))
@@ -113,7 +117,7 @@ def returns_nan(answer: Callable, *args) -> bool:
         return False
 
 
-def same_shape(value, shape: tuple[int, ...]) -> np.ndarray:
+def same_shape(value: PyTree[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
     """The value as an array, refused unless it has the shape (...)."""
     value = np.asarray(value)
     if value.shape != shape:
@@ -121,19 +125,19 @@ def same_shape(value, shape: tuple[int, ...]) -> np.ndarray:
     return value
 
 
-def close(value, truth) -> bool:
+def close(value: Numbers, truth: Numbers) -> bool:
     """Whether an answer agrees with the truth to a thousandth."""
     return np.allclose(value, truth, rtol=1e-3, atol=1e-5)
 
 
-def refuse(value, mistakes) -> None:
+def refuse(value: Numbers, mistakes: Iterable[tuple[Numbers, str]]) -> None:
     """Raises Wrong with the hint of the first of several (wrong value, hint) that the answer agrees with."""
     for wrong, hint in mistakes:
         if close(value, wrong):
             raise Wrong(hint)
 
 
-def verdict(name: str, answer) -> tuple[bool, str]:
+def verdict(name: str, answer: object) -> tuple[bool, str]:
     """Whether the answer to an exercise is right, and the line that `check` prints. "3.1" is "03.1".
 
     Raises ValueError, with the nearest name, for an exercise that does not exist.
