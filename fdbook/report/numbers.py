@@ -16,8 +16,10 @@ import numpy as np
 from fdbook.disk import check_writable, write_whole
 
 
-__all__ = ["beside", "check_writable", "decode", "encode", "layout", "read", "stored", "write_whole"]
+__all__ = ["Json", "beside", "check_writable", "decode", "encode", "layout", "read", "stored", "write_whole"]
 
+Json = dict | list | str | int | float | None
+"""What JSON holds."""
 LARGE = 64
 DIGITS = 6
 NPZ = "npz"
@@ -43,7 +45,7 @@ def _numeric(value):
     return array if array.dtype.kind in "biuf" else None
 
 
-def encode(value, where: str = "", arrays: dict | None = None):
+def encode(value: object, where: str = "", arrays: dict[str, np.ndarray] | None = None) -> Json:
     """What JSON holds of a value; arrays of more than 64 numbers go into `arrays`, by path, as float32 or integers.
 
     Raises ValueError for an infinite number, and for anything that is no number, string, list, array or dictionary.
@@ -65,7 +67,7 @@ def encode(value, where: str = "", arrays: dict | None = None):
     return {NPZ: list(array.shape)}
 
 
-def decode(tree, arrays: Mapping, where: str = ""):
+def decode(tree: Json, arrays: Mapping[str, np.ndarray], where: str = "") -> Json | np.ndarray:
     """The inverse of `encode`: lists of numbers come back as arrays, lists of strings as lists, null as NaN."""
     if isinstance(tree, dict):
         if set(tree) == {NPZ}:
@@ -85,7 +87,7 @@ def _only_numbers(tree):
     return tree is None or isinstance(tree, bool | int | float)
 
 
-def layout(tree, indent: str = "") -> str:
+def layout(tree: Json, indent: str = "") -> str:
     """JSON with sorted keys, one entry a line, and every list of plain values on one line."""
     inner = indent + "  "
     if isinstance(tree, dict) and tree:

@@ -9,7 +9,7 @@ Scores are an array (seeds, tasks), or a mapping from the name of a task to an a
 bootstrap has its resamples there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.stats import trim_mean
@@ -76,7 +76,7 @@ def interquartile_mean(scores: Scores) -> Values:
     return trim_mean(_pooled(scores, "An interquartile mean"), 0.25, axis=-1)
 
 
-def performance_profile(scores: Scores, thresholds) -> Values:
+def performance_profile(scores: Scores, thresholds: Values | Sequence[float | int] | float | int) -> Values:
     """The share of all scores, seeds and tasks alike, that lies above each threshold, in [0, 1], shape (..., thresholds).
 
     A score at a threshold is not above it. Raises ValueError for scores or thresholds that are NaN or infinite, or no scores.

@@ -6,20 +6,26 @@ them once and a print in black and white still tells them apart.
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from jaxtyping import Num
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from fdbook.checks import Array
 from fdbook.report.numbers import beside, write_whole
 
 
@@ -180,14 +186,14 @@ def use() -> None:
 
 
 @contextlib.contextmanager
-def applied():
+def applied() -> Iterator[None]:
     """The style inside a `with` block."""
     with mpl.rc_context():
         use()
         yield
 
 
-def look(metric: str, **changes) -> dict:
+def look(metric: str, **changes: Any) -> dict[str, Any]:
     """What `ax.plot` takes to draw a metric in its own color, line, marker and label; `changes` override or add."""
     look = {
         "color": METRIC_COLORS[metric],
@@ -215,7 +221,16 @@ def panel_label(ax: Axes, letter: str) -> None:
     )
 
 
-def density_panel(ax: Axes, xs, ys, values, vmax: float, *, vmin: float = 0.0, cmap=DENSITY):
+def density_panel(
+    ax: Axes,
+    xs: Num[Array, " n"],
+    ys: Num[Array, " m"],
+    values: Num[Array, "_ _"],
+    vmax: float | Num[Array, ""],
+    *,
+    vmin: float = 0.0,
+    cmap: Colormap | str = DENSITY,
+) -> AxesImage:
     """An image of values[j, i] at (xs[i], ys[j]), from `vmin` to `vmax`, its axes of equal scale; returns the image.
 
     xs (n,) and ys (m,) are evenly spaced; values has shape (m, n), as from np.meshgrid(xs, ys). Panels that are compared
@@ -235,7 +250,13 @@ def density_panel(ax: Axes, xs, ys, values, vmax: float, *, vmin: float = 0.0, c
     return image
 
 
-def ellipse(ax: Axes, center, matrix, level: float, **keywords) -> Ellipse:
+def ellipse(
+    ax: Axes,
+    center: Num[Array, "2"] | tuple[float | int, float | int],
+    matrix: Num[Array, "_ _"] | Sequence[Sequence[float | int]],
+    level: float,
+    **keywords: Any,
+) -> Ellipse:
     """Draws {x : (x - c)^T M (x - c) = level} for a positive definite M (2, 2), and returns the patch.
 
     Keywords go to matplotlib's Ellipse; it is not filled unless a face color is given, and its line
@@ -260,7 +281,7 @@ def ellipse(ax: Axes, center, matrix, level: float, **keywords) -> Ellipse:
     return patch
 
 
-def shared_colorbar(fig: Figure | SubFigure, image, axes: Iterable[Axes], label: str):
+def shared_colorbar(fig: Figure | SubFigure, image: ScalarMappable, axes: Iterable[Axes], label: str) -> Colorbar:
     """One slim color bar, with a label and its units, for all panels that share the image's scale."""
     bar = fig.colorbar(image, ax=list(np.ravel(np.array(list(axes), dtype=object))), shrink=0.8, aspect=28, pad=0.015)
     bar.outline.set_visible(False)
