@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["compute", "draw"]
@@ -27,7 +28,7 @@ SHOWN = {
 """By label of a metric: the look it has here, and what it knows."""
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """For each data set condition numbers (10, 50, 90% of states), true and as they are read at `TIME`, and ratios to L2.
 
     The one that promises least comes first. Raises FileNotFoundError when there is no such record, and ValueError for one of an

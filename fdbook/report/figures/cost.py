@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fdbook.report import style
+from fdbook.report.figures import Context
 from fdbook.report.figures.learning import LABELS
 
 
@@ -21,7 +22,7 @@ ONE = "fql"
 """The method that the others are compared with."""
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """Of every method the milliseconds that an update and the actions for so many states take, the fastest update first.
 
     Raises ValueError for a record without them.

@@ -6,11 +6,13 @@ each task and each method. Runs of one task, method and settings are joined seed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from fdbook.checks import count
 from fdbook.report import style
+from fdbook.report.figures import Context
 from fdbook.report.runs import grouped
 
 
@@ -43,7 +45,7 @@ def _rows(several, read) -> np.ndarray:
     return np.concatenate([part[:shortest] for part in parts], axis=1)
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """For each task and method: steps and scores (evaluations, seeds), curves (logged, seeds), and what the runs were.
 
     Raises FileNotFoundError when there is no record.
@@ -101,7 +103,7 @@ def _title(task):
     return next((title for name, title in TITLES.items() if task.startswith(name)), task)
 
 
-def draw(numbers):
+def draw(numbers: dict) -> Figure:
     """A column for each task: above, success of every seed (pale) and their mean; below, penalty over budget and multiplier."""
     tasks = numbers["tasks"]
     size = (1.25 * style.WIDTH, 0.85 * style.WIDTH)
