@@ -10,12 +10,14 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 
 __all__ = [
@@ -35,9 +37,10 @@ __all__ = [
 ]
 
 Array = jax.Array | np.ndarray  # what a jaxtyping annotation of this package accepts
+Value = TypeVar("Value", bound=ArrayLike)
 
 
-def known(*values) -> bool:
+def known(*values: PyTree) -> bool:
     """Whether every value can be looked at now (False for values that `jax.jit` is tracing)."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
@@ -71,7 +74,7 @@ KINDS: dict[type, tuple[Any, str]] = {
 }
 
 
-def check_kinds(instance, where: str) -> None:
+def check_kinds(instance: object, where: str) -> None:
     """Refuses values of a dataclass that are of another kind than their defaults: text for a number, a fraction for a whole one.
 
     Fields whose default is of no such kind are let through, and so is None where a field's type says that it may be None.
@@ -93,7 +96,7 @@ def _shown(value, *bounds) -> str:
     return str(value) if short in [f"{bound:g}" for bound in bounds] and type(value)(short) != value else short
 
 
-def check_shape(x, shape: tuple, what: str, where: str) -> None:
+def check_shape(x: ArrayLike, shape: tuple[int | None, ...], what: str, where: str) -> None:
     """Refuses an array whose shape is not `shape`, where None stands for any length."""
     got = np.shape(x)
     if len(got) != len(shape) or any(want is not None and want != have for want, have in zip(shape, got, strict=True)):
@@ -106,7 +109,7 @@ def check_shape(x, shape: tuple, what: str, where: str) -> None:
         raise ValueError(f"{where} takes {what} of shape {wanted}; got shape {got}.")
 
 
-def check_point(x, dim: int, where: str) -> None:
+def check_point(x: ArrayLike, dim: int, where: str) -> None:
     """Refuses anything but one point of R^dim, and points the way to `jax.vmap` for several."""
     got = np.shape(x)
     if got != (dim,):
@@ -115,10 +118,17 @@ def check_point(x, dim: int, where: str) -> None:
 
 
 def check_range(
-    x, what: str, where: str, *, low: float = 0.0, high: float = np.inf, open_low: bool = False, open_high: bool = False
-):
+    x: Value,
+    what: str,
+    where: str,
+    *,
+    low: float = 0.0,
+    high: float = np.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> Value:
     """Returns x, refusing values outside the interval from `low` to `high` (ends excluded where they are open), and NaN."""
-    values = np.asarray(x) if known(x) else x  # NumPy, because inside jax.jit even constants would be traced
+    values: Any = np.asarray(x) if known(x) else x  # NumPy, because inside jax.jit even constants would be traced
     above = values > low if open_low else values >= low
     below = values < high if open_high else values <= high
     good = above & below
@@ -130,12 +140,12 @@ def check_range(
     return eqx.error_if(x, ~good, f"{message}; a value outside it (or NaN) came.")
 
 
-def check_time(t, where: str, *, open_low: bool = False, open_high: bool = False):
+def check_time(t: Value, where: str, *, open_low: bool = False, open_high: bool = False) -> Value:
     """Returns t, refusing times outside [0, 1] (ends excluded where they are open), and NaN."""
     return check_range(t, "a time t", where, high=1.0, open_low=open_low, open_high=open_high)
 
 
-def check_finite(x, what: str, where: str):
+def check_finite(x: Value, what: str, where: str) -> Value:
     """Returns x, refusing NaN and infinite values."""
     if known(x):
         bad = np.size(x) - np.sum(np.isfinite(x))
@@ -145,7 +155,7 @@ def check_finite(x, what: str, where: str):
     return eqx.error_if(x, ~jnp.all(jnp.isfinite(x)), f"{where} takes finite {what}; a NaN or infinite value came.")
 
 
-def check_rows(x, what: str, where: str, *, low: float = -np.inf, high: float = np.inf):
+def check_rows(x: Array, what: str, where: str, *, low: float = -np.inf, high: float = np.inf) -> None:
     """Refuses NaN, infinite values and values outside [low, high] in a large array, and names the first row that has one."""
     x = np.asarray(x)
     smallest, largest = (x.min(), x.max()) if x.size else (0, 0)  # NaN where there is one; cheap in time and memory
