@@ -5,7 +5,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from fdbook.data import downloads, mazes, minari, ogbench, simulators, sources, 
 from fdbook.data.definitions import DataSet, Task
 from fdbook.data.downloads import Damaged
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = ["Arrays", "MinariSet", "Own", "from_set", "masks_and_ends"]
@@ -30,11 +34,13 @@ class Own(sources.Source):
     keys: tuple[str, ...] | None
     """The entries of Dict observations that agents see; None: all."""
 
-    def make(self, render_mode: str | None = None):
+    def make(self, render_mode: str | None = None) -> "gymnasium.Env":
         """The environment as it is."""
         return spaces.make(self.maker, render_mode)
 
-    def environment(self, task: Task, folder: Path | None = None, *, render_mode: str | None = None):
+    def environment(
+        self, task: Task, folder: str | Path | None = None, *, render_mode: str | None = None
+    ) -> "gymnasium.Env":
         """The environment with flat observations and actions in [-1, 1]; `folder` says nothing here."""
         if not task.has_environment:
             raise ValueError(
@@ -52,11 +58,11 @@ class Own(sources.Source):
             )
         return made
 
-    def download(self, dataset: DataSet, *, again: bool = False):
+    def download(self, dataset: DataSet, *, again: bool = False) -> NoReturn:
         """Nothing can be downloaded."""
         raise OSError("it is nobody's but yours")
 
-    def contents(self, tasks: Sequence[Task], folder: Path | None = None):
+    def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> sources.Contents:
         """What is in the training data, actions rescaled to [-1, 1], with returns as recorded."""
         (task,) = tasks
         data, _ = self.transitions(task, folder)
@@ -90,15 +96,15 @@ class Arrays(Own):
     where: str
 
     @property
-    def paths(self):
+    def paths(self) -> tuple[Path, ...]:
         """The npz files; none for arrays in memory."""
         return self.files
 
-    def locate(self, dataset: DataSet):
+    def locate(self, dataset: DataSet) -> Path:
         """The folder of the file; for arrays in memory, the current one."""
         return self.files[0].parent if self.files else Path()
 
-    def transitions(self, task: Task, folder: Path | None = None):
+    def transitions(self, task: Task, folder: str | Path | None = None) -> tuple[Transitions, Transitions | None]:
         """The transitions of both splits."""
         for path in self.files:
             if not path.exists():
@@ -107,7 +113,7 @@ class Arrays(Own):
         made = self._made(task, train, self.where)
         return made, None if validation is None else self._made(task, validation, f"{self.where} (validation)")
 
-    def mended(self):
+    def mended(self) -> tuple[int, int]:
         """Counts of what is changed on loading."""
         arrays = self.read("train")
         return spaces.rounded_out(np.asarray(arrays["actions"]), self.bounds), 0
@@ -214,19 +220,19 @@ class MinariSet(Own):
     """Whether the environment is the one that the data set describes."""
 
     @property
-    def paths(self):
+    def paths(self) -> list[Path]:
         """All files of the data set."""
         return [path for path in (minari.datasets_folder() / self.id).rglob("*") if path.is_file()]
 
-    def locate(self, dataset: DataSet):
+    def locate(self, dataset: DataSet) -> Path | None:
         """The folder of Minari's data sets, if this one is in it."""
         return minari.locate(self.id)
 
-    def download(self, dataset: DataSet, *, again: bool = False):
+    def download(self, dataset: DataSet, *, again: bool = False) -> Path:
         """Downloads it through Minari. Raises OSError when that cannot be done."""
         return minari.download(self.id, again=again)
 
-    def make(self, render_mode: str | None = None):
+    def make(self, render_mode: str | None = None) -> "gymnasium.Env":
         """The environment that the data set describes for evaluation, or the other one."""
         if not self.recovered:
             return super().make(render_mode)
@@ -235,7 +241,7 @@ class MinariSet(Own):
             options = {} if render_mode is None else {"render_mode": render_mode}
             return simulators.tidy(from_set(self.id, lambda data: data).recover_environment(eval_env=True, **options))
 
-    def transitions(self, task: Task, folder: Path | None = None):
+    def transitions(self, task: Task, folder: str | Path | None = None) -> tuple[Transitions, None]:
         """All episodes, in the compact layout; Minari's data sets have no validation data."""
         where = str(minari.datasets_folder() / self.id)
         parts, stale = from_set(self.id, lambda data: self._parts(data, task, where))
@@ -266,7 +272,7 @@ class MinariSet(Own):
         goals[0] = goals[1]
         return {**seen, "desired_goal": goals}, True
 
-    def mended(self):
+    def mended(self) -> tuple[int, int]:
         """Counts of what is changed on loading."""
 
         def count(data):

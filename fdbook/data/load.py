@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from fdbook.data.dose import Dose
 from fdbook.data.files import LABEL, Place, root
 from fdbook.data.tasks import DataSet, Task, find, find_task
 from fdbook.rl.transitions import Transitions
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordings", "score"]
@@ -34,12 +38,14 @@ class Loaded:
     folder: Path
     source: Literal["recorded", "downloaded", "dataset_dir", "own"]
 
-    def environment(self):
+    def environment(self) -> "gymnasium.Env":
         """A new environment to evaluate in; its observations are raw: apply `train.normalizer`, if there is one."""
         return environment(self.task, self.folder)
 
 
-def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None, starts: str = "task"):
+def environment(
+    task: Task, folder: str | Path | None = None, *, render_mode: str | None = None, starts: str = "task"
+) -> "gymnasium.Env":
     """A new environment to evaluate a task in: raw observations as those of its transitions, actions in [-1, 1].
 
     `folder` holds the task's data, from which D4RL's environments are recovered (None: those that the id names). Episodes start

@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,11 @@ from fdbook.data.sources import normalized_score
 from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.arrays import clip_actions, outside
 from fdbook.rl.transitions import Transitions
+
+
+if TYPE_CHECKING:
+    import gymnasium
+    import minari
 
 
 __all__ = [
@@ -156,7 +161,7 @@ def _check_whole(folder: Path, name: str) -> None:
         raise Damaged(f"{where} holds {sum(steps)} steps (its metadata promise {data.total_steps}).", where)
 
 
-def open_set(name: str, folder: str | Path | None = None):
+def open_set(name: str, folder: str | Path | None = None) -> "minari.MinariDataset":
     """Minari's own object for the data set of an id, in a folder of data sets (None: where Minari looks).
 
     Raises FileNotFoundError when it is not there; `Damaged`, a ValueError, when it cannot be opened.
@@ -296,7 +301,7 @@ def transitions(task: Task, folder: str | Path | None = None) -> tuple[Transitio
     return made, None
 
 
-def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None):
+def environment(task: Task, folder: str | Path | None = None, *, render_mode: str | None = None) -> "gymnasium.Env":
     """The environment to evaluate in, with flat observations: from the data set's own specification if it is there.
 
     Mazes end when the goal is reached, as in the old D4RL, whose return was then 0 or 1. Where the data were recorded within
@@ -328,23 +333,25 @@ def _maze(data, spec):
 class D4RL(sources.Source):
     """D4RL's data sets as Minari has them; they have no validation data."""
 
-    def locate(self, dataset: DataSet):
+    def locate(self, dataset: DataSet) -> Path | None:
         """As the function `locate`."""
         return locate(dataset.name)
 
-    def download(self, dataset: DataSet, *, again: bool = False):
+    def download(self, dataset: DataSet, *, again: bool = False) -> Path:
         """As the function `download`."""
         return download(dataset.name, again=again)
 
-    def transitions(self, task: Task, folder: Path | None = None):
+    def transitions(self, task: Task, folder: str | Path | None = None) -> tuple[Transitions, None]:
         """As the function `transitions`."""
         return transitions(task, folder)
 
-    def environment(self, task: Task, folder: Path | None = None, *, render_mode: str | None = None):
+    def environment(
+        self, task: Task, folder: str | Path | None = None, *, render_mode: str | None = None
+    ) -> "gymnasium.Env":
         """As the function `environment`."""
         return environment(task, folder, render_mode=render_mode)
 
-    def contents(self, tasks: Sequence[Task], folder: Path | None = None):
+    def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> sources.Contents:
         """What is in the data set, with the returns as recorded."""
         (task,), folder = tasks, Path(folder or ".")
         arrays, stale = _read(task, folder)

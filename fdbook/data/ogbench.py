@@ -7,7 +7,7 @@ import socket
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
@@ -18,6 +18,10 @@ from fdbook.data.files import Place, arrays_of, check_headers, from_npz, read
 from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.arrays import outside
 from fdbook.rl.transitions import Transitions
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = [
@@ -153,7 +157,7 @@ def maze_layout(name: str) -> MazeLayout:
         return MazeLayout(maze.maze_map == 1, float(across[0] - origin[0]), (float(origin[0]), float(origin[1])))
 
 
-def environment(task: Task, render_mode: str | None = None):
+def environment(task: Task, render_mode: str | None = None) -> "gymnasium.Env":
     """The environment to evaluate in: its observations have shape and dtype of those of `transitions` (pictures are stacked).
 
     `reset(seed=...)` fixes an episode: OGBench's mazes draw their starts and goals from NumPy's global generator, which is seeded
@@ -175,7 +179,7 @@ def environment(task: Task, render_mode: str | None = None):
         )
 
 
-def repeatable(environment: Any):
+def repeatable(environment: simulators.World) -> simulators.World:
     """The environment; one of OGBench's mazes with resets that depend on their seed alone."""
     if hasattr(environment.unwrapped, "maze_map"):
         plain = environment.reset
@@ -332,32 +336,34 @@ def _check_whole(folder: Path, name: str) -> None:
 class OGBench(sources.Source):
     """OGBench's data sets, in the files and with the loader, rewards and environments of the package `ogbench`."""
 
-    def locate(self, dataset: DataSet):
+    def locate(self, dataset: DataSet) -> Path | None:
         """The folder where OGBench keeps its data sets, if both of this one's files are in it."""
         folder = _published()
         return folder if all(downloads.is_nonempty(folder / name) for name in _names(dataset)) else None
 
-    def download(self, dataset: DataSet, *, again: bool = False):
+    def download(self, dataset: DataSet, *, again: bool = False) -> Path:
         """Downloads the files that are not there with OGBench's own means. Raises OSError when that cannot be done."""
         folder, get = _published(), functools.partial(_get, dataset)
         downloads.fetch(folder, _names(dataset), get, _check_whole, what=dataset.stem, again=again)
         return folder
 
-    def transitions(self, task: Task, folder: Path | None = None):
+    def transitions(self, task: Task, folder: str | Path | None = None) -> tuple[Transitions, Transitions | None]:
         """As the function `transitions`; without a folder, of the published data."""
         return transitions(task, self.locate(task.dataset) or ".") if folder is None else transitions(task, folder)
 
-    def environment(self, task: Task, folder: Path | None = None, *, render_mode: str | None = None):
+    def environment(
+        self, task: Task, folder: str | Path | None = None, *, render_mode: str | None = None
+    ) -> "gymnasium.Env":
         """As the function `environment`, which needs no data."""
         return environment(task, render_mode)
 
-    def start_anywhere(self, task: Task, environment: Any):
+    def start_anywhere(self, task: Task, environment: "gymnasium.Env") -> "gymnasium.Env":
         """The environment of a maze whose episodes start anywhere but in the goal's own cell."""
         if task.dataset.family != "maze" or task.dataset.pixels or "soccer" in task.dataset.name:
             return super().start_anywhere(task, environment)
         return _anywhere(environment)
 
-    def contents(self, tasks: Sequence[Task], folder: Path | None = None):
+    def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> sources.Contents:
         """What is in the training file, with what each task rewards."""
         dataset = tasks[0].dataset
         paths = [Path(folder or ".") / name for name in _names(dataset)]

@@ -19,11 +19,14 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 
 __all__ = ["import_ogbench", "prepare_pictures", "renderer", "simulating", "tidy"]
 
+World = TypeVar("World")
+"""Any environment: the same that comes in goes out."""
 RENDERERS = ("mujoco", "OpenGL", "glfw", "dm_control._render", "gymnasium.envs.mujoco.mujoco_rendering")
 """The modules, by how their names begin, in which the errors of renderers come up."""
 NOTICES = (
@@ -65,7 +68,7 @@ def simulating() -> Iterator[None]:
             raise _no_pictures(error) from error
 
 
-def tidy(environment: Any):
+def tidy(environment: World) -> World:
     """The environment, without the temporary file from which a maze's model was read, and which nobody else removes.
 
     Such a file has a name of its maker's and lies among the temporary ones; others, in folders there too, are left alone.
@@ -79,7 +82,7 @@ def tidy(environment: Any):
     return environment
 
 
-def import_ogbench():
+def import_ogbench() -> ModuleType:
     """The module ogbench, with whose import gymnasium knows its environments.
 
     Raises OSError, with the command that installs them, where it or dm_control is not installed.

@@ -10,13 +10,17 @@ import dataclasses
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.transitions import Transitions
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = ["Contents", "Coverage", "Source", "normalized_score", "of"]
@@ -86,13 +90,15 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def environment(self, task: Task, folder: str | Path | None = None, *, render_mode: str | None = None):
+    def environment(
+        self, task: Task, folder: str | Path | None = None, *, render_mode: str | None = None
+    ) -> "gymnasium.Env":
         """A new environment to evaluate in: observations as those of `transitions`, actions in [-1, 1].
 
         `folder` holds the data, if the environment is described there. Raises ValueError for a task that has none.
         """
 
-    def start_anywhere(self, task: Task, environment: Any):
+    def start_anywhere(self, task: Task, environment: "gymnasium.Env") -> "gymnasium.Env":
         """The environment of a maze with starts that the seed of a reset draws anywhere in the maze; ValueError for others."""
         raise ValueError(
             f"Only OGBench's mazes without a ball can start anywhere; {task.name} starts as its task says."

@@ -8,12 +8,16 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fdbook.data import simulators
 from fdbook.rl.arrays import ROUNDING, outside
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = [
@@ -36,7 +40,7 @@ Bounds = tuple[np.ndarray, np.ndarray]
 """The lowest and the highest value of each action."""
 
 
-def make(environment: Maker, render_mode: str | None = None):
+def make(environment: Maker, render_mode: str | None = None) -> "gymnasium.Env":
     """A new environment. Raises ValueError, naming it, when there is none of that id, and for what makes none."""
     expected = "a Gymnasium id, module:function, or a function that makes one"
     if not isinstance(environment, str) and not callable(environment):
@@ -199,7 +203,7 @@ def to_unit(actions: np.ndarray, bounds: Bounds, where: str) -> np.ndarray:
     return np.clip(unit, -1, 1).astype(np.float32)
 
 
-def fit(environment: Any, keys: Sequence[str] | None, horizon: int, where: str):
+def fit(environment: "gymnasium.Env", keys: Sequence[str] | None, horizon: int, where: str) -> "gymnasium.Env":
     """The environment with flat observations in float32 (pictures in bytes), actions in [-1, 1], and a limit of steps.
 
     Raises ValueError for observations and actions that cannot be had so.
