@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from fdbook.geometry import metrics
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["compute", "draw", "join_seeds"]
@@ -28,7 +29,7 @@ DAMPING = metrics.make("deblurred").damping
 """What a metric has where its damping is not what is changed."""
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """Of each ablation the ratio to L2 at the exact KL `AT` with its interval, beside what E26 predicts; of each audit the KL of
     each agent; of ladders that were played, the score at every rung in the mean over agents, with that of the flow.
 
