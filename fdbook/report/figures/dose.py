@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from fdbook.geometry import frontier
 from fdbook.report import style
+from fdbook.report.figures import Context
 from fdbook.report.figures.microscope import KINDS
 
 
@@ -31,7 +32,7 @@ PARTS = {
 }
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """For each recording the dose, what the flow's true Fisher matrix is like, and of each metric curves and ratios to L2.
 
     At the exact KL `AT`: `ratio` is the mean over agents and its interval, `each` the ratio of each agent, `off` the mean share

@@ -11,6 +11,7 @@ Densities and scores are those of the flow before clipping. Recorded actions tha
 """
 
 import itertools
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -304,7 +305,9 @@ def metric_handles() -> list[Line2D]:
     return [dots, *(Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items())]
 
 
-def band(ax: Axes, x, values: Float[Array, "n s"], name: str, label: str) -> None:
+def band(
+    ax: Axes, x: Sequence[float | int] | Num[Array, " n"], values: Float[Array, "n s"], name: str, label: str
+) -> None:
     """The median over states and the band from 10% to 90%; values are (x, states)."""
     low, middle, high = _quantiles(values)
     ax.fill_between(x, low, high, color=style.METRIC_COLORS[name], alpha=0.22, linewidth=0)
