@@ -10,7 +10,7 @@ Maps are written for one point; expectations are taken over `Nodes`, from a dens
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,9 +22,10 @@ import optimistix as optx
 from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, known
-from fdbook.geometry import flow, information, loop, paths
+from fdbook.geometry import flow, information, loop
 from fdbook.geometry.densities import Density, Nodes
 from fdbook.geometry.metrics import Metric
+from fdbook.geometry.paths import Velocity
 
 
 __all__ = [
@@ -130,16 +131,13 @@ class LocalTransport(eqx.Module):
         around = jnp.concatenate([target[None], target[None] + 0.5 * offsets])
         moves = jax.vmap(self.delta, in_axes=(None, 0))(observation, around)
         reach = jnp.max(jnp.linalg.norm(moves, axis=-1)) + tolerance
-        probes = jnp.concatenate(
-            [target[None], *(target[None] + share * reach * offsets for share in (1.0, 0.5, 0.25))]
-        )
+        probes = jnp.concatenate([target[None], *(target[None] + part * reach * offsets for part in (1.0, 0.5, 0.25))])
         starts = probes[: 1 + offsets.shape[0]]
         solver = optx.Newton(rtol=tolerance, atol=tolerance)
 
         def solve(start):
-            return optx.root_find(
-                lambda a, _: self(observation, a) - target, solver, start, max_steps=64, throw=False
-            ).value
+            options = {"max_steps": 64, "throw": False}
+            return optx.root_find(lambda a, _: self(observation, a) - target, solver, start, **options).value
 
         result = jax.vmap(solve)(starts)
         missed = jnp.linalg.norm(jax.vmap(lambda a: self(observation, a))(result) - target[None], axis=-1)
@@ -171,7 +169,9 @@ def _at_nodes(function, nodes):
     return nodes.mean(jax.vmap(function)(nodes.points))
 
 
-def kl_exact(transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY) -> Float[Array, ""]:
+def kl_exact(
+    transport: LocalTransport, density: Density, nodes: Nodes, observation: Float[Array, " n"] = flow.EMPTY
+) -> Float[Array, ""]:
     """E9: KL(T_# pi | pi) = E[log pi(a) - log pi(a + delta) - log |det(I + grad delta)|] in nats.
 
     Refuses (as `check_one_to_one`) a map that folds at a node. Small displacements need float64: the first two terms cancel.
@@ -189,7 +189,7 @@ def kl_exact(transport: LocalTransport, density: Density, nodes: Nodes, observat
 
 
 def kl_second_order(
-    transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY
+    transport: LocalTransport, density: Density, nodes: Nodes, observation: Float[Array, " n"] = flow.EMPTY
 ) -> Float[Array, ""]:
     """E10, first form: 1/2 E[(score . delta + div delta)^2], the KL of a small displacement to second order, in nats.
     >>> g, wider = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0.1 * a)
@@ -205,7 +205,7 @@ def kl_second_order(
 
 
 def kl_second_order_hessian(
-    transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY
+    transport: LocalTransport, density: Density, nodes: Nodes, observation: Float[Array, " n"] = flow.EMPTY
 ) -> Float[Array, ""]:
     """E10, second form: 1/2 E[-delta^T (Hess log pi) delta + tr((grad delta)^2)], equal to the first by parts, in nats."""
 
@@ -217,7 +217,9 @@ def kl_second_order_hessian(
     return _at_nodes(rate, nodes)
 
 
-def kl_fisher(transport: LocalTransport, density: Density, nodes: Nodes, observation=flow.EMPTY) -> Float[Array, ""]:
+def kl_fisher(
+    transport: LocalTransport, density: Density, nodes: Nodes, observation: Float[Array, " n"] = flow.EMPTY
+) -> Float[Array, ""]:
     """E11: 1/2 E[(score . delta)^2] in nats, the paper's form: second order for a translation, not for a field that varies.
     >>> g, wider = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0.1 * a)
     >>> round(float(transport.kl_fisher(wider, g, g.quadrature(8))), 3)  # 1/2 E[(0.1 a^2)^2], half as much again as E10
@@ -245,7 +247,7 @@ def base_from_density(density: Density, n: int, *, key: PRNGKeyArray) -> BaseAct
 
 
 def base_from_flow(
-    field: paths.Velocity, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options
+    field: Velocity, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options: Any
 ) -> BaseActions:
     """K actions of each state sampled from a flow (E3, `options` as in `flow.sample`) with what the metric reads there."""
     noise_key, score_key = jr.split(key)
