@@ -1,7 +1,6 @@
 """The numbers behind the figure "kl", against closed forms and an integration that shares no code with them."""
 
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from fdbook.geometry import densities
 from fdbook.geometry.densities import Shear, Warped, gaussian
 from fdbook.report import numbers as files
 from fdbook.report import style
-from fdbook.report.figures import kl
+from fdbook.report.figures import Context, kl
 
 
 SIZES = np.array([1e-4, 3e-4, 0.01, 0.1])
@@ -105,7 +104,7 @@ def test_the_whole_is_computed_in_double_precision_whatever_the_default(monkeypa
     monkeypatch.setattr(kl, "_learned", lambda *arguments: None)
     whole = kl.displacements
     monkeypatch.setattr(kl, "displacements", lambda *a, **k: {kind: whole(*a, **k)[kind] for kind in kl.KINDS})
-    context = types.SimpleNamespace(seed=0, progress=lambda share, message: None)
+    context = Context(0, str, dict, lambda share, message: None)
     with jax.enable_x64(False):
         numbers = kl.compute(context)
         assert jnp.ones(1).dtype == jnp.float32

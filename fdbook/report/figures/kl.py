@@ -12,14 +12,17 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter
 
+from fdbook.checks import Array
 from fdbook.geometry import densities, metrics, transport
 from fdbook.geometry.densities import Nodes, Warped
 from fdbook.geometry.transport import LocalTransport
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["compare", "compute", "displacements", "divergences", "draw", "grid", "slope"]
@@ -65,7 +68,9 @@ def _straight(density, points):
     return jax.vmap(density.warp.forward)(straight), jnp.exp(jax.vmap(base.log_prob)(straight))
 
 
-def displacements(density: Warped, goal: tuple[float, float], *, key, steps: int = 2000) -> dict[str, Callable]:
+def displacements(
+    density: Warped, goal: tuple[float, float], *, key: PRNGKeyArray, steps: int = 2000
+) -> dict[str, Callable]:
     """The six displacement fields delta(observation, action) of a sheared density, of any size.
 
     The learned ones are `transport.fit` for minus the squared distance to a goal, under E10 and under E11.
@@ -109,7 +114,7 @@ def _learned(density, metric, goal, key, steps):
     return eqx.combine(jax.tree.map(lambda leaf: leaf.astype(goal.dtype), weights), rest)
 
 
-def divergences(density: Warped, field: Callable, sizes, nodes: Nodes) -> dict[str, np.ndarray]:
+def divergences(density: Warped, field: Callable, sizes: Float[Array, " n"], nodes: Nodes) -> dict[str, np.ndarray]:
     """E9, E10, E11 and L2 in nats, one for each size, of a field scaled to that root mean square length in action units.
 
     NaN where the scaled map folds at a node.
@@ -144,13 +149,13 @@ def _divergences(density, field, sizes, nodes):
     return jax.lax.map(at, sizes)
 
 
-def slope(sizes, errors) -> float:
+def slope(sizes: Float[np.ndarray, " n"], errors: Float[np.ndarray, " n"]) -> float:
     """The least-squares slope of log error against log size; NaN where the error is rounding, or zero."""
     good = np.isfinite(errors) & (errors > 0)
     return float(np.polyfit(np.log(sizes[good]), np.log(errors[good]), 1)[0]) if good.sum() > 1 else float("nan")
 
 
-def compare(density: Warped, field: Callable, sizes, nodes: Nodes) -> dict:
+def compare(density: Warped, field: Callable, sizes: Float[Array, " n"], nodes: Nodes) -> dict:
     """The KL by each form, its absolute error, its ratio to the exact KL, and the slopes of the errors at small sizes."""
     kl = divergences(density, field, sizes, nodes)
     errors = {form: np.abs(kl[form] - kl["exact"]) for form in FORMS}
@@ -188,7 +193,7 @@ def _sketch(density, fields, points):
     return on, values, {kind: arrow / longest[kind] for kind, arrow in arrows.items()}
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """The numbers, in float64 whatever the process's default is."""
     out = {"sizes": SIZES, "manifolds": {}}
     with jax.enable_x64(True):
