@@ -1,7 +1,5 @@
 """The numbers behind the figure "gap", against closed forms and plain averages."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,7 +8,7 @@ import pytest
 
 from fdbook.geometry import densities, metrics
 from fdbook.report import style
-from fdbook.report.figures import gap
+from fdbook.report.figures import Context, gap
 
 
 @pytest.mark.parametrize("condition", [1.0, 3.0, 40.0])
@@ -110,9 +108,7 @@ def test_the_whole_is_computed_and_drawn(monkeypatch):
     monkeypatch.setattr(gap, "SAMPLES", 512)
     monkeypatch.setattr(gap, "READ", 512)
     asked = []
-    context = types.SimpleNamespace(
-        seed=0, progress=lambda share, message: None, numbers=lambda name: asked.append(name) or robot()
-    )
+    context = Context(0, str, lambda name: asked.append(name) or robot(), lambda share, message: None)
     numbers = gap.compute(context)
     assert asked == ["robot"]
     assert set(numbers["toys"]) == set(densities.NAMES)

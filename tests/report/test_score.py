@@ -1,7 +1,5 @@
 """The numbers behind the figure "score", against closed forms for Gaussians and the measured cases of E7."""
 
-import types
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,7 @@ import pytest
 
 from fdbook.geometry import densities, flow, paths
 from fdbook.report import style
-from fdbook.report.figures import score
+from fdbook.report.figures import Context, score
 
 
 MEAN, VARIANCES = np.array([0.3, -0.5]), np.array([0.01, 0.16])
@@ -85,6 +83,10 @@ class Shifted(eqx.Module):
     exact: flow.ExactVelocity
     error: jax.Array
 
+    @property
+    def action_dim(self):
+        return self.exact.action_dim
+
     def __call__(self, t, observation, x):
         return self.exact(t, observation, x) + self.error
 
@@ -132,7 +134,7 @@ def test_a_smaller_problem_is_computed_and_drawn(monkeypatch):
     }.items():
         monkeypatch.setattr(score, name, value)
     said = []
-    numbers = score.compute(types.SimpleNamespace(seed=0, progress=lambda share, message: said.append(share)))
+    numbers = score.compute(Context(0, str, dict, lambda share, message: said.append(share)))
     assert said == sorted(said)
     for found in numbers["manifolds"].values():
         assert found["best_error"] == found["total"].min()

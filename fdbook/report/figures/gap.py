@@ -19,6 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from fdbook.checks import Array
 from fdbook.geometry import densities, metrics, paths, trust_region
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["compute", "draw", "local_matrices", "noised_scores", "random_gap_quantiles"]
@@ -150,7 +151,7 @@ def _tight():
     }
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """The numbers; those of the figure "robot" are asked for first."""
     robot = _robot(context.numbers("robot"), np.random.default_rng(context.seed))
     toys = {}

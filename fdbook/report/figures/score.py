@@ -5,13 +5,15 @@ error with the exact velocity) and the network's own; its direction; and the err
 (E24) that a metric builds from noised actions. Then, in closed form, what E7 makes of Gaussians N(mu, Sigma).
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -21,6 +23,7 @@ from fdbook.checks import Array
 from fdbook.geometry import densities, flow, metrics, paths
 from fdbook.geometry.densities import GaussianMixture
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["compute", "draw", "errors", "released_charges", "second_moments"]
@@ -62,7 +65,14 @@ def _matrices(field, t, actions, key):
     return tuple(metrics.normalize_trace(metrics.fisher_matrix(score)) for score in scores)
 
 
-def errors(density: GaussianMixture, field, actions: Float[Array, "n d"], times, *, key) -> dict[str, np.ndarray]:
+def errors(
+    density: GaussianMixture,
+    field: paths.Velocity,
+    actions: Float[Array, "n d"],
+    times: Sequence[float] | Float[Array, " times"],
+    *,
+    key: PRNGKeyArray,
+) -> dict[str, np.ndarray]:
     """What E5 and E7 miss at each time, against the density's own score and Fisher matrix at the actions.
 
     `total` is the error of E5 from the field, `blur` from the exact velocity, `network` their difference, `released` that
@@ -145,7 +155,7 @@ def _learn(density, key):
     return field, draw(ACTIONS, test_key)
 
 
-def compute(context) -> dict:
+def compute(context: Context) -> dict:
     """The numbers, by manifold, and the closed forms of E7."""
     result: dict[str, dict] = {}
     for i, name in enumerate(MANIFOLDS):
