@@ -15,12 +15,33 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 
-__all__ = ["Environments", "InLine", "Step", "Workers", "cores", "in_line"]
+__all__ = ["Environment", "Environments", "InLine", "Step", "Workers", "cores", "in_line"]
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """What is asked of an environment: as much of gymnasium's interface as is used here."""
+
+    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """The first observation of an episode that the seed fixes, and what there is to say of it."""
+        ...
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """The next observation, the reward, whether the episode terminated or was cut, and what there is to say of it."""
+        ...
+
+    def render(self) -> Any:
+        """A picture, where the environment was made to render."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+        ...
 
 
 class Step(NamedTuple):

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from tqdm.auto import tqdm
 
+from fdbook.checks import Array
 from fdbook.rl.agents import Agent
 from fdbook.rl.agents.base import values
-from fdbook.rl.environments import Environments, InLine, in_line
+from fdbook.rl.environments import Environment, Environments, InLine, in_line
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.precision import with_matmul_precision
 
@@ -44,7 +45,14 @@ class Evaluation:
 
 
 @eqx.filter_jit
-def act(agents: Agent, normalizer: Normalizer | None, observations, seeds, episodes, times):
+def act(
+    agents: Agent,
+    normalizer: Normalizer | None,
+    observations: Float[Array, "seeds slots *observation"] | UInt8[Array, "seeds slots *observation"],
+    seeds: Int[Array, " seeds"],
+    episodes: Int[Array, "seeds slots"],
+    times: Int[Array, "seeds slots"],
+) -> Float[Array, "seeds slots d"]:
     """Actions (seeds, slots, d) of stacked agents for observations (seeds, slots, ...), the noise fixed by the three numbers."""
 
     def act_one(agent, observation, seed, episode, time):
@@ -189,7 +197,7 @@ class _Playing:
 
 def film(
     agents: Agent,
-    environment,
+    environment: Environment,
     seed: int,
     *,
     episode: int = 0,
