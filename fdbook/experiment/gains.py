@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from fdbook.checks import Array
 from fdbook.geometry import frontier
 
 
@@ -45,7 +46,15 @@ class Difference:
     high: np.ndarray
 
 
-def ratio(ours, theirs, at: Sequence[float], *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Ratio:
+def ratio(
+    ours: tuple[Float[Array, "rungs agents states"], Float[Array, "rungs agents states"]],
+    theirs: tuple[Float[Array, "others agents states"], Float[Array, "others agents states"]],
+    at: Sequence[float],
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Ratio:
     """The gain of `ours` over that of `theirs`: pairs of gain and KL (rungs, agents, states)."""
     draws = _draws(ours[0].shape[1:], resamples, seed)
     table = np.array([_curve(*ours, at, *draw) / _curve(*theirs, at, *draw) for draw in draws])
@@ -53,8 +62,8 @@ def ratio(ours, theirs, at: Sequence[float], *, resamples: int = 1000, level: fl
 
 
 def difference(
-    ours,
-    theirs,
+    ours: tuple[Float[Array, "rungs agents episodes"], Float[Array, "rungs agents states"]],
+    theirs: tuple[Float[Array, "others agents episodes"], Float[Array, "others agents states"]],
     start: Float[np.ndarray, "agents episodes"],
     at: Sequence[float],
     *,

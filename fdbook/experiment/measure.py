@@ -5,7 +5,8 @@ a displaced action leaves the box, critics see the clipped one. Agents are stack
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import diffrax
 import equinox as eqx
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array
 from fdbook.data.load import Loaded
@@ -23,6 +24,7 @@ from fdbook.rl.agents import Agent
 
 
 __all__ = [
+    "Critics",
     "HeldOut",
     "Local",
     "Measured",
@@ -46,6 +48,16 @@ SOLVER_STEPS = 10
 OFF_LEVEL = 0.01
 
 
+@runtime_checkable
+class Critics(Protocol):
+    """What values actions: an agent's critics behind their encoder, or what stands in for them."""
+
+    @property
+    def head(self) -> Callable:
+        """Q of every critic (critics,) for what it sees of one observation and one action."""
+        ...
+
+
 def observations(loaded: Loaded, train: int, held_out: int, *, key: PRNGKeyArray) -> tuple[Array, Array]:
     """At most so many states of a run's data to learn from, and others to measure at, as its agents see them.
 
@@ -62,22 +74,24 @@ def observations(loaded: Loaded, train: int, held_out: int, *, key: PRNGKeyArray
     return rows[0], rows[1]
 
 
-def take(tree, *index):
+def take(tree: PyTree, *index: int | slice) -> PyTree:
     """The parts of a tree's arrays at an index of their first axes; what is no array stays."""
     return jax.tree.map(lambda x: x[index] if eqx.is_array(x) else x, tree)
 
 
-def stack(rows):
+def stack(rows: Sequence[PyTree]) -> PyTree:
     """Trees alike as one tree, their arrays stacked along a new first axis."""
     return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-def mean_value(critic, unit, inputs, action) -> Float[Array, ""]:
+def mean_value(
+    critic: Critics, unit: Float[Array, ""], inputs: dict[str, Array], action: Float[Array, " d"]
+) -> Float[Array, ""]:
     """The critics' mean at the clipped action, in units of their mean absolute value."""
     return unit * jnp.mean(critic.head(inputs["critic"], jnp.clip(action, -1, 1)))
 
 
-def moving_map(delta, sees: str = "flow") -> transport.LocalTransport:
+def moving_map(delta: Callable, sees: str = "flow") -> transport.LocalTransport:
     """The transport map of a displacement that sees one network's features of an observation, those of `sees`."""
     return transport.LocalTransport(lambda inputs, action: delta(inputs[sees], action))
 
@@ -115,7 +129,7 @@ def held_out(agents: Agent, observations: Array, count: int, key: PRNGKeyArray) 
 
 
 @eqx.filter_jit
-def log_probs(agent: Agent, inputs, actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
+def log_probs(agent: Agent, inputs: dict[str, Array], actions: Float[Array, "states k d"]) -> Float[Array, "states k"]:
     """The exact log-density (E4) of actions at each state under one agent's flow."""
     log_prob = functools.partial(flow.log_prob, agent.networks["flow"].head, steps=SOLVER_STEPS)
     over = jax.vmap(log_prob, in_axes=(None, 0))
@@ -137,7 +151,7 @@ class Measured(NamedTuple):
 
 
 @eqx.filter_jit
-def measured(agent: Agent, delta, held_out, sees: str = "flow"):
+def measured(agent: Agent, delta: Callable, held_out: HeldOut, sees: str = "flow") -> Measured:
     """One displacement of one agent at held-out states: what it gains and costs (E9); `sees` names the features it takes."""
     field, critic = agent.networks["flow"].head, agent.networks["critic"]
     value = functools.partial(mean_value, critic, jnp.ones((), jnp.float32))
@@ -193,7 +207,7 @@ def local_geometry(agents: Agent, observations: Array, count: int, key: PRNGKeyA
     return eqx.filter_vmap(one, in_axes=(eqx.if_array(0),))(agents)
 
 
-def metric_matrices(metric: Metric, readings, held_out: HeldOut) -> Float[Array, "agents states d d"]:
+def metric_matrices(metric: Metric, readings: PyTree, held_out: HeldOut) -> Float[Array, "agents states d d"]:
     """What a metric charges a translation of each state with, as matrices (agents, states, d, d)."""
     agents, states, _, d = held_out.actions.shape
     if readings is None:
@@ -201,7 +215,7 @@ def metric_matrices(metric: Metric, readings, held_out: HeldOut) -> Float[Array,
     return _charged(metric, readings, d)
 
 
-def metric_matrix(metric: Metric, readings, d: int) -> Float[Array, "d d"]:
+def metric_matrix(metric: Metric, readings: PyTree, d: int) -> Float[Array, "d d"]:
     """What a metric charges a translation of one state with, as a matrix, by its readings of k actions there."""
     k = jax.tree.leaves(readings)[0].shape[0]
 

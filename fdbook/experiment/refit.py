@@ -57,7 +57,7 @@ class _Loss(eqx.Module):
 
 
 @eqx.filter_jit
-def sample(agents: Agent, observations: Array, count: int, key: PRNGKeyArray):
+def sample(agents: Agent, observations: Array, count: int, key: PRNGKeyArray) -> Float[Array, "agents states k d"]:
     """Actions (agents, states, count, d) of each agent's flow, by an accurate solver; the noises are the agents' common ones."""
 
     def one(agent):
@@ -68,7 +68,13 @@ def sample(agents: Agent, observations: Array, count: int, key: PRNGKeyArray):
 
 
 @eqx.filter_jit
-def read_metric(agents: Agent, metric: Metric, observations: Array, actions, key: PRNGKeyArray):
+def read_metric(
+    agents: Agent,
+    metric: Metric,
+    observations: Array,
+    actions: Float[Array, "agents states k d"],
+    key: PRNGKeyArray,
+) -> PyTree:
     """What a metric reads at the actions (agents, states, k, d) of each state, noised afresh."""
     if metric.reads == "nothing":
         return None
