@@ -2,11 +2,17 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fdbook.bench import timing
 from fdbook.bench.timing import ACTION_DIM, OBSERVATION_DIM, Row
 from fdbook.rl.operations import update_products
+
+
+if TYPE_CHECKING:
+    import fdbook.rl.agents
+    import fdbook.rl.train
+    import fdbook.rl.transitions
 
 
 __all__ = ["measure_agents", "measure_data", "measure_evaluation", "measure_loop", "measure_methods"]
@@ -20,7 +26,7 @@ METHODS = ("paper", "released", "exact", "fisher-rao", "scale", "deblurred")
 """The metrics with which Fisher Decorator is a method of its own in `measure_methods`."""
 
 
-def random_rows(size: int):
+def random_rows(size: int) -> "fdbook.rl.transitions.Transitions":
     """Random transitions with a robot's dimensions."""
     import numpy as np
 
@@ -34,7 +40,9 @@ def random_rows(size: int):
     return Transitions.of(observations, actions, rewards, rewards + 1, ends)
 
 
-def stacked_agents(name: str, seeds: int = 1, **settings):
+def stacked_agents(
+    name: str, seeds: int = 1, **settings: Any
+) -> tuple["fdbook.rl.train.Update", "fdbook.rl.agents.Agent"]:
     """An agent's update, and its first state, as `fdbook.rl.train` runs them."""
     import jax.numpy as jnp
 

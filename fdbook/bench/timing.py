@@ -2,9 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from jaxtyping import PyTree
 
 
 __all__ = [
@@ -47,7 +49,7 @@ def seconds(work: Callable) -> float:
     return time.perf_counter() - start
 
 
-def update_flops(update, state, data) -> float:
+def update_flops(update: Callable, state: PyTree, data: PyTree) -> float:
     """Floating-point operations of one update, as XLA counts them (in a loop it would count the body once)."""
     import equinox as eqx
     import jax.random as jr
@@ -71,7 +73,7 @@ def products(shape: tuple[int, int, int], flops: float) -> tuple[Callable, float
 
 
 @contextlib.contextmanager
-def compilations():
+def compilations() -> Iterator[list[float]]:
     """A list that gets one entry for every program that XLA compiles inside the `with` block."""
     import jax
 
