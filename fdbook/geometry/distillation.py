@@ -6,6 +6,7 @@ carries the flow's action to the policy's, T = mu after the inverse of the flow;
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -47,7 +48,7 @@ class OneStep(eqx.Module):
         inputs = jnp.concatenate([jnp.asarray(observation, dtype), jnp.asarray(noise, dtype)])
         return self.mlp(inputs).astype(noise.dtype)
 
-    def determinant(self, observation, noise) -> Float[Array, ""]:
+    def determinant(self, observation: Float[Array, " n"], noise: Float[Array, " d"]) -> Float[Array, ""]:
         """det(d mu / d z) at one noise: at most 0 where the policy folds, and near 0 where it crowds noises together."""
         axes = jnp.eye(noise.shape[0], dtype=noise.dtype)
         columns = [jax.jvp(lambda z: self(observation, z), (noise,), (axis,))[1] for axis in axes]
@@ -77,7 +78,7 @@ def actor_loss(
 
 
 def taught_by_flow(
-    field: paths.Velocity, observation: Float[Array, " m"], n: int, *, key: PRNGKeyArray, **options
+    field: paths.Velocity, observation: Float[Array, " m"], n: int, *, key: PRNGKeyArray, **options: Any
 ) -> tuple[Float[Array, "k d"], Float[Array, "k d"]]:
     """n noises (n, d) and the actions (n, d) that a flow makes of them in one state (E3, `options` as in `flow.sample`).
 
@@ -91,7 +92,7 @@ def taught_by_flow(
 
 
 def kl_exact(
-    policy: OneStep, density: Density, noises: Float[Array, "n d"], observation=flow.EMPTY
+    policy: OneStep, density: Density, noises: Float[Array, "n d"], observation: Float[Array, " m"] = flow.EMPTY
 ) -> Float[Array, ""]:
     """E9 of a one-step policy: KL(law of mu(s, z) | pi) = E_z[log N(z; 0, I) - log |det(d mu / d z)| - log pi(mu(s, z))] in nats.
 
@@ -133,7 +134,7 @@ def fit(
     *,
     key: PRNGKeyArray,
     alpha: float = 1.0,
-    observation=flow.EMPTY,
+    observation: Float[Array, " m"] = flow.EMPTY,
     steps: int = 2000,
     batch_size: int = 512,
     learning_rate: float = 1e-3,
