@@ -8,7 +8,7 @@ its seeds alone: NumPy's global generator, which environments and controllers dr
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -16,6 +16,10 @@ from scipy.ndimage import gaussian_filter1d
 from fdbook.data import files, simulators
 from fdbook.data.dose import ARM, MAZE, STANDARD, Dose, step_noise
 from fdbook.data.tasks import DataSet
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = ["CONTROLLERS", "Controller", "environment", "episode", "read"]
@@ -221,7 +225,7 @@ CONTROLLERS = {
 }
 
 
-def environment(dataset: DataSet):
+def environment(dataset: DataSet) -> "gymnasium.Env":
     """The environment that a data set is recorded in."""
     return CONTROLLERS[dataset.controller].environment(dataset)
 

@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from fdbook.data.files import Place
 from fdbook.data.tasks import DataSet
 
 
+if TYPE_CHECKING:
+    import gymnasium
+
+
 __all__ = ["check", "environment", "episode", "finish", "read", "serve"]
 
 GAIN, DAMPING = 10.0, 1.0
@@ -31,7 +35,7 @@ GOALS = 20
 LAYOUT = {"observations": 4, "goals": 2, "actions": 2, "rewards": 0}
 
 
-def environment(dataset: DataSet):
+def environment(dataset: DataSet) -> "gymnasium.Env":
     """The environment that the data come from: reached goals are followed by others, and no clock runs."""
     import gymnasium
 

@@ -15,7 +15,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +25,10 @@ from fdbook.data.dose import Dose
 from fdbook.data.files import LABEL, Place, read
 from fdbook.data.tasks import DataSet, find
 from fdbook.rl.environments import cores
+
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 __all__ = ["RecordingStopped", "record"]
@@ -153,7 +157,7 @@ class Workshop:
     def _read(self, path):
         return _module(self.dataset).read(path, self.dataset)
 
-    def record(self, environment, split: str, index: int, tick: Callable) -> None:
+    def record(self, environment: "gymnasium.Env", split: str, index: int, tick: Callable) -> None:
         """Plays and saves one episode."""
         seeds = (self.place.seed, SPLITS.index(split), index)
         rows = _module(self.dataset).episode(self.dataset, environment, seeds, tick, self.place.dose)

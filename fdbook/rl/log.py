@@ -1,5 +1,7 @@
 """What a training writes down as it goes: means of its scalars between logged updates, and whether they are sound."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -50,7 +52,7 @@ class Log:
             progress.logged.append(step)
             self.sums, self.count = {}, 0
 
-    def scalars(self, name: str, values, step: int) -> None:
+    def scalars(self, name: str, values: Sequence[float | int], step: int) -> None:
         """Shows a value of each seed in TensorBoard."""
         if self.writer is not None:
             for seed, value in zip(self.record.seeds, values, strict=True):
