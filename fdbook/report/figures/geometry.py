@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
 
+from fdbook.checks import Array
 from fdbook.geometry import densities, flow, frontier, metrics, transport
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["compute", "draw", "local_fisher", "value"]
@@ -26,18 +30,22 @@ STRETCH = 2  # arrows are drawn this many times as long as the displacement
 SHOWN = ("l2", "fisher-paper")
 
 
-def value(observation, action):
+def value(observation: Float[Array, " n"], action: Float[Array, "2"]) -> Float[Array, ""]:
     """Minus the distance to a peak beyond the right arm, rounded at the tip."""
     return -jnp.sqrt(jnp.sum((action - PEAK.astype(action.dtype)) ** 2) + 0.05)
 
 
-def local_fisher(scores, actions, center, bandwidth=0.12):
+def local_fisher(
+    scores: Float[Array, "n d"], actions: Float[Array, "n d"], center: Float[Array, " d"], bandwidth: float = 0.12
+) -> Float[Array, "d d"]:
     """The mean of score score^T over actions near `center` (2,), with Gaussian weights of the given bandwidth (action units)."""
     weights = jnp.exp(-0.5 * jnp.sum((actions - center[None]) ** 2, -1) / bandwidth**2)
     return jnp.einsum("n,ni,nj->ij", weights / jnp.sum(weights), scores, scores)
 
 
-def compute(context, *, samples=20_000, fit_steps=8_000, steps=300, crowd=400_000) -> dict:
+def compute(
+    context: Context, *, samples: int = 20_000, fit_steps: int = 8_000, steps: int = 300, crowd: int = 400_000
+) -> dict:
     """Samples, local Fisher matrices (per squared action unit), and two maps of equal KL with their moved densities."""
     context.progress(0.0, "training the flow")
     data_key, init_key, fit_key, noise_key, score_key, yard_key, map_key = jr.split(jr.key(context.seed), 7)
@@ -92,7 +100,7 @@ def _outline(ax, numbers):
     ax.contour(xs, ys, np.asarray(numbers["behaviour"]).T, levels=[0.06], colors=style.INK, linewidths=0.6, alpha=0.7)
 
 
-def draw(numbers):
+def draw(numbers: dict) -> Figure:
     """Four panels on one density scale."""
     fig, axes = plt.subplots(2, 2, figsize=(1.35 * style.WIDTH, 1.02 * style.WIDTH), sharex=True, sharey=True)
     vmax = float(np.max(np.asarray(numbers["behaviour"])))

@@ -8,15 +8,21 @@ map is one-to-one; where it folds E9 does not hold, and the KL of binned samples
 column is no method: it is E25, the best of all distributions, computed cell by cell.
 """
 
+from collections.abc import Sequence
+
 import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
 
+from fdbook.checks import Array
 from fdbook.geometry import densities, distillation, flow, frontier, metrics, transport
 from fdbook.report import style
+from fdbook.report.figures import Context
 
 
 __all__ = ["GRID", "PEAK", "TARGETS", "compute", "draw", "value"]
@@ -29,13 +35,20 @@ CURVE = tuple(np.geomspace(0.004, 2.0, 25))
 GRID = frontier.Grid((-1.7, 1.7), (-1.15, 1.15), (136, 92))
 
 
-def value(observation, action):
+def value(observation: Float[Array, " n"], action: Float[Array, "2"]) -> Float[Array, ""]:
     """A smooth cone around a peak that lies off the manifold: minus the distance to it, rounded at the tip."""
     return -jnp.sqrt(jnp.sum((action - PEAK.astype(action.dtype)) ** 2) + 0.05)
 
 
 def compute(
-    context, names=METHODS, *, samples=20_000, fit_steps=8_000, ladder=LADDER, steps=300, crowd=400_000
+    context: Context,
+    names: Sequence[str] = METHODS,
+    *,
+    samples: int = 20_000,
+    fit_steps: int = 8_000,
+    ladder: Sequence[float] = LADDER,
+    steps: int = 300,
+    crowd: int = 400_000,
 ) -> dict:
     """Frontiers and panels of the named metrics and of "fql", and the best possible.
 
@@ -109,7 +122,7 @@ def _panel(ax, numbers, density, vmax):
     return image
 
 
-def draw(numbers):
+def draw(numbers: dict) -> Figure:
     """Rows: maps of equal KL; columns: methods and the best possible; below: the behavior, value and strays against KL."""
     rows, names = len(numbers["targets"]), [name for name in METHODS if name in numbers["metrics"]]
     fig = plt.figure(figsize=((0.5 + 0.26 * (len(names) + 1)) * style.WIDTH, 1.3 * style.WIDTH))
