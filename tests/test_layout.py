@@ -144,6 +144,53 @@ def _undocumented(name, value):
             yield f"{name}.{each}"
 
 
+def _public_functions(node, owner=""):
+    """The public functions and methods below a node, each with its name; methods are within a public class."""
+    for child in ast.iter_child_nodes(node):
+        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (function or isinstance(child, ast.ClassDef)) and child.name.startswith("_"):
+            continue
+        if function:
+            yield f"{owner}{child.name}", child
+        else:
+            yield from _public_functions(child, f"{owner}{child.name}." if isinstance(child, ast.ClassDef) else owner)
+
+
+def untyped(source):
+    """A sentence for each public function and method of a module without the type of an argument or of what it returns."""
+    for name, function in _public_functions(ast.parse(source)):
+        given = function.args
+        static = any(isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in function.decorator_list)
+        named = [*given.posonlyargs, *given.args][bool("." in name and not static) :]  # without the object or the class
+        named += [*given.kwonlyargs, *(each for each in (given.vararg, given.kwarg) if each is not None)]
+        missing = [each.arg for each in named if each.annotation is None]
+        missing += [] if function.returns is not None else ["what it returns"]
+        if missing:
+            yield f"{name} does not say the type of {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "._" not in name])
+def test_public_functions_say_what_they_take_and_what_they_return(module):
+    assert [f"{module}.{each}" for each in untyped(MODULES[module].read_text(encoding="utf-8"))] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def f(x: int, *rest: int, y: int, **more: int) -> int: ...", []),
+        ("def f(x, *rest, y, **more): ...", ["f does not say the type of x, y, rest, more, what it returns"]),
+        ("class A:\n    def f(self, x: int): ...", ["A.f does not say the type of what it returns"]),
+        ("class A:\n    @classmethod\n    def f(cls, x) -> int: ...", ["A.f does not say the type of x"]),
+        ("class A:\n    @staticmethod\n    def f(x) -> int: ...", ["A.f does not say the type of x"]),
+        ("class A:\n    class B:\n        async def f(self, /, x) -> int: ...", ["A.B.f does not say the type of x"]),
+        ("if True:\n    def f(x) -> int: ...", ["f does not say the type of x"]),
+        ("class _A:\n    def f(self, x): ...\ndef _f(x): ...\ndef g() -> int:\n    def h(x): ...", []),
+    ],
+)
+def test_a_type_that_is_missing_is_named(source, said):
+    assert list(untyped(source)) == said
+
+
 ASKED = {"data/definitions.py", "data/tasks.py", "data/files.py", "data/record.py"}
 """The registry, and what records OGBench's and D4RL's own forms."""
 
