@@ -125,7 +125,7 @@ class GaussianMixture(Density):
     def _components(self, x):
         """Log-density of x under each component (k,) and precision times (x - mean) (k, d).
 
-        Nothing is factorised or solved for each point: on a CPU, two large batches of LAPACK calls that run at the same time
+        Nothing is factorized or solved for each point: on a CPU, two large batches of LAPACK calls that run at the same time
         can wait for each other's threads for ever.
         """
 
@@ -171,7 +171,7 @@ class GaussianMixture(Density):
 
         Conditioned on a component, (a, z, x_t) are jointly Gaussian, and the two conditional means are linear in x; the
         components are averaged with their responsibilities for x under p_t. Nothing is divided by 1 - t. Everything is
-        written in the eigenbases of the covariances, which all times share, so that a solver factorises nothing.
+        written in the eigenbases of the covariances, which all times share, so that a solver factorizes nothing.
         """
         check_point(x, self.dim, "GaussianMixture.velocity")
         check_shape(t, (), "a time", "GaussianMixture.velocity")

@@ -48,7 +48,7 @@ def coverage(fig: Any, ax: Axes, plane: Any) -> None:
     )
     if plane.walls is not None:
         walls = np.ma.masked_equal(plane.walls.astype(float), 0)
-        ax.imshow(walls, origin="lower", extent=plane.extent, cmap="Greys", vmin=0, vmax=3.2)
+        ax.imshow(walls, origin="lower", extent=plane.extent, cmap="Grays", vmin=0, vmax=3.2)
     ax.set(title=plane.title, xlabel=f"{plane.axes[0]} (world units)", ylabel=f"{plane.axes[1]} (world units)")
     fig.colorbar(image, ax=ax, label="rows", shrink=0.8)
 

@@ -67,11 +67,11 @@ def compute(
     along = jnp.linspace(-1.14, 1.14, 7)
     centers = jax.vmap(density.warp.forward)(jnp.stack([along, jnp.zeros(7)], 1))
     matrices = jax.vmap(lambda center: local_fisher(scores, actions, center))(centers)
-    numbers = {"behaviour": None, "samples": np.asarray(drawn), "centres": np.asarray(centers)}
+    numbers = {"behavior": None, "samples": np.asarray(drawn), "centers": np.asarray(centers)}
     numbers |= {"matrices": np.asarray(matrices), "condition": np.asarray(metrics.condition_number(matrices))}
     numbers |= {"ball": float(jnp.mean(jax.vmap(jnp.trace)(matrices)) / 2), "loss": float(np.mean(losses[-500:]))}
     yardstick = frontier.Yardstick(density, value, GRID, key=yard_key, crowd=crowd)
-    numbers["behaviour"] = yardstick.mass / GRID.area
+    numbers["behavior"] = yardstick.mass / GRID.area
     starts = jax.vmap(density.warp.forward)(jnp.stack([jnp.linspace(-1.3, 1.3, 11), jnp.zeros(11)], 1))
     numbers["starts"] = np.asarray(starts)
     for place, name in enumerate(SHOWN):
@@ -97,21 +97,21 @@ def _axes(ax, numbers, density, vmax):
 
 def _outline(ax, numbers):
     xs, ys = GRID.centers
-    ax.contour(xs, ys, np.asarray(numbers["behaviour"]).T, levels=[0.06], colors=style.INK, linewidths=0.6, alpha=0.7)
+    ax.contour(xs, ys, np.asarray(numbers["behavior"]).T, levels=[0.06], colors=style.INK, linewidths=0.6, alpha=0.7)
 
 
 def draw(numbers: dict) -> Figure:
     """Four panels on one density scale."""
     fig, axes = plt.subplots(2, 2, figsize=(1.35 * style.WIDTH, 1.02 * style.WIDTH), sharex=True, sharey=True)
-    vmax = float(np.max(np.asarray(numbers["behaviour"])))
+    vmax = float(np.max(np.asarray(numbers["behavior"])))
     (samples, costs), maps = axes
-    image = _axes(samples, numbers, numbers["behaviour"], vmax)
+    image = _axes(samples, numbers, numbers["behavior"], vmax)
     samples.plot(
         *np.asarray(numbers["samples"]).T, ".", color="#d55e00", markersize=2.2, alpha=0.7, label="actions of the flow"
     )
     samples.legend(loc="upper center", markerscale=5)
     samples.set_title("the behavior: thin, bent")
-    _axes(costs, numbers, numbers["behaviour"], 2.2 * vmax)
+    _axes(costs, numbers, numbers["behavior"], 2.2 * vmax)
     _costs(costs, numbers)
     for ax, name in zip(maps, SHOWN, strict=True):
         _map(ax, numbers, name, vmax)
@@ -126,7 +126,7 @@ def draw(numbers: dict) -> Figure:
 
 
 def _costs(ax, numbers):
-    for center, matrix in zip(numbers["centres"], numbers["matrices"], strict=True):
+    for center, matrix in zip(numbers["centers"], numbers["matrices"], strict=True):
         style.ellipse(
             ax, center, np.eye(2) * numbers["ball"], 2 * COST, edgecolor=style.METRIC_COLORS["l2"], linestyle="--"
         )

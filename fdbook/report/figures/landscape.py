@@ -69,8 +69,8 @@ def compute(
     )
     yardstick = frontier.Yardstick(density, value, GRID, key=yard_key, order=12, crowd=crowd)
     none = transport.LocalTransport(lambda observation, action: jnp.zeros_like(action))
-    numbers = {"targets": list(TARGETS), "behaviour": yardstick.mass / GRID.area, "metrics": {}}
-    numbers["behaviour_off"] = yardstick.measure(none).off
+    numbers = {"targets": list(TARGETS), "behavior": yardstick.mass / GRID.area, "metrics": {}}
+    numbers["behavior_off"] = yardstick.measure(none).off
     for place, name in enumerate(names):
 
         def progress(message, place=place, name=name):
@@ -116,7 +116,7 @@ def _panel(ax, numbers, density, vmax):
     image = style.density_panel(ax, xs, ys, np.asarray(density).T, vmax)
     levels = -np.sqrt(np.sum((grid - PEAK) ** 2, -1) + 0.05)
     ax.contour(xs, ys, levels, levels=np.arange(-3.2, 0, 0.4), colors=style.GRAY, linewidths=0.4, alpha=0.55)
-    ax.contour(xs, ys, np.asarray(numbers["behaviour"]).T, levels=[0.1], colors=style.INK, linewidths=0.6, alpha=0.7)
+    ax.contour(xs, ys, np.asarray(numbers["behavior"]).T, levels=[0.1], colors=style.INK, linewidths=0.6, alpha=0.7)
     ax.plot(*PEAK, marker="*", color="#e69f00", markersize=9, markeredgecolor=style.INK, markeredgewidth=0.5)
     ax.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1], xlim=GRID.x, ylim=GRID.y)
     return image
@@ -128,7 +128,7 @@ def draw(numbers: dict) -> Figure:
     fig = plt.figure(figsize=((0.5 + 0.26 * (len(names) + 1)) * style.WIDTH, 1.3 * style.WIDTH))
     top, bottom = fig.subfigures(2, 1, height_ratios=[2.0, 1.2])
     axes = top.subplots(rows, len(names) + 1, sharex=True, sharey=True)
-    vmax = 1.25 * float(np.max(np.asarray(numbers["behaviour"])))
+    vmax = 1.25 * float(np.max(np.asarray(numbers["behavior"])))
     for column, name in enumerate([*names, "optimum"]):
         entry = numbers["optimum"] if name == "optimum" else numbers["metrics"][name]
         for ax, density, result in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
@@ -147,7 +147,7 @@ def draw(numbers: dict) -> Figure:
 
 
 def _draw_frontiers(axes, numbers, names, vmax):
-    _panel(axes[0], numbers, numbers["behaviour"], vmax)
+    _panel(axes[0], numbers, numbers["behavior"], vmax)
     axes[0].set(title="the behavior, the value's level lines and its peak", xlabel="action $a_1$ (action units)")
     axes[0].set_ylabel("action $a_2$ (action units)")
     for name in names:
@@ -165,9 +165,9 @@ def _draw_frontiers(axes, numbers, names, vmax):
         axes[1].axvline(target, color=style.PALE, linewidth=0.8, zorder=0)
     axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.5), title="open markers: the map folds")
     axes[1].set(xlabel="KL to the behavior (nats)", ylabel="value gained (action units)")
-    axes[2].axhline(100 * numbers["behaviour_off"], color=style.GRAY, linewidth=0.8, zorder=0)
+    axes[2].axhline(100 * numbers["behavior_off"], color=style.GRAY, linewidth=0.8, zorder=0)
     axes[2].text(
-        0.295, 100 * numbers["behaviour_off"] + 0.4, "the behavior's own", ha="right", color=style.GRAY, fontsize=8
+        0.295, 100 * numbers["behavior_off"] + 0.4, "the behavior's own", ha="right", color=style.GRAY, fontsize=8
     )
     axes[2].set(xlim=(0, 0.3), ylim=(0, 30), title="what the same gain costs")
     axes[2].set(xlabel="value gained (action units)", ylabel="mass off the manifold (%)")

@@ -28,7 +28,7 @@ LABELS = {
     "iql": "IQL",
     "rebrac": "ReBRAC",
 }
-LOOKS = {"bc": "behaviour", "fql": "fql", "deflow": "l2"}
+LOOKS = {"bc": "behavior", "fql": "fql", "deflow": "l2"}
 """Agents that look like an entry of the style; the others look like their metric, or are black and told apart by these."""
 MARKS = {
     "ifql": {"marker": "<", "linestyle": "--"},

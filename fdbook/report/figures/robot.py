@@ -285,7 +285,7 @@ def draw_state(ax: Axes, actions: Float[Array, "k d"], matrices: dict, plane: tu
     """
     points = np.asarray(actions, float)[:, plane]
     center = points.mean(axis=0)
-    ax.plot(*points.T, ".", color=style.METRIC_COLORS["behaviour"], markersize=2, alpha=0.45, markeredgewidth=0)
+    ax.plot(*points.T, ".", color=style.METRIC_COLORS["behavior"], markersize=2, alpha=0.45, markeredgewidth=0)
     for name, matrix in matrices.items():
         part = np.asarray(matrix, float)[np.ix_(plane, plane)] * len(matrix) / np.trace(matrix)
         look = {"edgecolor": style.METRIC_COLORS[name], "linestyle": style.METRIC_LINES[name]}
@@ -301,7 +301,7 @@ def draw_state(ax: Axes, actions: Float[Array, "k d"], matrices: dict, plane: tu
 
 def metric_handles() -> list[Line2D]:
     """What a legend says about the panels of `draw_state`."""
-    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLORS["behaviour"], label="actions drawn")
+    dots = Line2D([], [], linestyle="", marker=".", color=style.METRIC_COLORS["behavior"], label="actions drawn")
     return [dots, *(Line2D([], [], **style.look(name, marker=None, label=label)) for name, label in READ.items())]
 
 
@@ -325,7 +325,7 @@ def _draw_conditions(ax, numbers):
     gaussian_like = _quantiles(numbers["condition_blurred"])[1]
     ax.plot(TIMES, gaussian_like, color=style.INK, linewidth=1, label="Gaussian as wide")
     low, middle, high = _quantiles(numbers["condition_covariance"])
-    bar = {"color": style.METRIC_COLORS["behaviour"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
+    bar = {"color": style.METRIC_COLORS["behavior"], "marker": "_", "markersize": 8, "linewidth": 3, "alpha": 0.9}
     ax.errorbar([1.0], [middle], [[middle - low], [high - middle]], **bar)
     ax.text(1.03, np.sqrt(low * high), "covariance of actions", rotation=90, va="center", fontsize=8)
     ax.set(yscale="log", xlabel="perturbed time t", title="condition number", xlim=(0.47, 1.12), ylim=(0.95, 250))
@@ -339,7 +339,7 @@ def _draw_ceilings(ax, numbers):
         values = 100 * np.sort(anisotropy.ceiling(numbers["condition_e5"][i]))
         ax.plot(values, shares, **look | {"linestyle": "-", "linewidth": width, "label": f"E5, t = {TIMES[i]}"})
     values = 100 * np.sort(anisotropy.ceiling(numbers["condition_covariance"]))
-    ax.plot(values, shares, **style.look("behaviour", marker=None, label="covariance"))
+    ax.plot(values, shares, **style.look("behavior", marker=None, label="covariance"))
     ax.set(xlim=(0, 60), ylim=(0, 102), xlabel="most that L2 can lose (% of gain)", ylabel="states below (%)")
     ax.set_title("ceiling on the gain (E15)")
     ax.legend(loc="lower right")
@@ -356,7 +356,7 @@ def _draw_steps(ax, numbers):
 def _draw_spectra(ax, numbers):
     ranks = np.arange(1, len(AXES) + 1)
     looks = {
-        "precision": ("behaviour", "1 / covariance"),
+        "precision": ("behavior", "1 / covariance"),
         "e7": ("fisher-released", "E7"),
         "e5": ("fisher-exact", "E5"),
     }
