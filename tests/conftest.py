@@ -18,11 +18,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)
 # Most programs of the tests run once or twice: what they cost is their compilation. Processes that tests start are told the same;
-# notebooks are not, and run as readers run them. Of the flag only this series is known to know it, and others would abort.
+# notebooks are not, and run as readers run them. Compiled in parts, side by side, a program takes more time in all.
+# Of the flags only this series is known to know them, and others would abort.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 if jax.__version_info__[:2] == (0, 10):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    flags = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 hypothesis.settings.register_profile("fdbook", deadline=None, derandomize=True)
