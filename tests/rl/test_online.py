@@ -1,5 +1,7 @@
 """The online phase: what is drawn, what is kept of an environment, and that a break changes nothing."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -196,11 +198,17 @@ class Break(Exception):
     """What stops a run in these tests."""
 
 
+@functools.cache
+def unbroken(agent):
+    """The record of a run that nothing breaks, and its agents."""
+    record = some_record(agent, seeds=(0, 5))
+    return record, run(record, log_every=1)
+
+
 @pytest.mark.parametrize("at", [30, 47, 61])
 @pytest.mark.parametrize("agent", ["bc", "rebrac"])
 def test_a_run_that_was_broken_off_ends_bit_for_bit_the_same(agent, at, tmp_path):
-    whole = some_record(agent, seeds=(0, 5))
-    expected = run(whole, log_every=1)
+    whole, expected = unbroken(agent)
 
     def watch(record, agents):
         if record.done >= at:
@@ -267,8 +275,8 @@ def test_what_explores_and_what_does_not():
     observation, keys = jnp.zeros(3, jnp.float32), jr.split(jr.key(0), 4000)
     for name in ("iql", "rebrac", "bc", "fql"):
         agent = agents.make(name)((3,), 2, key=jr.key(1), **SIZES)
-        played = np.asarray(jax.vmap(lambda key, agent=agent: agent.act(observation, key=key))(keys))
-        tried = np.asarray(jax.vmap(lambda key, agent=agent: agent.explore(observation, key=key))(keys))
+        both = jax.vmap(lambda key, agent=agent: (agent.act(observation, key=key), agent.explore(observation, key=key)))
+        played, tried = map(np.asarray, jax.jit(both)(keys))
         if name in ("bc", "fql"):
             np.testing.assert_array_equal(tried, played)
             continue
