@@ -518,12 +518,17 @@ def push(s, a):
     return jnp.asarray(GRADIENT, a.dtype) @ a
 
 
+@functools.cache
+def base_of_a_gaussian():
+    return transport.base_from_density(gaussian(jnp.zeros(2), jnp.asarray(COVARIANCE)), 400, key=jr.key(2))
+
+
 class TestFit:
     bare = Fisher(damping=0.0, trace_normalized=False)
 
-    @functools.cached_property
+    @property
     def base(self):
-        return transport.base_from_density(gaussian(jnp.zeros(2), jnp.asarray(COVARIANCE)), 400, key=jr.key(2))
+        return base_of_a_gaussian()
 
     def trained(self, metric, **options):
         given_ = {
