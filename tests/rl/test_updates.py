@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 import plain_agents as plain
 import pytest
-from test_agents import D, N, make, some_batch
+from test_agents import D, N, act, make, some_batch
 
 from fdbook.geometry import flow
 from fdbook.geometry.densities import GaussianMixture
@@ -58,12 +58,16 @@ def adam(gradients, rate):
 def test_rebracs_actor_goes_on_by_its_momentum_between_its_turns(budget):
     """An Adam of its own, which waits between the turns, moves at updates 2, 4 and 6 only, and otherwise far."""
     met = agents_after(make("rebrac", alpha_actor=0.3), 6)
+
+    @eqx.filter_jit
+    def gradient(agent, batch, key):
+        draws = agent.draw(batch, key=key)
+        return eqx.filter_grad(lambda networks: agent.loss(networks, batch, draws)[1]["actor"])(agent.networks)
+
     gradients = []
     for step, agent in enumerate(met[:-1]):
-        batch = some_batch(step)
-        draws = agent.draw(batch, key=jr.key(step))
-        term = eqx.filter_grad(lambda networks, a=agent, b=batch, d=draws: a.loss(networks, b, d)[1]["actor"])
-        weight = np.asarray(term(agent.networks)["actor"].head.layers[0].weight, np.float64)
+        term = gradient(agent, some_batch(step), jr.key(step))
+        weight = np.asarray(term["actor"].head.layers[0].weight, np.float64)
         gradients.append(weight if (step + 1) % 2 == 0 else 0 * weight)
     weights = [np.asarray(agent.networks["actor"].head.layers[0].weight, np.float64) for agent in met]
     moved = np.diff(weights, axis=0)
@@ -94,7 +98,7 @@ def test_ifql_chooses_by_the_smaller_critic_whatever_the_target_joins_by():
         noises = np.asarray(jr.normal(key, (16, D), jnp.float32))
         actions = plain.flow(agent.networks["flow"].head, s, noises, 5)[0]
         q = plain.q(agent.networks["critic"].head, s, actions)
-        np.testing.assert_allclose(agent.act(observation, key=key), actions[np.argmax(q.min(axis=0))], atol=1e-5)
+        np.testing.assert_allclose(act(agent, observation, key), actions[np.argmax(q.min(axis=0))], atol=1e-5)
         choices.append(np.argmax(q.min(axis=0)) == np.argmax(q.mean(axis=0)))
     assert not all(choices)
 
@@ -103,9 +107,9 @@ def test_a_crop_moves_an_observation_and_its_next_one_alike():
     """One coin for the whole batch; two crops drawn apart would make the critic's two pictures jump against each other."""
     batch = some_batch(shape=(12, 10, 3))
     batch = batch._replace(next_observations=255 - batch.observations)
-    coins = []
+    cropped, coins = eqx.filter_jit(train._cropped), []
     for key in jr.split(jr.key(0), 64):
-        got = train._cropped(batch, key=key)
+        got = cropped(batch, key=key)
         assert np.array_equal(got.next_observations, 255 - got.observations)
         still = (np.asarray(got.observations) == np.asarray(batch.observations)).all(axis=(1, 2, 3))
         coins.append(still.all())
