@@ -275,7 +275,7 @@ def test_nothing_is_recorded_for_a_device_that_is_not_here(write, tmp_path):
 
 def test_the_files_that_readers_begin_with_are_sweeps(write):
     cells = {"maze-metrics": 12, "thin-maze-metrics": 3, "thin-maze-seeds": 4, "thin-maze-ten-critics": 3}
-    cells |= {"online": 6, "full-size": 8, "papers": 511, "matrix-mazes": 33, "precision": 3}
+    cells |= {"online": 6, "full-size": 8, "papers": 511, "matrix-mazes": 33, "precision": 3, "arm-doses": 2}
     for name, count in cells.items():
         assert len(read_sweep(ROOT / "figures" / "data" / "sweeps" / f"{name}.toml").cells) == count
     assert {path.stem for path in (ROOT / "figures" / "data" / "sweeps").glob("*.toml")} == cells.keys()

@@ -236,12 +236,16 @@ def test_the_records_are_what_their_names_say(path):
     [
         ("d4rl-pointmaze-medium", "D4RL/pointmaze/medium-v2"),
         ("cube-single", "cube-single-play-singletask-task2-v0"),
+        ("cube-single-standard", "cube-single-play-singletask-task2-v0"),
+        ("cube-single-thin", "cube-single-play-singletask-task2-v0"),
     ],
 )
 def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
     """And of the training whose record lies with those that were tried."""
     assert {path.stem for path in figures.LADDERS.glob("ladder-*")} == {
         "ladder-cube-single",
+        "ladder-cube-single-standard",
+        "ladder-cube-single-thin",
         "ladder-d4rl-pointmaze-medium",
     }
     tree = json.loads((figures.LADDERS / f"ladder-{name}.json").read_text(encoding="utf-8"))
