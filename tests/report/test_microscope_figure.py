@@ -2,11 +2,13 @@
 
 import copy
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from fdbook import book
 from fdbook.experiment import RunSpec
 from fdbook.geometry import metrics
 from fdbook.report import figures, style
@@ -252,3 +254,16 @@ def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
     assert RunSpec.from_dict(tree["run"]).task.name == task
     trained = records.read(figures.RUNS.parent / "tried" / f"{name}-deflow")
     assert (trained.spec, trained.done) == (tree["run"], tree["step"])
+
+
+def test_what_the_arm_gains_is_what_the_readme_says():
+    """The deblurred metric, raw, at a fifth of a nat: on two standard recordings and on the thin one; within an eighth of E26."""
+    text = (book.ROOT / "README.md").read_text(encoding="utf-8")
+    said = re.search(r"(\S+) to (\S+) times as much on the arm's standard\sdata, (\S+) times on the same arm", text)
+    found = []
+    for name in ("cube-single", "cube-single-standard", "cube-single-thin"):
+        tree = json.loads((figures.LADDERS / f"ladder-{name}.json").read_text(encoding="utf-8"))
+        (entry,) = (each for each in tree["metrics"] if each["label"] == "deblurred raw")
+        found.append(entry["ratio"]["ratio"][entry["ratio"]["kl"].index(0.2)])
+        assert abs(found[-1] / np.mean(entry["predicted"]) - 1) < 1 / 8
+    np.testing.assert_allclose([float(number) for number in said.groups()], found, atol=0.006)
