@@ -9,6 +9,7 @@ import hypothesis
 import jax
 import jaxtyping
 import matplotlib
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -43,6 +44,16 @@ def budget():
         return budgets[name]["tolerance"]
 
     return tolerance
+
+
+@pytest.fixture
+def own_log(tmp_path):
+    """log.npz, data of one's own: four episodes of ten steps, without an environment."""
+    rng, ends = np.random.default_rng(0), np.arange(40) % 10 == 9
+    arrays = {"observations": rng.normal(size=(40, 2)), "actions": rng.uniform(-1, 1, (40, 1)), "rewards": np.ones(40)}
+    path = tmp_path / "log.npz"
+    np.savez(path, **{name: each.astype(np.float32) for name, each in arrays.items()}, terminals=ends)
+    return path
 
 
 @pytest.fixture

@@ -1,19 +1,22 @@
-"""Sweeps on a Ray cluster: two nodes, one of which is killed half-way. Where Ray is not installed, it is asked for."""
+"""Sweeps on a Ray cluster: what a stand-in for Ray can show, and two real nodes, one of which is killed half-way."""
 
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+import types
 from pathlib import Path
 
-import numpy as np
 import pytest
+from filelock import FileLock
 
 from fdbook import cli, experiment
-from fdbook.experiment import read_sweep
-from fdbook.experiment.engines import LOG
+from fdbook.experiment import ray_cluster, read_sweep
+from fdbook.experiment.engines import CARRY_ON, LOG, Event, Job
+from fdbook.experiment.run import LOCK
 from fdbook.experiment.sweeping import states
 
 
@@ -31,11 +34,8 @@ seeds = [[0], [1], [2], [3]]
 
 
 @pytest.fixture
-def sweep(tmp_path, monkeypatch):
+def sweep(own_log, tmp_path, monkeypatch):
     """Four behavior clonings of data of one's own, and the current folder is theirs."""
-    rng, ends = np.random.default_rng(0), np.arange(40) % 10 == 9
-    arrays = {"observations": rng.normal(size=(40, 2)), "actions": rng.uniform(-1, 1, (40, 1)), "rewards": np.ones(40)}
-    np.savez(tmp_path / "log.npz", **{name: each.astype(np.float32) for name, each in arrays.items()}, terminals=ends)
     (tmp_path / "s.toml").write_text(SWEEP)
     monkeypatch.chdir(tmp_path)
     return "s.toml"
@@ -45,6 +45,77 @@ def sweep(tmp_path, monkeypatch):
 def test_ray_is_asked_for_in_one_sentence_where_it_is_not(sweep, capsys):
     assert cli.main(["sweep", sweep, "--engine", "ray"]) == 1
     assert capsys.readouterr().err == "fdbook: Sweeps on a cluster need Ray: pip install 'fdbook[ray]'.\n"
+
+
+class Handle:
+    """What Ray gives for a function or a class: `remote` calls it at once, and what it returns is its own reference."""
+
+    def __init__(self, called):
+        self.called, self.options = called, lambda **asked: self
+
+    def remote(self, *given):
+        made = self.called(*given)
+        names = [name for name in dir(type(made)) if not name.startswith("_")] if isinstance(self.called, type) else []
+        return types.SimpleNamespace(**{name: Handle(getattr(made, name)) for name in names}) if names else made
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """A Ray of one thread, where everything is over as soon as it was asked for."""
+    made = types.ModuleType("ray")
+    strategies = types.SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
+    node = types.SimpleNamespace(get_node_id=lambda: "here")
+    for name, value in {
+        "init": lambda **options: None,
+        "remote": Handle,
+        "get": lambda reference: reference,
+        "wait": lambda references, **options: (references, []),
+        "kill": lambda actor: None,
+        "cluster_resources": lambda: {"CPU": 4.0},
+        "get_runtime_context": lambda: node,
+    }.items():
+        setattr(made, name, value)
+    monkeypatch.setitem(sys.modules, "ray", made)
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
+    return made
+
+
+def test_what_two_nodes_say_of_one_cell_is_told_once(ray, monkeypatch, tmp_path):
+    """The first finished it and died before it was heard, the second found it finished."""
+
+    def work(index, job, mailbox):
+        for kind in ("started", "finished", "started", "finished"):
+            mailbox.put.remote(Event(index, kind))
+        return f"reference {index}"
+
+    monkeypatch.setattr(ray_cluster, "_work", work)
+    jobs = [Job({}, tmp_path / name) for name in ("one", "two")]
+    events = [event for event in ray_cluster.RayCluster().run(jobs, lambda: CARRY_ON) if event is not None]
+    assert [(event.index, event.kind) for event in events] == [
+        (0, "started"),
+        (0, "finished"),
+        (1, "started"),
+        (1, "finished"),
+    ]
+
+
+def test_a_cell_waits_for_what_a_lost_node_left_behind(ray, monkeypatch, tmp_path):
+    """Whose process holds the folder until it has saved."""
+    held = FileLock(tmp_path / LOCK, thread_local=False)
+    held.acquire()
+    threading.Timer(1.0, held.release).start()
+    told = []
+
+    def run(self, jobs, asked):
+        told.append((held.is_locked, asked()))
+        yield Event(0, "finished")
+
+    monkeypatch.setattr(ray_cluster.Processes, "run", run)
+    mailbox = ray_cluster._Mailbox()
+    asked = types.SimpleNamespace(put=Handle(mailbox.put), told=Handle(mailbox.told))
+    ray_cluster._work(7, Job({}, tmp_path), asked)
+    assert told == [(False, CARRY_ON)]
+    assert mailbox.take() == [Event(7, "finished")]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import threading
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import fdbook
@@ -496,11 +495,8 @@ def test_how_a_cell_ended_is_told(write, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*log has actions:UserWarning")
-def test_a_real_cell_as_it_is_typed(write, tmp_path, capsys):
+def test_a_real_cell_as_it_is_typed(write, own_log, capsys):
     """Data of one's own, without an environment."""
-    rng, ends = np.random.default_rng(0), np.arange(40) % 10 == 9
-    arrays = {"observations": rng.normal(size=(40, 2)), "actions": rng.uniform(-1, 1, (40, 1)), "rewards": np.ones(40)}
-    np.savez(tmp_path / "log.npz", **{name: each.astype(np.float32) for name, each in arrays.items()}, terminals=ends)
     write("""
     [base]
     agent = "bc"

@@ -99,10 +99,10 @@ class RayCluster(Engine):
                 # after looking who is over, so that none of theirs is missed
                 events = self.ray.get(mailbox.take.remote())
                 started |= {event.index for event in events}
-                yield from (
-                    event for event in events if event.index not in ended
-                )  # a lost node may have said it already
-                ended |= {event.index for event in events if event.kind in ENDS}
+                for event in events:
+                    if event.index not in ended:  # a node that was lost may have said it already
+                        yield event
+                    ended |= {event.index} if event.kind in ENDS else set()
                 yield from (
                     event for event in over if event.index not in ended and (event.index in started or not word)
                 )
