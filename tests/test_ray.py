@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ SWEEP = """
 [base]
 agent = "bc"
 task.data = "log.npz"
-updates = 40_000
+updates = 150_000
 evaluations = []
 config = {width = 4, depth = 1, batch_size = 4}
 [axes]
@@ -78,6 +79,18 @@ def ray(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", made)
     monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", strategies)
     return made
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_where_no_cluster_answers_is_told_at_once(ray, sweep, scheme, monkeypatch, capsys):
+    with socket.socket() as closed:  # a port of its own, on which nobody listens
+        closed.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{closed.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert cli.main(["sweep", sweep, "--engine", "ray"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"fdbook: No Ray cluster answers at RAY_ADDRESS={address}: ")
+    assert said.count("\n") == 1
 
 
 def test_what_two_nodes_say_of_one_cell_is_told_once(ray, monkeypatch, tmp_path):
@@ -148,10 +161,10 @@ def test_of_two_nodes_one_is_killed_and_no_cell_is_lost_nor_finishes_twice(sweep
         process = subprocess.Popen(typed, env=environment, stdout=told, stderr=subprocess.STDOUT)
     cells, since = read_sweep(sweep).cells, time.monotonic()
     try:
-        while sum(0 < done(cell.folder) < 40_000 for cell in cells) < 2 and time.monotonic() - since < 120:
+        while sum(0 < done(cell.folder) < 150_000 for cell in cells) < 2 and time.monotonic() - since < 120:
             time.sleep(0.1)
         begun = [done(cell.folder) for cell in cells]
-        assert sum(0 < each < 40_000 for each in begun) == 2
+        assert sum(0 < each < 150_000 for each in begun) == 2
         assert sum(cell.folder.exists() for cell in cells) == 2  # each node has cores for one
         cluster.remove_node(cluster.nodes[0], allow_graceful=False)
         assert process.wait(timeout=240) == 0
@@ -160,8 +173,8 @@ def test_of_two_nodes_one_is_killed_and_no_cell_is_lost_nor_finishes_twice(sweep
     assert [each.status for each in states(read_sweep(sweep))] == ["finished"] * 4
     lines = Path("told.txt").read_text(encoding="utf-8").splitlines()
     logs = [(cell.folder / LOG).read_text() for cell in cells]
-    assert [log.count("Finished after 40000 updates.") for log in logs] == [1] * 4
+    assert [log.count("Finished after 150000 updates.") for log in logs] == [1] * 4
     assert sum(": started" in line for line in lines) == 5  # the one whose node was lost began twice
     for cell in cells:
         assert sum(": finished" in line and cell.label in line for line in lines) == 1
-        assert experiment.open_run(cell.folder).record.done == 40_000
+        assert experiment.open_run(cell.folder).record.done == 150_000

@@ -5,6 +5,8 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import importlib
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -64,6 +66,16 @@ def _work(index: int, job: Job, mailbox: Any) -> None:
                 ask(mailbox.put, dataclasses.replace(event, index=index))
 
 
+def _check_answers(address: str) -> None:
+    """Refuses an address host:port or ray://host:port where nobody listens; Ray itself would ask there for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(f"No Ray cluster answers at RAY_ADDRESS={address}: {error}.") from error
+
+
 class RayCluster(Engine):
     """Each job on a node of the Ray cluster that RAY_ADDRESS names, or of this machine: two cores, and a GPU where there are any.
 
@@ -77,6 +89,7 @@ class RayCluster(Engine):
         except ImportError as error:
             raise ValueError("Sweeps on a cluster need Ray: pip install 'fdbook[ray]'.") from error
         self.jobs = jobs
+        _check_answers(os.environ.get("RAY_ADDRESS", ""))
         self.ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level="error")
 
     def run(self, jobs: Sequence[Job], told: Callable[[], int]) -> Iterator[Event | None]:
