@@ -82,12 +82,14 @@ def ray(monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_where_no_cluster_answers_is_told_at_once(ray, sweep, scheme, monkeypatch, capsys):
+def test_where_no_cluster_answers_is_told_at_once(ray, scheme, monkeypatch, tmp_path, capsys):
+    sweep = tmp_path / "s.toml"
+    sweep.write_text('[base]\ntask = "cube-single"\nagent = "bc"\n')
     with socket.socket() as closed:  # a port of its own, on which nobody listens
         closed.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("RAY_ADDRESS", address)
-        assert cli.main(["sweep", sweep, "--engine", "ray"]) == 1
+        assert cli.main(["sweep", str(sweep), "--engine", "ray"]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"fdbook: No Ray cluster answers at RAY_ADDRESS={address}: ")
     assert said.count("\n") == 1
