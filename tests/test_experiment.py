@@ -272,6 +272,16 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     assert (code, complaints) == (0, "fdbook: the setting candidates is called num_samples now\n")
     assert "the checkpoint of update 40, 1 episode\n" in printed
     assert "not finished" not in printed
+    code, printed, complaints = say(capsys, "evaluate", "mine", "--held-out", "--out", "held.json")
+    assert (code, complaints) == (0, "")
+    assert "the checkpoint of update 40, on held-out data\n" in printed
+    held = json.loads((here / "held.json").read_text())
+    assert held["step"] == 40
+    assert {"flow", "critic", "actor", "held_out_nll"} <= set(held["held_out"])
+    assert f"{held['held_out']['flow'][0]:.4g}" in printed
+    assert held["held_out"] == experiment.open_run("mine").held_out()
+    code, _, complaints = say(capsys, "evaluate", "mine", "--held-out", "--episodes", 1)
+    assert (code, complaints.count("\n")) == (2, 1)
     code, _, complaints = say(capsys, "evaluate", "mine", "--video", "a.gif", "--video-seed", 7)
     assert (code, complaints) == (2, "fdbook: --video-seed takes a seed of the run, one of 0; got 7\n")
 

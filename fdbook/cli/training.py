@@ -118,7 +118,9 @@ def _add_data(parser):
         default="data",
         help="of D4RL's mazes: episodes within the walls of the data (default), or of Minari's evaluation",
     )
-    parser.add_argument("--env", metavar="ID", help="the gymnasium id of the environment to evaluate such data in")
+    parser.add_argument(
+        "--env", metavar="ID", help="the gymnasium id of the environment to evaluate such data in; none: logs alone"
+    )
     bounds = "bounds of such actions, where no environment has them (default: -1 1)"
     parser.add_argument("--action-bounds", metavar=("LOW", "HIGH"), type=float, nargs=2, help=bounds)
     add_dose(parser)
@@ -249,6 +251,7 @@ def add_evaluate(commands: Commands) -> None:
             "fdbook evaluate runs/... --starts anywhere       the share of starts in an OGBench maze that are solved",
             "fdbook evaluate runs/... --set num_samples=16    the best of 16 actions, as the critics judge them",
             "fdbook evaluate runs/... --video episode.gif     and film one episode",
+            "fdbook evaluate runs/... --held-out              losses and likelihood on held-out data: nothing is played",
         ),
     )
     _add_settings(parser, "act with another setting: num_samples, num_refinements")
@@ -261,6 +264,11 @@ def add_evaluate(commands: Commands) -> None:
         help="where episodes start (default: as the task says). anywhere: all over an OGBench maze, with the official score "
         "beside it. Use it where the score is all or nothing, because every episode starts in one place: success is then the "
         "share of starts that are solved, and solved length the steps to the goal from these",
+    )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="play nothing: what training logs, and the flow's likelihood, on the data's validation episodes",
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="also write what came out to a file")
     parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of one seed into a GIF")
@@ -305,6 +313,22 @@ def _official(run, episodes, config, progress):
     return {name: values for name, values in kept.items() if name != "step"}
 
 
+def _held_out(arguments):
+    """`--held-out`: what the run's held-out data say of it."""
+    if arguments.episodes or arguments.video or arguments.set or arguments.starts != "task":
+        raise Misuse("--held-out plays no episodes; leave --episodes, --starts, --set and --video out")
+    from fdbook import experiment
+
+    run = experiment.open_run(arguments.run_folder)
+    found = run.held_out()
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, on held-out data")
+    print(f"  {'seed':<16}" + "".join(f"{seed:>10}" for seed in run.spec.seeds))
+    for name, values in found.items():
+        print(f"  {name:<16}" + "".join(f"{value:>10.4g}" for value in values))
+    if arguments.out is not None:
+        keep(arguments.out, run, held_out=found)
+
+
 def _evaluate(arguments):
     if arguments.video is not None and arguments.video.suffix != ".gif":
         raise Misuse(f"--video takes a file that ends in .gif; got {arguments.video}")
@@ -318,6 +342,9 @@ def _evaluate(arguments):
         if path is not None:
             check_writable(path.parent)
     check_run(arguments.run_folder)
+    if arguments.held_out:
+        _held_out(arguments)
+        return
     run = experiment.open_run(arguments.run_folder)
     index = _place_of(arguments.video_seed, run.spec.seeds)
     config, metric_options = _settings(arguments)

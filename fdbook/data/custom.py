@@ -27,6 +27,8 @@ __all__ = ["Options", "from_arrays", "from_minari", "from_npz", "from_source", "
 
 RECOVER = "recover"
 """The environment of a Minari data set that it describes itself."""
+NONE = "none"
+"""No environment: logs alone."""
 FLAGS = ("terminals", "terminations", "timeouts", "truncations")
 LOOKED_AT = ("observations", "actions", *FLAGS, "next_observations")
 UNIT = (-1.0, 1.0)
@@ -170,13 +172,18 @@ def from_arrays(
 def from_minari(id: str, environment: spaces.Maker | None = RECOVER, **options: Any) -> Task:
     """A task from a Minari data set of any id, which is downloaded if it is not here.
 
-    The environment is the one that the data set describes for evaluation ("recover"), another one, or None for logs alone. Masks
+    The environment is the one that the data set describes for evaluation ("recover"), another one, or None for logs alone, which
+    is what is left, with a warning, of a set that describes none. Masks
     are 0 where an episode terminated. Numbers are rounded to float32. Raises FileNotFoundError when the data set can be had
     neither here nor by download; ValueError for what does not fit, as `from_npz` does.
     """
     chosen = Options.of(options)
     where = f"The Minari data set {id}"
     data, lengths = custom_sources.from_set(id, _with_lengths)
+    described = {"env_spec", "eval_env_spec"} & {name for name, spec in data.storage.metadata.items() if spec}
+    if environment == RECOVER and not described:
+        warnings.warn(f"{where} describes no environment: nothing will be played.", stacklevel=2)
+        environment = None
     shape = spaces.observation_shape(data.observation_space, chosen.keys, where)
     limits = getattr(data.action_space, "low", np.nan), getattr(data.action_space, "high", np.nan)
     known = environment is not None or chosen.action_bounds is not None
@@ -192,14 +199,16 @@ def _with_lengths(data):
 
 
 def from_source(text: str, environment: spaces.Maker | None = None, **options: Any) -> Task:
-    """`from_npz` for the path of a file, `from_minari` for an id, whose own environment is taken unless another is given.
+    """`from_npz` for the path of a file, `from_minari` for an id, whose own environment is taken unless another is given, or
+    "none".
 
     Raises ValueError for a text that is neither, and what the two raise.
     """
+    alone = environment == NONE
     if text.endswith(".npz") or Path(text).expanduser().is_file():
-        return from_npz(text, environment, **options)
+        return from_npz(text, None if alone else environment, **options)
     if re.fullmatch(r"([-\w]+/)*[-\w]+-v\d+", text):
-        return from_minari(text, RECOVER if environment is None else environment, **options)
+        return from_minari(text, None if alone else RECOVER if environment is None else environment, **options)
     raise ValueError(f"Data are an npz file or a Minari id such as D4RL/pen/human-v2; got {text!r}.")
 
 

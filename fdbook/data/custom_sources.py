@@ -236,10 +236,11 @@ class MinariSet(Own):
         """The environment that the data set describes for evaluation, or the other one."""
         if not self.recovered:
             return super().make(render_mode)
-        with minari.robotics(), warnings.catch_warnings():
+        options = {} if render_mode is None else {"render_mode": render_mode}
+        data = from_set(self.id, lambda data: data)
+        with minari.robotics(), warnings.catch_warnings(), simulators.making(f"of {self.id}"):
             warnings.simplefilter("ignore")
-            options = {} if render_mode is None else {"render_mode": render_mode}
-            return simulators.tidy(from_set(self.id, lambda data: data).recover_environment(eval_env=True, **options))
+            return simulators.tidy(data.recover_environment(eval_env=True, **options))
 
     def transitions(self, task: Task, folder: str | Path | None = None) -> tuple[Transitions, None]:
         """All episodes, in the compact layout; Minari's data sets have no validation data."""

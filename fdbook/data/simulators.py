@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import TypeVar
 
 
-__all__ = ["import_ogbench", "prepare_pictures", "renderer", "simulating", "tidy"]
+__all__ = ["import_ogbench", "making", "prepare_pictures", "renderer", "simulating", "tidy"]
 
 World = TypeVar("World")
 """Any environment: the same that comes in goes out."""
@@ -66,6 +66,26 @@ def simulating() -> Iterator[None]:
             if not _of_a_renderer(error):
                 raise
             raise _no_pictures(error) from error
+
+
+@contextlib.contextmanager
+def making(name: str) -> Iterator[None]:
+    """Around what makes an environment of a library: where that fails for a reason of the library's own, as with a simulator of a
+    version that it does not know, OSError says so, and where, in one sentence.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__module__.startswith("gymnasium"):  # its own sentences
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        raise OSError(
+            f"The environment {name} cannot be made here: {type(error).__name__} in {where}, as with a version of its simulator "
+            "that it does not know. Its data can be used without it: `--env none`, or environment=None."
+        ) from error
 
 
 def tidy(environment: World) -> World:

@@ -74,7 +74,7 @@ def _registered(name, options):
 
     from fdbook.data.minari import robotics
 
-    with simulators.simulating():
+    with simulators.simulating(), simulators.making(name):
         try:
             return gymnasium.make(name, **options)
         except gymnasium.error.UnregisteredEnv:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.random as jr
 import numpy as np
 from filelock import FileLock, Timeout
 
@@ -28,6 +29,7 @@ from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
 from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.offline_evaluation import held_out_likelihood, held_out_losses
 from fdbook.rl.online import Online
 
 
@@ -84,6 +86,27 @@ class Run:
         found = scores(self.task, result) | (solved_length(result) if starts == "anywhere" else {})
         return found | value_estimates(result)
 
+    def held_out(
+        self, *, loaded: Loaded | None = None, batches: int = 32, states: int = 1000
+    ) -> dict[str, list[float]]:
+        """What the run's held-out data say of each seed, with nothing played and nothing trained.
+
+        Each loss and scalar that training logs, in the mean over `batches` of held-out data; for agents with a flow also
+        "held_out_nll", in nats (E4), and "clipped_share", over at most `states` actions (`fdbook.rl.offline_evaluation`). The
+        same rows are drawn for every run on episodes of one number and length. `loaded` data stand in for those that the run was
+        trained on. Raises ValueError where none are held out.
+        """
+        data = data_of(self.spec, loaded).validation
+        if data is None:
+            raise ValueError(f"The data of {self.task.name} have no validation set: nothing is held out of them.")
+        loss_key, likelihood_key = jr.split(jr.key(0))
+        found = held_out_losses(self.agents, data, self.spec.seeds, batches=batches, key=loss_key)
+        if "flow" in self.agents.networks:
+            likelihood = held_out_likelihood(self.agents, data, states=states, key=likelihood_key)
+            share = np.full(len(self.spec.seeds), likelihood.clipped_share)
+            found |= {"held_out_nll": likelihood.nll, "clipped_share": share}
+        return {name: [float(f"{value:.6g}") for value in values] for name, values in found.items()}
+
     def pictures(self, *, episode: int = 0, index: int = 0) -> tuple[list[np.ndarray], list[int], bool]:
         """About a hundred pictures of one episode of one seed, the step that each one shows, and whether it succeeded.
 
@@ -126,15 +149,16 @@ def train(
     *,
     loaded: Loaded | None = None,
     save_every: int = 10_000,
-    log_every: int = 1000,
+    log_every: int | None = None,
     progress: bool = True,
     say: Callable[[str], None] = print,
     watch: Callable[[records.Record, Agent], None] = lambda record, agents: None,
 ) -> Run:
     """Trains what a specification says, all seeds at once.
 
-    Without a `folder` nothing is written. With one, the run saves checkpoints there every `save_every` updates, is carried on
-    when it is there already, bit for bit, and ends with record.json. `loaded` data stand in for those that
+    Without a `folder` nothing is written. With one, the run saves checkpoints there every `save_every` updates and every ten
+    minutes, is carried on when it is there already, bit for bit, and ends with record.json. Scalars are logged in the mean over
+    `log_every` updates (None: a tenth of the offline ones, and at most 1000). `loaded` data stand in for those that
     `fdbook.data.load.load` would load, raw or prepared as the specification says. `say` is told what the reader should know, and
     `watch` is shown the record as it grows and the agents, whose arrays it must not keep, several times a minute.
 

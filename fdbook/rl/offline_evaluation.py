@@ -1,6 +1,6 @@
-"""Judging policies by logs alone, where there is no environment: three numbers, each what its name says, and none a score.
+"""Judging policies by logs alone, where there is no environment: numbers that are each what their names say, and none a score.
 
-`held_out_nll` tells how well a flow describes logged behavior, and nothing of how good that is. `critic_value` is what the own
+`held_out_losses` are what agents were trained to make small, on data that they were not trained on. `held_out_nll` tells how well a flow describes logged behavior, and nothing of how good that is. `critic_value` is what the own
 critics of an agent believe of its policy: the policy was made to please them, so that it is too high as a rule. `fqe_value` is
 fitted Q evaluation: a fresh critic, which the policy never saw, is fitted to the policy's own value on the data; where the policy
 leaves the data, it extrapolates too. None of them is a rollout.
@@ -34,6 +34,7 @@ __all__ = [
     "first_states",
     "fitted_q_value",
     "held_out_likelihood",
+    "held_out_losses",
     "offline_evaluate",
 ]
 
@@ -103,6 +104,35 @@ def offline_evaluate(
     options = {"at": data, "fitted": fitted, "progress": progress}
     result["fqe_value"] = fitted_q_value(agents, data if train is None else train, seeds, key=fit_key, **options)
     return {name: [float(f"{value:.6g}") for value in row] for name, row in result.items()}
+
+
+def held_out_losses(
+    agents: Agent, data: Transitions, seeds: Sequence[int], *, batches: int = 32, key: PRNGKeyArray
+) -> dict[str, Float[np.ndarray, " seeds"]]:
+    """What training logs (each loss, and the scalars beside them), with no update made: the mean over batches of held-out data.
+
+    Batches are as large as the agents train on. One key draws the same rows from data of the same size for every agent, so that
+    two runs on the same episodes are compared on the same transitions. Raises ValueError for no batch.
+    """
+    if batches < 1:
+        raise ValueError(f"held_out_losses takes at least one batch; got batches={batches}.")
+    numbers, means = jnp.asarray(seeds), []
+    for batch_key in jr.split(key, batches):
+        means.append(_losses(agents, data, numbers, batch_key))
+    return {name: np.mean([np.asarray(each[name], float) for each in means], axis=0) for name in means[0]}
+
+
+@eqx.filter_jit
+def _losses(agents, data, seeds, key):
+    """The scalars of one batch, each (seeds,); the batch is the same for all agents, and what is drawn beside it is not."""
+    batch_key, draw_key = jr.split(key)
+
+    def losses(agent, seed):
+        batch = data.sample(agent.config.batch_size, key=batch_key)
+        draws = agent.draw(batch, key=jr.fold_in(draw_key, seed))
+        return agent.loss(agent.networks, batch, draws)[1]
+
+    return eqx.filter_vmap(losses, in_axes=(eqx.if_array(0), 0))(agents, seeds)
 
 
 def held_out_likelihood(agents: Agent, data: Transitions, *, states: int = 1000, key: PRNGKeyArray) -> Likelihood:

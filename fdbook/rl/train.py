@@ -39,6 +39,10 @@ from fdbook.rl.transitions import Transitions
 __all__ = ["Stopped", "Update", "fingerprint", "init", "train"]
 
 CHUNK = 250
+FIRST, DISPATCH_SECONDS = 10, 10.0
+"""Updates of a process's first dispatch, and what a later one should take at most: between dispatches Ctrl-C is obeyed."""
+SAVE_SECONDS = 600.0
+"""A run whose updates are slow is saved at least this often."""
 EXPLODED = 10.0
 """A critic has exploded when a value is this many times beyond what the data's rewards can add up to."""
 CROPPED = 0.5
@@ -125,7 +129,7 @@ def train(
     evaluate: Callable[[Agent, Callable[[], bool]], dict[str, list[float]] | None] | None = None,
     online: Online | None = None,
     save_every: int = 10_000,
-    log_every: int = 1000,
+    log_every: int | None = None,
     keep: int = 2,
     background: bool | None = None,
     progress: bool = True,
@@ -136,8 +140,9 @@ def train(
 
     `evaluate(agents, stopped)` gives a dict of lists with one number for each seed; it may return None once `stopped()`. Where
     the record has an online phase, `online` goes on in the environment after the offline updates. With a
-    `folder` the run saves a checkpoint every `save_every` updates, of which the newest `keep` stay, and carries on from the
-    newest sound one when it is called again, with more updates too. `say` is told what the reader should know, and `watch` is
+    `folder` the run saves a checkpoint every `save_every` updates, and every ten minutes, of which the newest `keep` stay, and
+    carries on from the newest sound one when it is called again, with more updates too. Scalars are logged in the mean over
+    `log_every` updates (None: a tenth of the offline ones, and at most 1000). `say` is told what the reader should know, and `watch` is
     shown the record as it grows and the agents, after every dispatch. It must not keep the agents' arrays: the next dispatch
     overwrites them.
 
@@ -154,6 +159,7 @@ def train(
             f"The record has {record.updates - record.offline} online updates, which take an Online; got none."
         )
     background = jax.default_backend() != "cpu" if background is None else background
+    log_every = min(1000, max(1, record.offline // 10)) if log_every is None else log_every
     options = {"save_every": save_every, "log_every": log_every, "bar": progress}
     options |= {"background": background, "watch": watch, "online": online}
     if folder is None:
@@ -177,6 +183,7 @@ class _Loop:
         self.save_every, self.log_every = save_every, log_every
         self.update = Update(jnp.asarray(record.seeds), record.matmul_precision)
         self.saved = record.done if stores and stores.steps else None
+        self.saved_at, self.pace = time.monotonic(), DISPATCH_SECONDS / FIRST
         self.background = concurrent.futures.ThreadPoolExecutor(1) if background else None
         self.under_way: tuple[int, concurrent.futures.Future] | None = None
 
@@ -232,24 +239,22 @@ class _Loop:
             bar.update(len(next(iter(metrics.values()))))
             bar.set_postfix(_postfix(record, metrics), refresh=False)
             self.watch(record, self.agents)
-            if record.done % self.save_every == 0 or record.done in (
-                record.offline,
-                record.updates,
-                *record.evaluations,
-            ):
+            due = record.done in (record.offline, record.updates, *record.evaluations)
+            if due or record.done % self.save_every == 0 or time.monotonic() - self.saved_at > SAVE_SECONDS:
                 self._save()
 
     def _dispatch(self) -> dict[str, np.ndarray]:
         """The updates up to where something is due, and their scalars."""
         first = self.record.done
         count, key = self._next() - first, jr.key(1)
-        places = {"key": key, "first": first, "count": count}
+        places, start = {"key": key, "first": first, "count": count}, time.monotonic()
         with self._clock("training"):
             if first < self.record.offline:
                 self.agents, metrics = loop.advance(self.update, self.agents, self.data, chunk=CHUNK, **places)
             else:
                 places["matmul_precision"] = self.record.matmul_precision
                 self.agents, metrics = self.online.advance(self.agents, self.data, **places)
+        self.pace = (time.monotonic() - start) / count
         if broken := breakage(metrics, first, self._bound):
             raise FloatingPointError(f"The run broke at update {broken[0]}: {broken[1]}")
         self.record.progress.done += count
@@ -301,10 +306,11 @@ class _Loop:
         return due and self.evaluate is not None and not under_way
 
     def _next(self) -> int:
-        """Where the next dispatch ends: after a chunk, or earlier where something is due."""
+        """Where the next dispatch ends: after a chunk, or earlier where something is due or updates are slow."""
         record, done = self.record, self.record.done
+        chunk = max(1, min(CHUNK, int(DISPATCH_SECONDS / max(self.pace, 1e-9))))
         ends = [record.offline] if done < record.offline else []
-        stops = [done + CHUNK, record.updates, *ends, *(step for step in record.evaluations if step > done)]
+        stops = [done + chunk, record.updates, *ends, *(step for step in record.evaluations if step > done)]
         return min(stops + [(done // every + 1) * every for every in (self.save_every, self.log_every)])
 
     def _save(self):
@@ -314,6 +320,7 @@ class _Loop:
                 replay = self.online.state(self.data) if self.record.done > self.record.offline else None
                 self.stores.save(self.record.done, self.agents, dataclasses.asdict(self.record.progress), replay)
             self.saved = self.record.done
+        self.saved_at = time.monotonic()
         self._write()
 
     def _write(self):

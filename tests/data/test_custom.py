@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -407,6 +408,49 @@ def test_an_action_outside_the_bounds_of_its_environment_is_refused_in_the_envir
 def test_discrete_minari_data_are_refused(here):
     with pytest.raises(ValueError, match=r"has actions in Discrete\(2\) \(expected a bounded Box of d real numbers"):
         custom.from_minari("mine/cart/random-v0")
+
+
+def _without_environment(collected, folder, monkeypatch):
+    """A data set of Minari's that describes no environment, as sets made from buffers may."""
+    shutil.copytree(collected, folder, dirs_exist_ok=True)
+    path = folder / "mine" / "pendulum" / "random-v0" / "data" / "metadata.json"
+    about = json.loads(path.read_text())
+    assert about.pop("env_spec")
+    path.write_text(json.dumps(about))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
+
+
+def test_a_minari_set_that_describes_no_environment_is_logs_alone(collected, tmp_path, monkeypatch):
+    _without_environment(collected, tmp_path, monkeypatch)
+    with pytest.warns(
+        UserWarning, match=r"^The Minari data set mine/pendulum/random-v0 describes no environment: nothing"
+    ):
+        task = custom.from_source("mine/pendulum/random-v0")
+    assert not task.has_environment
+    assert load(task).train.size == 36
+    assert custom.from_source("mine/pendulum/random-v0", PENDULUM).has_environment
+
+
+def test_logs_alone_can_be_asked_for_by_name(file, here):
+    for text, options in (("mine/pendulum/random-v0", {}), (str(file), {"action_bounds": (-2, 2)})):
+        assert not custom.from_source(text, "none", **options).has_environment
+
+
+def _broken(**options):
+    raise AssertionError
+
+
+def test_an_environment_that_its_own_library_cannot_make_gets_one_sentence(here):
+    """As Franka's kitchen does with MuJoCo 4: an assertion of gymnasium-robotics, five calls down."""
+    gymnasium.register("Broken-v0", _broken)
+    try:
+        with pytest.raises(
+            OSError, match=r"^The environment Broken-v0 cannot be made here: AssertionError in test_custom"
+        ) as told:
+            custom.from_source("mine/pendulum/random-v0", "Broken-v0")
+    finally:
+        del gymnasium.registry["Broken-v0"]
+    assert str(told.value).endswith("Its data can be used without it: `--env none`, or environment=None.")
 
 
 @pytest.mark.parametrize("kind", ["npz", "minari", "logs", "minari logs"])

@@ -20,6 +20,7 @@ from fdbook.rl.offline_evaluation import (
     first_states,
     fitted_q_value,
     held_out_likelihood,
+    held_out_losses,
     offline_evaluate,
 )
 from fdbook.rl.transitions import Transitions
@@ -32,8 +33,6 @@ A, B, DISCOUNT = 0.9, 0.5, 0.8
 
 class Linear(base.Agent):
     """Agents with known parts: they act with -gain times the state."""
-
-    slow = ()
 
     @classmethod
     def build(cls, observation_shape, action_dim, settings, *, key):
@@ -166,6 +165,30 @@ def test_every_agent_is_judged_by_what_it_has(name):
     assert all(len(values) == len(SEEDS) and np.all(np.isfinite(values)) for values in found.values())
     assert found == offline_evaluate(stacked, data, SEEDS, key=jr.key(0), **options)
     assert found["fqe_value"][0] != found["fqe_value"][1]
+
+
+def test_held_out_losses_are_those_of_the_networks_on_the_same_rows_for_every_agent():
+    """E2 by hand: a velocity of v everywhere, and targets a - z whose noises have variance 1, leave (a - v)^2 + 1 in the mean.
+
+    Two agents of one velocity differ by their noises, and what is seen changes neither the rows nor the noises that are drawn.
+    """
+    data, _ = logged(episodes=40)
+    stacked = train.init(agents.make("bc"), data.observation_shape, 1, SEEDS, width=4, depth=1, batch_size=64)
+    still = jax.tree.map(lambda leaf: 0 * leaf if eqx.is_inexact_array(leaf) else leaf, stacked)
+    moved = eqx.tree_at(
+        lambda agent: agent.networks["flow"].head.mlp.layers[-1].bias, still, replace_fn=lambda b: b + 0.5
+    )
+    actions, options = np.asarray(data.actions, float), {"batches": 200, "key": jr.key(0)}
+    for agent, v in ((still, 0.0), (moved, 0.5)):
+        found = held_out_losses(agent, data, SEEDS, **options)
+        assert set(found) == {"flow"}
+        np.testing.assert_allclose(found["flow"], np.mean((actions - v) ** 2) + 1, rtol=0.05)
+        assert found["flow"][0] != found["flow"][1]
+    elsewhere = dataclasses.replace(data, observations=data.observations + 1)
+    same = held_out_losses(moved, elsewhere, SEEDS, **options)["flow"]
+    np.testing.assert_array_equal(same, found["flow"])
+    with pytest.raises(ValueError, match=r"^held_out_losses takes at least one batch; got batches=0\.$"):
+        held_out_losses(stacked, data, SEEDS, batches=0, key=jr.key(0))
 
 
 def test_what_cannot_be_fitted_is_refused():

@@ -218,6 +218,23 @@ def _mean_weight(agents, stopped):
     return None if stopped() else {"score": np.asarray(first, float).reshape(len(first), -1).mean(axis=1).tolist()}
 
 
+def test_slow_updates_are_dispatched_one_by_one_and_saved_by_the_clock(tmp_path, monkeypatch):
+    """What a network with pictures needs: Ctrl-C is obeyed, and a kill loses little, long before update 250."""
+    usual = run(some_record("fql", updates=60))
+    seen, kept = [], []
+
+    def watch(record, agents):
+        seen.append(record.done)
+        kept.append(saved(tmp_path))
+
+    monkeypatch.setattr(train, "DISPATCH_SECONDS", 1e-12)
+    monkeypatch.setattr(train, "SAVE_SECONDS", 0.0)
+    slow = run(some_record("fql", updates=60), folder=tmp_path, watch=watch)
+    assert equal(slow, usual)
+    assert seen == list(range(1, 61))
+    assert kept[-1] == [59, 58]
+
+
 def test_an_evaluation_in_the_background_changes_nothing(tmp_path):
     waited, went_on = (some_record(updates=600, evaluations=(0, 200, 250, 600)) for _ in range(2))
     a = run(waited, evaluate=_mean_weight, folder=tmp_path / "waited", background=False)

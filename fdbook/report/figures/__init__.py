@@ -48,9 +48,11 @@ REGISTRY: dict[str, str] = {
         "microscope",
         "ceilings",
         "cost",
+        "profile",
     )
 }
 RUNS, LADDERS, BENCH = book.RECORDS / "runs", book.RECORDS / "ladders", book.RECORDS / "bench.json"
+MATRIX = book.RECORDS / "matrix"
 PACKAGES = ("fdbook", "jax", "jaxlib", "equinox", "diffrax", "optax", "numpy", "ogbench", "mujoco")
 SOURCES = ("fdbook.checks", "fdbook.geometry")
 
@@ -73,6 +75,8 @@ class Context:
     """Gives the records of ladders that are kept with the figures, by the names of their files."""
     bench: Callable[[], dict] = dict
     """Gives the record of `fdbook bench` that is kept with the figures."""
+    matrix: Callable[[], list[records.Record]] = list
+    """Gives the run records of the matrix of methods and tasks that is kept with the figures."""
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -180,6 +184,10 @@ class _Studio:
             read.append(self._records())
             return json.loads(BENCH.read_text(encoding="utf-8"))
 
+        def matrix():
+            read.append(self._records())
+            return [records.read(path) for path in _records_in(MATRIX)]
+
         def numbers(other):
             _check_names([other])
             uses.add(other)
@@ -190,7 +198,7 @@ class _Studio:
             self.bar.update(len(self.made) + min(max(share, 0.0), 1.0) - self.bar.n)
 
         progress(0.0, "starting")
-        context = Context(self.config["seed"], self.recordings, numbers, progress, runs, ladders, bench)
+        context = Context(self.config["seed"], self.recordings, numbers, progress, runs, ladders, bench, matrix)
         result = module.compute(context)
         about = {"figure": name, "shows": describe(name), "machine": _machine(), "sources": _fingerprint(name)}
         about |= {"seconds": float(f"{time.perf_counter() - start:.3g}"), "uses": sorted(uses), **self.config}
@@ -218,8 +226,8 @@ class _Studio:
         files.write_whole(whole, without=gone)
 
     def _records(self) -> str:
-        """The digest of the records of runs, of ladders and of the bench."""
-        paths = [*_records_in(self.runs), *sorted(self.ladders.glob("*.json")), BENCH]
+        """The digest of the records of runs, of the matrix, of ladders and of the bench."""
+        paths = [*_records_in(self.runs), *_records_in(MATRIX), *sorted(self.ladders.glob("*.json")), BENCH]
         return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
     def _numbers(self, name) -> Path:

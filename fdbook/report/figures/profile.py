@@ -1,0 +1,89 @@
+"""Eleven methods on the same tasks: interquartile means with their intervals, and performance profiles.
+
+Nothing is trained here: the scores are those of the run records of the matrix, the mean of each seed's last three evaluations.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from fdbook.report import statistics, style
+from fdbook.report.figures import Context
+from fdbook.report.figures.learning import LABELS, LOOKS, MARKS
+from fdbook.report.runs import grouped
+
+
+__all__ = ["compute", "draw"]
+
+LEVELS = np.linspace(0, 100, 101)
+
+
+def compute(context: Context) -> dict:
+    """Of each method the score of every seed on every task, their interquartile mean, its interval, and the profile.
+
+    The tasks are those on which most methods were trained; methods that were not trained on each of them are left out. The
+    interval is NaN where a task has one seed. Raises FileNotFoundError when there is no record of an evaluated run.
+    """
+    cells = grouped([record for record in context.matrix() if record.scores])
+    if not cells:
+        raise FileNotFoundError(
+            "There is no record of a matrix; make one with: fdbook sweep figures/data/sweeps/matrix-mazes.toml --records "
+            "figures/data/matrix"
+        )
+    most = max(len(methods) for methods in cells.values())
+    tasks = [task for task, methods in cells.items() if len(methods) == most]
+    names = [name for name in cells[tasks[0]] if all(name in cells[task] for task in tasks)]
+    methods = {}
+    for name in names:
+        scores = {task: np.concatenate([record.score() for record in cells[task][name]]) for task in tasks}
+        first = cells[tasks[0]][name][0]
+        low, high = statistics.bootstrap_interval(statistics.interquartile_mean, scores)
+        methods[name] = {
+            "agent": first.agent,
+            "metric": first.metric or "",
+            "scores": scores,
+            "mean": float(statistics.interquartile_mean(scores)),
+            "low": float(low),
+            "high": float(high),
+            "profile": statistics.performance_profile(scores, LEVELS),
+        }
+    return {"tasks": tasks, "methods": methods, "levels": LEVELS}
+
+
+def _look(entry) -> dict:
+    """The line, marker, color and label of a method."""
+    names = (LOOKS.get(entry["agent"]), f"fisher-{entry['metric']}", f"information-{entry['metric']}", entry["metric"])
+    name = next((name for name in names if name in style.METRIC_COLORS), "exact")
+    label = LABELS.get(entry["agent"], entry["agent"])
+    label += f" ({entry['metric']})" if entry["metric"] and entry["agent"] not in LOOKS else ""
+    return style.look(name, label=label, **MARKS.get(entry["agent"], {}))
+
+
+def draw(numbers: dict) -> Figure:
+    """Left a row for each method, best first: seeds (pale), interquartile mean and interval. Right the profiles."""
+    ordered = sorted(numbers["methods"].values(), key=lambda entry: -entry["mean"])
+    fig, (left, right) = plt.subplots(1, 2, figsize=(1.25 * style.WIDTH, 0.62 * style.WIDTH), layout="constrained")
+    for place, entry in enumerate(ordered):
+        look = _look(entry)
+        seeds = np.concatenate([np.asarray(values, float) for values in entry["scores"].values()])
+        spread = np.linspace(-0.22, 0.22, seeds.size)
+        left.plot(seeds, place + spread, "o", color=look["color"], alpha=0.35, markersize=3, markeredgewidth=0)
+        left.plot([entry["low"], entry["high"]], [place, place], color=look["color"], linewidth=2)
+        left.plot(entry["mean"], place, "D", color=look["color"], markersize=6, markeredgecolor="white")
+        right.plot(numbers["levels"], 100 * np.asarray(entry["profile"], float), **look | {"marker": ""})
+    left.set_yticks(range(len(ordered)), [_look(entry)["label"] for entry in ordered])
+    left.set_ylim(len(ordered) - 0.4, -0.6)
+    left.tick_params(axis="y", left=False)
+    left.set(xlabel="success (%), mean of the last three evaluations", xlim=(-3, 103))
+    right.set(xlabel="success (%)", ylabel="seeds above it (%)", xlim=(0, 100), ylim=(-2, 102))
+    right.legend(*_sorted_legend(right), loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7)
+    for letter, ax in zip("ab", (left, right), strict=True):
+        style.panel_label(ax, letter)
+    return fig
+
+
+def _sorted_legend(ax):
+    """Lines and labels, from the highest profile in the middle to the lowest."""
+    lines, labels = ax.get_legend_handles_labels()
+    pairs = sorted(zip(lines, labels, strict=True), key=lambda pair: -float(np.mean(pair[0].get_ydata())))
+    return [line for line, _ in pairs], [label for _, label in pairs]
