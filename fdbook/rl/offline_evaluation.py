@@ -1,9 +1,10 @@
 """Judging policies by logs alone, where there is no environment: numbers that are each what their names say, and none a score.
 
-`held_out_losses` are what agents were trained to make small, on data that they were not trained on. `held_out_nll` tells how well a flow describes logged behavior, and nothing of how good that is. `critic_value` is what the own
-critics of an agent believe of its policy: the policy was made to please them, so that it is too high as a rule. `fqe_value` is
-fitted Q evaluation: a fresh critic, which the policy never saw, is fitted to the policy's own value on the data; where the policy
-leaves the data, it extrapolates too. None of them is a rollout.
+`held_out_losses` are what agents were trained to make small, on data that they were not trained on. `held_out_nll` tells how well
+a flow describes logged behavior, and nothing of how good that is. `critic_value` is what the own critics of an agent believe of
+its policy: the policy was made to please them, so that it is too high as a rule. `fqe_value` is fitted Q evaluation: a fresh
+critic, which the policy never saw, is fitted to the policy's own value on the data; where the policy leaves the data, it
+extrapolates too. None of them is a rollout.
 """
 
 import dataclasses

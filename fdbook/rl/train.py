@@ -142,9 +142,9 @@ def train(
     the record has an online phase, `online` goes on in the environment after the offline updates. With a
     `folder` the run saves a checkpoint every `save_every` updates, and every ten minutes, of which the newest `keep` stay, and
     carries on from the newest sound one when it is called again, with more updates too. Scalars are logged in the mean over
-    `log_every` updates (None: a tenth of the offline ones, and at most 1000). `say` is told what the reader should know, and `watch` is
-    shown the record as it grows and the agents, after every dispatch. It must not keep the agents' arrays: the next dispatch
-    overwrites them.
+    `log_every` updates (None: a tenth of the offline ones, and at most 1000). `say` is told what the reader should know, and
+    `watch` is shown the record as it grows and the agents, after every dispatch. It must not keep the agents' arrays: the next
+    dispatch overwrites them.
 
     With `background` (None: where JAX has an accelerator) training goes on while a copy of the agents is evaluated. No newer
     checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.

@@ -62,9 +62,7 @@ def test_it_is_drawn_best_first_from_what_was_kept(numbers, tmp_path):
 
 
 def test_without_records_it_says_how_to_make_them():
-    with pytest.raises(
-        FileNotFoundError, match="make one with: fdbook sweep figures/data/sweeps/matrix-mazes.toml --rec"
-    ):
+    with pytest.raises(FileNotFoundError, match="make one with: fdbook sweep"):
         profile.compute(context([]))
 
 
