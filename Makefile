@@ -23,7 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install figures book test lab full-size lint mutants format clean
+.PHONY: help install figures book unit test lab full-size lint mutants format clean
 
 help: ## explain these commands
 	@echo "Usage: make COMMAND, where COMMAND is one of"
@@ -35,7 +35,10 @@ figures: $(VENV)/.installed ## draw every figure, from flows trained and data re
 	@for name in $(DATASETS); do $(BIN)/fdbook data record $$name --episodes 20 > /dev/null || exit 1; done
 	$(BIN)/fdbook figures --out "$(OUT)" $(ARGS)
 
-test: $(VENV)/.installed-test ## run the unit tests, then every notebook
+unit: $(VENV)/.installed-test ## run the unit tests that are not marked slow
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+
+test: $(VENV)/.installed-test ## run all unit tests, then every notebook
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 	$(BIN)/python -m pytest --nbval -n $(JOBS) --dist loadfile notebooks/
 

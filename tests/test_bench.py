@@ -94,6 +94,7 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
     )
 
 
+@pytest.mark.slow
 def test_agents_are_timed(small, monkeypatch):
     for name, value in {"PAPER": (8, 1), "AGENT_UPDATES": 2, "METRICS": ("deblurred",)}.items():
         monkeypatch.setattr(timed_agents, name, value)
@@ -111,6 +112,7 @@ def test_agents_are_timed(small, monkeypatch):
     assert costs == {"deblurred": 3.0}
 
 
+@pytest.mark.slow
 def test_seeds_are_timed_in_every_precision(small, monkeypatch):
     for name, values in {"SIZES": ((8, 1),), "COUNTS": (1, 2), "UPDATES": 2, "PRODUCT": 16}.items():
         monkeypatch.setitem(getattr(timed_seeds, name), "cpu", values)
@@ -130,6 +132,7 @@ def test_seeds_are_timed_in_every_precision(small, monkeypatch):
     assert ratio.value == pytest.approx(by_hand)
 
 
+@pytest.mark.slow
 def test_the_loop_is_timed(small, monkeypatch):
     for name, value in {"SMALL": (4, 1), "LOOP_UPDATES": 2}.items():
         monkeypatch.setattr(timed_agents, name, value)
@@ -149,6 +152,7 @@ def test_the_loop_is_timed(small, monkeypatch):
     assert ratios == {"at least 2": 3.0, "at most 4.2": 2.0, "at most 1.3": 1.5}
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_once(small, monkeypatch):
     for name, value in {"LAPTOP": (4, 1), "AGENT_UPDATES": 1, "METHODS": ("l2", "exact")}.items():
         monkeypatch.setattr(timed_agents, name, value)

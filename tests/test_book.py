@@ -18,6 +18,7 @@ import fdbook
 from fdbook.references import EQUATIONS, PAPERS
 
 
+pytestmark = pytest.mark.slow
 ROOT = Path(fdbook.__file__).parent.parent
 SITE = ROOT / "notebooks" / "site"
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

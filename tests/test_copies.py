@@ -181,6 +181,7 @@ def outside(python, folder, *words, check=True):
     return done
 
 
+@pytest.mark.slow
 def test_a_wheel_brings_the_book_along(elsewhere, tmp_path):
     where = outside(
         elsewhere, tmp_path, "-c", "from fdbook import book; print(book.IN_CLONE, book.ROOT)"

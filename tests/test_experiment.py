@@ -27,6 +27,7 @@ from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
 
 
+pytestmark = pytest.mark.slow
 MAZE, TASK = "ogbench/pointmaze-medium-navigate", "pointmaze-medium-navigate-singletask"
 EPISODES = 3
 SMALL = {"width": 16, "depth": 1, "batch_size": 32}

@@ -27,6 +27,7 @@ from fdbook.rl.networks import Encoded
 from fdbook.rl.transitions import Transitions
 
 
+pytestmark = pytest.mark.slow
 D = 2
 SLOPE = np.array([0.6, 0.8])
 WIDTHS = ((0.3, 0.05), (0.1, 0.1))

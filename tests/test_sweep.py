@@ -249,6 +249,7 @@ def test_cells_of_a_task_that_cannot_be_compared_are_refused_unless_allowed(writ
     assert len(read_sweep(write(f"allow = {allow}\n{text}")).cells) == 2
 
 
+@pytest.mark.slow
 def test_data_that_are_not_here_are_recorded_first(write, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("FDBOOK_DATA", str(tmp_path / "data"))
     tasks = '["pointmaze-medium", "antmaze-large-navigate-singletask"]'
@@ -272,6 +273,7 @@ def test_nothing_is_recorded_for_a_device_that_is_not_here(write, tmp_path):
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.slow
 def test_the_files_that_readers_begin_with_are_sweeps(write):
     cells = {"maze-metrics": 12, "thin-maze-metrics": 3, "thin-maze-seeds": 4, "thin-maze-ten-critics": 3}
     cells |= {"online": 6, "full-size": 8, "papers": 511, "matrix-mazes": 33, "precision": 3, "arm-doses": 2}
@@ -451,6 +453,7 @@ def test_time_left_comes_from_the_paces_of_cells_alike(cells):
     sweep = cells()
     assert seconds_left(sweep, [0, 0, 0], {}, 1, set()) is None
     assert seconds_left(sweep, [100, 40, 0], {0: 1.0, 1: 3.0}, 2, {0}) == pytest.approx((60 * 3 + 100 * 2) / 2)
+    assert seconds_left(sweep, [100, 100, 100], {0: 1.0}, 2, {0, 1, 2}) is None
 
 
 # The process of a cell
@@ -494,6 +497,7 @@ def test_how_a_cell_ended_is_told(write, monkeypatch):
     assert cell._ended(tree | {"spec": {}}, told.append)["note"].startswith("A specification is a mapping")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*log has actions:UserWarning")
 def test_a_real_cell_as_it_is_typed(write, own_log, capsys):
     """Data of one's own, without an environment."""

@@ -48,7 +48,7 @@ def laptop(task: Task) -> Preset:
         return Preset(20_000, evaluations, config, normalize=True, wavelengths=(8.0, 4.0, 2.0))
     config = {"width": 256, "depth": 3, "learning_rate": 1e-3}
     if task.dataset.pixels:
-        return Preset(1_000, (1_000,), config | {"batch_size": 32}, episodes=2)
+        return Preset(400, (400,), config | {"batch_size": 32}, episodes=2)
     return Preset(60_000, tuple(range(10_000, 60_001, 10_000)), config)
 
 

@@ -171,12 +171,12 @@ def copy_records(sweep: Sweep, folder: str | Path) -> list[Path]:
 def seconds_left(
     sweep: Sweep, done: Sequence[int], paces: Mapping[int, float], jobs: int, over: set[int]
 ) -> float | None:
-    """About how long the rest takes, or None while nothing is known of any pace.
+    """About how long the rest takes, or None where nothing is left, and while nothing is known of any pace.
 
     `done` updates of each cell, `paces` of some in seconds for an update, `over` the cells that ended. A cell whose pace is not
     known is taken to be as fast as the others of its method on its task, else of its method, else as all of them in the mean.
     """
-    if not paces:
+    if not paces or len(over) == len(sweep.cells):
         return None
     known = collections.defaultdict(list)
     for place, pace in paces.items():

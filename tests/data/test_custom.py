@@ -154,6 +154,7 @@ def every_kind(file, logged, here):
 KINDS = ("npz", "arrays", "minari", "minari dict", "logs", "minari logs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_kind, kind, tmp_path):
     """And a run on it is opened again, from its own description or, where no file holds the data, with the task in hand."""
@@ -285,6 +286,7 @@ def test_rewards_from_a_function(logged):
         load(custom.from_arrays(plain, PENDULUM))
 
 
+@pytest.mark.slow
 def test_a_file_of_ogbench_with_its_single_task_environment_has_its_rewards(recorded):
     """The registry's own task, made by hand: OGBench labels the rows."""
     registry = find_task("cube-single-play-singletask-task2")

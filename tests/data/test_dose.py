@@ -122,6 +122,7 @@ def test_noise_in_the_frame_of_the_way(budget):
     np.testing.assert_allclose(found, np.eye(2), atol=budget("dose_sampling"))
 
 
+@pytest.mark.slow
 def test_one_noise_for_each_coordinate_of_the_arm_is_the_scalar_where_they_agree(tmp_path):
     """The same draws: plans that get their noise here are those that get it from OGBench, and a still coordinate is still."""
     one = record(CUBE, episodes=1, dose={"noise": 0.2}, folder=tmp_path / "one", workers=1, progress=False)

@@ -362,6 +362,7 @@ def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_minari_brings_less_than_all_and_it_is_downloaded_once_more(remote, point, mode):
     Remote.modes.append(mode)

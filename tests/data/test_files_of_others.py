@@ -76,6 +76,7 @@ def judge():
     environment.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_what_the_loader_of_ogbench_takes_gives_its_transitions(recorded, judge, tmp_path, form):
     """Told by OGBench's regular layout, in which it builds the next observations itself."""

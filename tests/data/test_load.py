@@ -30,6 +30,7 @@ def home(recorded, monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_recording_of_a_chosen_size(home, recorded):
     loaded = load(TASK, episodes=12, normalize=True)
     assert (loaded.source, loaded.folder) == ("recorded", recorded[MAZE].folder)

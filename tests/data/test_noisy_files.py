@@ -41,6 +41,7 @@ def raw(place):
         return dict(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_ogbench_reads_the_files(short, name):
     """The default task, by OGBench's name for it: a wrong stem, width or dtype is refused or seen here."""
@@ -61,6 +62,7 @@ def test_ogbench_reads_the_files(short, name):
         assert np.array_equal(np.flatnonzero(data["terminals"]), np.arange(1, episodes + 1) * 59 - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("world", "share"), [("cube-single", 0.1), ("scene", 0.1), ("puzzle-3x3", 0.2)])
 def test_the_share_of_random_actions_and_what_they_are(short, monkeypatch, budget, world, share):
     """Told by the actions alone, without the noise. A controller asks for a move of at least 0.4 m, times five: one of the first
@@ -75,6 +77,7 @@ def test_the_share_of_random_actions_and_what_they_are(short, monkeypatch, budge
         assert stats.kstest(column, "uniform", (-1, 2)).pvalue > budget("uniform_actions")
 
 
+@pytest.mark.slow
 def test_the_noise_is_drawn_anew_for_each_episode_up_to_a_tenth(budget):
     """On the gripper of the puzzle, which is told to stay closed, the noise is ten times one that is uniform below 0.1.
 

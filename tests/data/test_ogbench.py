@@ -201,6 +201,7 @@ def test_transitions_of_a_damaged_file_are_refused_in_one_sentence(copy, kind, s
     assert "\n" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [name for name in TASKS if name.startswith(("cube-single-play", "pointmaze-medium"))])
 @pytest.mark.filterwarnings("ignore:None of the .* transitions:UserWarning")
 def test_transitions_are_those_of_the_regular_layout_of_ogbench(recorded, task):
@@ -261,6 +262,7 @@ def test_the_environment_of_a_task():
         assert made.spec.max_episode_steps == task.horizon
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_damaged_is_recorded_anew(recorded, same, tmp_path):
     place = Place(MAZE, 2, 0, tmp_path)
     first = load_or_record(MAZE, episodes=2, folder=tmp_path, progress=False)

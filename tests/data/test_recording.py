@@ -57,6 +57,7 @@ STATES = [name for name in STATES if not DATASETS[name].pixels and DATASETS[name
 STATES = [name for name in STATES if not name.endswith("-noisy")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATES)
 def test_ogbench_reads_the_files(families, name):
     """All five tasks, through OGBench alone."""
@@ -158,6 +159,7 @@ def test_a_press_turns_a_button_and_its_neighbors(families):
         assert frozenset(map(tuple, changed.tolist())) in crosses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "published"), [(CUBE, 11), ("ogbench/scene-play", 20), ("ogbench/puzzle-3x3-play", 30)]
 )
@@ -209,6 +211,7 @@ def test_the_noise_of_the_maze_controller(recorded, budget):
     assert np.median(np.abs(change)) / (0.6745 * 2**0.5) == pytest.approx(0.5, rel=budget("maze_noise"))
 
 
+@pytest.mark.slow
 def test_the_seed_decides(recorded, same, tmp_path):
     reference = recorded[MAZE]
     np.random.seed(99)  # noqa: NPY002
@@ -221,6 +224,7 @@ def test_the_seed_decides(recorded, same, tmp_path):
     assert not np.array_equal(first.train.actions[:STEPS], first.validation.actions)
 
 
+@pytest.mark.slow
 def test_an_episode_does_not_depend_on_those_before_it(recorded, tmp_path, start, until):
     """The second cube episode is the same whether it follows the first or starts a process that carries on."""
     place = Place(CUBE, 2, 0, tmp_path)
@@ -290,6 +294,7 @@ def test_where_the_training_data_are_the_validation_data_are_too(tmp_path, monke
     assert [path.exists() for path in (place.files["train"], place.files["validation"])] == [False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to find the workers with")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_kill_at_random_moments(recorded, same, tmp_path, start, until, workers):
@@ -313,6 +318,7 @@ def test_kill_at_random_moments(recorded, same, tmp_path, start, until, workers)
             break
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("pgrep") is None, reason="pgrep is not there to find the worker with")
 def test_a_worker_that_is_killed_is_told_and_the_rest_is_kept(recorded, same, tmp_path, start, until):
     place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
@@ -329,6 +335,7 @@ def test_a_worker_that_is_killed_is_told_and_the_rest_is_kept(recorded, same, tm
     assert same(recorded[MAZE], rerecord(place))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_says_one_sentence_and_leaves_nothing_half_written(recorded, same, tmp_path, start, until, workers):
     place = Place(MAZE, recorded[MAZE].episodes, 0, tmp_path)
@@ -346,6 +353,7 @@ def test_ctrl_c_says_one_sentence_and_leaves_nothing_half_written(recorded, same
     assert same(recorded[MAZE], rerecord(place))
 
 
+@pytest.mark.slow
 def test_damaged_and_foreign_episodes_are_recorded_anew(recorded, same, half):
     first, second, third, *_ = shards(half)
     first.write_bytes(first.read_bytes()[:-100])
@@ -387,6 +395,7 @@ def test_a_folder_that_cannot_be_written_to(folder, monkeypatch):
         record(MAZE, episodes=1, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_disk_that_is_full(recorded, same, tmp_path, start, workers):
     """The kernel refuses files above 100 kB: each episode fits, the recording does not; nothing of it is left in sight."""
@@ -433,6 +442,7 @@ def short_pictures(monkeypatch):
     return dataset, task
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing renders without the EGL library")
 @pytest.mark.filterwarnings("ignore:None of the 22 transitions:UserWarning")
 def test_pictures(short_pictures, tmp_path):
@@ -458,6 +468,7 @@ def test_pictures(short_pictures, tmp_path):
     np.testing.assert_array_equal(batch.next_observations[0], np.concatenate(data["observations"][4:7], axis=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ctypes.util.find_library("EGL") is None, reason="nothing renders without the EGL library")
 def test_the_environment_stacks_pictures_as_the_transitions_do():
     code = (

@@ -45,6 +45,7 @@ def python(code, environ, folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task", "workers"),
     [(MAZE, TASK, 2), ("ogbench/cube-single-play", "cube-single", 2), (D4RL, D4RL, 1), (D4RL, D4RL, 2)],
@@ -69,6 +70,7 @@ def test_what_does_not_render_needs_no_renderer(tmp_path, name, task, workers):
     assert list((tmp_path / "here").rglob("*.npz")) or list((tmp_path / "here").rglob("*.hdf5"))
 
 
+@pytest.mark.slow
 def test_workers_that_play_ask_for_no_renderer(tmp_path):
     code = (
         "import functools\n"
@@ -83,6 +85,7 @@ def test_workers_that_play_ask_for_no_renderer(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "as expected\n", "")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_rendered_is_told_in_one_sentence(tmp_path):
     """Where nothing renders at all, and before anything is recorded or trained."""
     code = (
@@ -250,6 +253,7 @@ def played(tmp_path_factory):
     os.environ.pop("FDBOOK_DATA") if old is None else os.environ.update(FDBOOK_DATA=old)
 
 
+@pytest.mark.slow
 @renders
 def test_a_run_is_filmed_from_python_without_a_display(played, tmp_path):
     """With MuJoCo imported before anything is said of rendering, as a notebook has it."""
@@ -266,6 +270,7 @@ def test_a_run_is_filmed_from_python_without_a_display(played, tmp_path):
         assert np.asarray(film.convert("RGB")).std() > 5
 
 
+@pytest.mark.slow
 @renders
 def test_two_runs_are_filmed_side_by_side(played, tmp_path):
     run = str(played / "run")

@@ -32,6 +32,7 @@ def tasks_of(name):
     return [task for task in TASKS.values() if task.dataset.name == name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATES)
 def test_dimensions_horizon_and_rewards_are_those_of_the_environment(name):
     """For every task: what the environment says of itself, and what it does when it is stepped at random."""

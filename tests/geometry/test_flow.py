@@ -403,6 +403,7 @@ class TestLogProb:
             jax.block_until_ready([call(seed) for seed in range(2, 12)])
         assert found == []
 
+    @pytest.mark.slow
     def test_its_hessian_is_the_precision(self, budget):
         mean, covariance, field = random_gaussian(2)
         options = {"adjoint": diffrax.DirectAdjoint(), "steps": 50}
@@ -410,6 +411,7 @@ class TestLogProb:
         wanted = -np.linalg.inv(covariance)
         np.testing.assert_allclose(hessian, wanted, atol=budget("gaussian_log_prob") * np.max(np.abs(wanted)))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("function", "derivative"),
         [(flow.log_prob, jax.hessian), (flow.log_prob, jax.jacfwd), (flow.sample, jax.jacfwd)],
@@ -430,6 +432,7 @@ class TestLogProb:
         differences = jnp.stack([(below(1 + row) - below(1 - row)) / 2e-5 for row in step])
         np.testing.assert_allclose(found, differences, atol=1e-7)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("function", [flow.log_prob, flow.sample])
     def test_any_adjoint_of_diffrax_gives_the_gradient(self, function):
         """Also the one that solves backwards, which takes no field that is closed over."""

@@ -9,7 +9,7 @@ from fdbook.report import figures, style
 from fdbook.report.figures import geometry, landscape
 
 
-pytestmark = pytest.mark.usefixtures("optimized")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]
 NAMES = ("l2", "fisher-paper", "fisher-exact")
 
 

@@ -293,6 +293,7 @@ def start(workshop, kill_at=0):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_keeps_what_is_finished_and_is_carried_on(workshop, how):
     workshop.write("two", body=WAIT)

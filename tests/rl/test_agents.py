@@ -395,6 +395,7 @@ def test_a_trajectory_is_read_at_the_step_that_was_asked_for(metric, budget):
         np.testing.assert_allclose(found.reshape(right.shape), right, rtol=tolerance, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dual_ascent_as_the_paper_writes_it():
     """lambda <- relu(lambda + eta (penalty - budget)), by a loop over the penalties that were logged; it stops at 0."""
     small, batch = {"dual": "relu", "depth": 1, "flow_steps": 2}, some_batch()
@@ -454,6 +455,7 @@ def test_many_actions_take_one_random_probe_for_the_divergence(budget):
     assert estimates.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bc", "fql", "fidec"])
 def test_agents_see_pictures(name):
     agent, batch = make(name, shape=(16, 16, 3), depth=1, flow_steps=2), some_batch(shape=(16, 16, 3))
@@ -512,6 +514,7 @@ def test_settings_are_checked_before_anything_is_built(config, sentence):
         agents.check("fidec", **config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "samples"), [("local", "trajectory"), ("deblurred", "fresh")])
 def test_a_short_training_lowers_the_penalty(metric, samples):
     """Fifty updates from displacements far over budget: the multiplier rises, the penalty falls, all stays finite."""

@@ -16,6 +16,7 @@ from fdbook.rl import agents, networks
 from fdbook.rl.transitions import Batch
 
 
+pytestmark = pytest.mark.slow
 SPREAD = np.diag([0.3, 0.2]) ** 2
 SLOPE, BEND = np.array([1.0, 1.0]), 0.2
 STEPS, BUDGET, B = 40, 2e-3, 256

@@ -81,6 +81,7 @@ def logged(compact=False, episodes=400, length=10, seed=0):
     ), states[:, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compact", [True, False])
 def test_fitted_q_evaluation_finds_the_value_of_linear_policies(compact, budget):
     """V(s) = -p s^2 with p = 1 + gain^2 / 10 + DISCOUNT (A - B gain)^2 p, for each policy its own.
@@ -95,6 +96,7 @@ def test_fitted_q_evaluation_finds_the_value_of_linear_policies(compact, budget)
     np.testing.assert_allclose(found, -p * np.mean(first**2), rtol=budget("fitted_q_evaluation"))
 
 
+@pytest.mark.slow
 def test_masks_end_what_is_counted():
     data, first = logged()
     data = dataclasses.replace(data, masks=jnp.zeros_like(data.masks))

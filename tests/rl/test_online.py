@@ -205,6 +205,7 @@ def unbroken(agent):
     return record, run(record, log_every=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [30, 47, 61])
 @pytest.mark.parametrize("agent", ["bc", "rebrac"])
 def test_a_run_that_was_broken_off_ends_bit_for_bit_the_same(agent, at, tmp_path):

@@ -449,6 +449,7 @@ def newest(folder):
     return max(steps, default=0)
 
 
+@pytest.mark.slow
 def test_kills_change_nothing(tmp_path):
     """kill -9 at 4 random moments, saving included: every start resumes, and the end is the uninterrupted one, bit for bit."""
     steps, rng = 250 * 20, np.random.default_rng(0)
@@ -474,6 +475,7 @@ def test_kills_change_nothing(tmp_path):
     assert equal(interrupted, run(some_record("bc", updates=steps, seeds=(0, 1))))
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_harms_nothing(tmp_path):
     """Files beyond a few kilobytes cannot be written any more: what was saved stays, and the run is carried on later."""
     folder = tmp_path / "run"
