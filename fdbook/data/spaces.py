@@ -74,7 +74,7 @@ def _registered(name, options):
 
     from fdbook.data.minari import robotics
 
-    with simulators.simulating(), simulators.making(name):
+    with simulators.making(name), simulators.simulating():
         try:
             return gymnasium.make(name, **options)
         except gymnasium.error.UnregisteredEnv:

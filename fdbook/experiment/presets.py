@@ -39,7 +39,7 @@ def laptop(task: Task) -> Preset:
     In a point maze one step changes the value by a hundredth, and the policy arrives only if no corner traps it. Small networks
     that see Fourier features of the place, four critics whose minimum is believed, and target networks that follow fast get
     there within minutes; scores are read at t = 0.8. Of pictures, whose encoders take nearly all of the time, there are small
-    batches, and few: a flow begins to see where the arm is, and nothing is solved.
+    batches, and few: a flow hardly begins to see, and nothing is solved.
     """
     if task.group in LAPTOP_MAZES:
         config = {"width": 64, "depth": 3, "learning_rate": 2e-3, "num_critics": 4, "tau": 0.05, "flow_steps": 5}

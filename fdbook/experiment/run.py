@@ -29,7 +29,7 @@ from fdbook.rl import agents, checkpoints, evaluate, records
 from fdbook.rl import train as engine
 from fdbook.rl.agents import Agent
 from fdbook.rl.fourier_features import Normalizer
-from fdbook.rl.offline_evaluation import held_out_likelihood, held_out_losses
+from fdbook.rl.offline_evaluation import held_out_evaluate
 from fdbook.rl.online import Online
 
 
@@ -99,13 +99,8 @@ class Run:
         data = data_of(self.spec, loaded).validation
         if data is None:
             raise ValueError(f"The data of {self.task.name} have no validation set: nothing is held out of them.")
-        loss_key, likelihood_key = jr.split(jr.key(0))
-        found = held_out_losses(self.agents, data, self.spec.seeds, batches=batches, key=loss_key)
-        if "flow" in self.agents.networks:
-            likelihood = held_out_likelihood(self.agents, data, states=states, key=likelihood_key)
-            share = np.full(len(self.spec.seeds), likelihood.clipped_share)
-            found |= {"held_out_nll": likelihood.nll, "clipped_share": share}
-        return {name: [float(f"{value:.6g}") for value in values] for name, values in found.items()}
+        options = {"batches": batches, "states": states, "key": jr.key(0)}
+        return held_out_evaluate(self.agents, data, self.spec.seeds, **options)
 
     def pictures(self, *, episode: int = 0, index: int = 0) -> tuple[list[np.ndarray], list[int], bool]:
         """About a hundred pictures of one episode of one seed, the step that each one shows, and whether it succeeded.

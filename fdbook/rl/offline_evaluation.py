@@ -34,6 +34,7 @@ __all__ = [
     "critic_value",
     "first_states",
     "fitted_q_value",
+    "held_out_evaluate",
     "held_out_likelihood",
     "held_out_losses",
     "offline_evaluate",
@@ -97,14 +98,33 @@ def offline_evaluate(
     likelihood_key, value_key, fit_key = jr.split(key, 3)
     result = {}
     if "flow" in agents.networks:
-        likelihood = held_out_likelihood(agents, data, states=states, key=likelihood_key)
-        result["held_out_nll"] = likelihood.nll
-        result["clipped_share"] = np.full(len(seeds), likelihood.clipped_share)
+        result |= _likelihood_rows(agents, data, seeds, states, likelihood_key)
     if "critic" in agents.networks:
         result["critic_value"] = critic_value(agents, data, seeds, states=states, key=value_key)
     options = {"at": data, "fitted": fitted, "progress": progress}
     result["fqe_value"] = fitted_q_value(agents, data if train is None else train, seeds, key=fit_key, **options)
-    return {name: [float(f"{value:.6g}") for value in row] for name, row in result.items()}
+    return _rounded(result)
+
+
+def held_out_evaluate(
+    agents: Agent, data: Transitions, seeds: Sequence[int], *, batches: int = 32, states: int = 1000, key: PRNGKeyArray
+) -> dict[str, list[float]]:
+    """`held_out_losses` of each seed, and for agents with a flow "held_out_nll" and "clipped_share", as `offline_evaluate`."""
+    loss_key, likelihood_key = jr.split(key)
+    found = held_out_losses(agents, data, seeds, batches=batches, key=loss_key)
+    if "flow" in agents.networks:
+        found |= _likelihood_rows(agents, data, seeds, states, likelihood_key)
+    return _rounded(found)
+
+
+def _likelihood_rows(agents, data, seeds, states, key):
+    """`held_out_likelihood` by name, a number for each seed."""
+    likelihood = held_out_likelihood(agents, data, states=states, key=key)
+    return {"held_out_nll": likelihood.nll, "clipped_share": np.full(len(seeds), likelihood.clipped_share)}
+
+
+def _rounded(rows):
+    return {name: [float(f"{value:.6g}") for value in row] for name, row in rows.items()}
 
 
 def held_out_losses(

@@ -16,7 +16,7 @@ from fdbook.report.figures import Context
 from fdbook.report.runs import grouped
 
 
-__all__ = ["compute", "draw"]
+__all__ = ["compute", "draw", "method_look"]
 
 TITLES = {"cube-single-play": "robot arm, one cube", "pointmaze-medium-navigate": "point maze, medium"}
 LABELS = {
@@ -84,19 +84,18 @@ def compute(context: Context) -> dict:
     return {"tasks": tasks}
 
 
-def _look(entry, **changes):
-    """The colors and lines of a method; black, and the agent's own name, for one that has none here."""
-    names = (
-        LOOKS.get(entry["agent"]),
-        f"fisher-{entry['metric']}",
-        f"information-{entry['metric']}",
-        entry["metric"],
-    )
+def method_look(agent: str, metric: str, **changes: object) -> dict:
+    """The colors, lines and label of a method; black, and the agent's own name, for one that has none here."""
+    names = (LOOKS.get(agent), f"fisher-{metric}", f"information-{metric}", metric)
     name = next((name for name in names if name in style.METRIC_COLORS), "exact")
-    label = LABELS.get(entry["agent"], entry["agent"])
-    label += f" ({entry['metric']})" if entry["metric"] and entry["agent"] not in LOOKS else ""
-    marks = MARKS.get(entry["agent"], {})
-    return style.look(name, label=f"{label}, {count(entry['seeds'], 'seed')}", **(marks | changes))
+    label = LABELS.get(agent, agent) + (f" ({metric})" if metric and agent not in LOOKS else "")
+    return style.look(name, **({"label": label} | MARKS.get(agent, {}) | changes))
+
+
+def _look(entry, **changes):
+    """That of a method, with the number of its seeds."""
+    look = method_look(entry["agent"], entry["metric"], **changes)
+    return look | {"label": f"{look['label']}, {count(entry['seeds'], 'seed')}"}
 
 
 def _title(task):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fdbook.report import statistics, style
 from fdbook.report.figures import Context
-from fdbook.report.figures.learning import LABELS, LOOKS, MARKS
+from fdbook.report.figures.learning import method_look
 from fdbook.report.runs import grouped
 
 
@@ -50,28 +50,21 @@ def compute(context: Context) -> dict:
     return {"tasks": tasks, "methods": methods, "levels": LEVELS}
 
 
-def _look(entry) -> dict:
-    """The line, marker, color and label of a method."""
-    names = (LOOKS.get(entry["agent"]), f"fisher-{entry['metric']}", f"information-{entry['metric']}", entry["metric"])
-    name = next((name for name in names if name in style.METRIC_COLORS), "exact")
-    label = LABELS.get(entry["agent"], entry["agent"])
-    label += f" ({entry['metric']})" if entry["metric"] and entry["agent"] not in LOOKS else ""
-    return style.look(name, label=label, **MARKS.get(entry["agent"], {}))
-
-
 def draw(numbers: dict) -> Figure:
     """Left a row for each method, best first: seeds (pale), interquartile mean and interval. Right the profiles."""
     ordered = sorted(numbers["methods"].values(), key=lambda entry: -entry["mean"])
     fig, (left, right) = plt.subplots(1, 2, figsize=(1.25 * style.WIDTH, 0.62 * style.WIDTH), layout="constrained")
+    labels: list[str] = []
     for place, entry in enumerate(ordered):
-        look = _look(entry)
+        look = method_look(entry["agent"], entry["metric"])
+        labels.append(look["label"])
         seeds = np.concatenate([np.asarray(values, float) for values in entry["scores"].values()])
         spread = np.linspace(-0.22, 0.22, seeds.size)
         left.plot(seeds, place + spread, "o", color=look["color"], alpha=0.35, markersize=3, markeredgewidth=0)
         left.plot([entry["low"], entry["high"]], [place, place], color=look["color"], linewidth=2)
         left.plot(entry["mean"], place, "D", color=look["color"], markersize=6, markeredgecolor="white")
         right.plot(numbers["levels"], 100 * np.asarray(entry["profile"], float), **look | {"marker": ""})
-    left.set_yticks(range(len(ordered)), [_look(entry)["label"] for entry in ordered])
+    left.set_yticks(range(len(ordered)), labels)
     left.set_ylim(len(ordered) - 0.4, -0.6)
     left.tick_params(axis="y", left=False)
     left.set(xlabel="success (%), mean of the last three evaluations", xlim=(-3, 103))
