@@ -39,6 +39,7 @@ from fdbook.rl.transitions import Transitions
 __all__ = ["Stopped", "Update", "fingerprint", "init", "train"]
 
 CHUNK = 250
+"""A dispatch ends at every multiple of this many updates."""
 FIRST, DISPATCH_SECONDS = 10, 10.0
 """Updates of a process's first dispatch, and what a later one should take at most: between dispatches Ctrl-C is obeyed."""
 SAVE_SECONDS = 600.0
@@ -143,8 +144,8 @@ def train(
     `folder` the run saves a checkpoint every `save_every` updates, and every ten minutes, of which the newest `keep` stay, and
     carries on from the newest sound one when it is called again, with more updates too. Scalars are logged in the mean over
     `log_every` updates (None: a tenth of the offline ones, and at most 1000). `say` is told what the reader should know, and
-    `watch` is shown the record as it grows and the agents, after every dispatch. It must not keep the agents' arrays: the next
-    dispatch overwrites them.
+    `watch` is shown the record as it grows and the agents, after every dispatch, and so at every multiple of 250 updates. It must
+    not keep the agents' arrays: the next dispatch overwrites them.
 
     With `background` (None: where JAX has an accelerator) training goes on while a copy of the agents is evaluated. No newer
     checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.
@@ -306,12 +307,12 @@ class _Loop:
         return due and self.evaluate is not None and not under_way
 
     def _next(self) -> int:
-        """Where the next dispatch ends: after a chunk, or earlier where something is due or updates are slow."""
+        """Where the next dispatch ends: with a chunk, or earlier where something is due or updates are slow."""
         record, done = self.record, self.record.done
-        chunk = max(1, min(CHUNK, int(DISPATCH_SECONDS / max(self.pace, 1e-9))))
+        chunk = max(1, int(DISPATCH_SECONDS / max(self.pace, 1e-9)))
         ends = [record.offline] if done < record.offline else []
         stops = [done + chunk, record.updates, *ends, *(step for step in record.evaluations if step > done)]
-        return min(stops + [(done // every + 1) * every for every in (self.save_every, self.log_every)])
+        return min(stops + [(done // every + 1) * every for every in (CHUNK, self.save_every, self.log_every)])
 
     def _save(self):
         self._gather()
