@@ -39,7 +39,7 @@ class Paper:
         lines = [f"  {name} = {{{value}}}" for name, value in fields.items() if value]
         return f"@{self.kind}{{{self.key},\n" + ",\n".join(lines) + "\n}"
 
-    def __str__(self):
+    def __str__(self) -> str:
         names = self.authors.split(" and ")
         last = [name.split(",")[0] for name in names]
         people = last[0] if len(last) == 1 else " and ".join(last) if len(last) == 2 else f"{last[0]} et al."
@@ -56,7 +56,7 @@ class Equation:
     statement: str
     source: str = ""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.id}, {self.name} [{PAPERS[self.source] if self.source else 'derived in this book'}]"
 
 

@@ -148,7 +148,8 @@ def _public_functions(node, owner=""):
     """The public functions and methods below a node, each with its name; methods are within a public class."""
     for child in ast.iter_child_nodes(node):
         function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-        if (function or isinstance(child, ast.ClassDef)) and child.name.startswith("_"):
+        named = function or isinstance(child, ast.ClassDef)
+        if named and child.name.startswith("_") and not child.name.endswith("__"):
             continue
         if function:
             yield f"{owner}{child.name}", child
@@ -164,7 +165,8 @@ def untyped(source):
         named = [*given.posonlyargs, *given.args][bool("." in name and not static) :]  # without the object or the class
         named += [*given.kwonlyargs, *(each for each in (given.vararg, given.kwarg) if each is not None)]
         missing = [each.arg for each in named if each.annotation is None]
-        missing += [] if function.returns is not None else ["what it returns"]
+        starting = name.endswith(("__init__", "__post_init__", "__check_init__"))  # nothing to say: they return None
+        missing += [] if starting or function.returns is not None else ["what it returns"]
         if missing:
             yield f"{name} does not say the type of {', '.join(missing)}"
 
@@ -184,6 +186,8 @@ def test_public_functions_say_what_they_take_and_what_they_return(module):
         ("class A:\n    @staticmethod\n    def f(x) -> int: ...", ["A.f does not say the type of x"]),
         ("class A:\n    class B:\n        async def f(self, /, x) -> int: ...", ["A.B.f does not say the type of x"]),
         ("if True:\n    def f(x) -> int: ...", ["f does not say the type of x"]),
+        ("class A:\n    def __init__(self, x): ...", ["A.__init__ does not say the type of x"]),
+        ("class A:\n    def __str__(self): ...", ["A.__str__ does not say the type of what it returns"]),
         ("class _A:\n    def f(self, x): ...\ndef _f(x): ...\ndef g() -> int:\n    def h(x): ...", []),
     ],
 )

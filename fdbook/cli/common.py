@@ -42,7 +42,7 @@ class Misuse(Exception):
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, names the nearest choice, and keeps the layout of an epilog."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:

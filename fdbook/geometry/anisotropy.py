@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array
@@ -120,7 +121,7 @@ class GaussianPolicy(eqx.Module):
         """The length of a mean and a covariance, d (d + 1)."""
         return self.action_dim * (self.action_dim + 1)
 
-    def __call__(self, t, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
+    def __call__(self, t: ArrayLike, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
         """The velocity at one point x (d,) and time t of N(mean, covariance), for the observation (mean, covariance's rows)."""
         mean, rows = jnp.split(observation, [self.action_dim])
         mixture = gaussian(mean, rows.reshape(self.action_dim, self.action_dim))

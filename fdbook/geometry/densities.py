@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.linalg import solve_triangular
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_finite, check_point, check_shape, check_time, known, unknown
@@ -96,7 +97,7 @@ class GaussianMixture(Density):
     means: Float[Array, "k d"]
     covariances: Float[Array, "k d d"]
 
-    def __init__(self, weights, means, covariances):
+    def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike):
         self.weights, self.means, self.covariances = jnp.asarray(weights), jnp.asarray(means), jnp.asarray(covariances)
 
     def __check_init__(self):

@@ -42,7 +42,7 @@ class OneStep(eqx.Module):
             observation_dim + action_dim, action_dim, width, depth, jax.nn.gelu, dtype=jnp.float32, key=key
         )
 
-    def __call__(self, observation, noise):
+    def __call__(self, observation: Float[Array, " n"], noise: Float[Array, " d"]) -> Float[Array, " d"]:
         """mu(s, z) of shape (d,), computed in the weights' precision."""
         dtype = self.mlp.layers[0].weight.dtype
         inputs = jnp.concatenate([jnp.asarray(observation, dtype), jnp.asarray(noise, dtype)])

@@ -5,6 +5,7 @@ same functions serve the notebooks and the robot. Everything but `fit` is writte
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
 from fdbook.checks import Array, check_finite, check_point, check_shape, check_time
@@ -58,7 +60,7 @@ class VelocityField(eqx.Module):
         inputs = observation_dim + action_dim + 1
         self.mlp = eqx.nn.MLP(inputs, action_dim, width, depth, jax.nn.gelu, dtype=jnp.float32, key=key)
 
-    def __call__(self, t, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
+    def __call__(self, t: ArrayLike, observation: Float[Array, " n"], x: Float[Array, " d"]) -> Float[Array, " d"]:
         """The velocity at one point x (d,), at time t (), for one observation (n,); computed in the weights' precision."""
         check_point(observation, self.observation_dim, "VelocityField (observation)")
         check_point(x, self.action_dim, "VelocityField (x)")
@@ -88,7 +90,7 @@ class ExactVelocity(eqx.Module):
         """The dimension of the mixture."""
         return self.mixture.dim
 
-    def __call__(self, t, observation, x: Float[Array, " d"]) -> Float[Array, " d"]:
+    def __call__(self, t: ArrayLike, observation: Any, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """The velocity at one point x (d,), at time t () in [0, 1]."""
         check_point(x, self.mixture.dim, "ExactVelocity (x)")
         return self.mixture._velocity(jnp.asarray(t, x.dtype), x)

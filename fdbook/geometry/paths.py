@@ -10,6 +10,7 @@ Every function works on single points (d,) and, elementwise, on any batch whose 
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from fdbook.checks import Array, check_time
@@ -37,7 +38,7 @@ class Velocity(Protocol):
         """The dimension d of its points."""
         ...
 
-    def __call__(self, t, observation: Array, x: Array) -> Array: ...
+    def __call__(self, t: ArrayLike, observation: Array, x: Array) -> Array: ...
 
 
 Time = Float[Array, "*#batch"] | float

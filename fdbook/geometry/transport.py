@@ -65,7 +65,7 @@ class Displacement(eqx.Module):
         last = jax.tree.map(lambda leaf: scale * leaf, mlp.layers[-1])
         self.mlp = eqx.tree_at(lambda m: m.layers[-1], mlp, last)
 
-    def __call__(self, observation, action):
+    def __call__(self, observation: Float[Array, " n"], action: Float[Array, " d"]) -> Float[Array, " d"]:
         """delta(s, a) of shape (d,), computed in the weights' precision."""
         dtype = self.mlp.layers[0].weight.dtype
         inputs = jnp.concatenate([jnp.asarray(observation, dtype), jnp.asarray(action, dtype)])

@@ -59,10 +59,10 @@ class Checkpoints:
         )
         self._orbax, self._manager = orbax, orbax.CheckpointManager(self.folder, options=options)
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *details):
+    def __exit__(self, *details: Any) -> None:
         self.close()
 
     def close(self) -> None:

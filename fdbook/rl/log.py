@@ -1,8 +1,11 @@
 """What a training writes down as it goes: means of its scalars between logged updates, and whether they are sound."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+
+from fdbook.rl.records import Record
 
 
 __all__ = ["Log", "breakage"]
@@ -29,7 +32,7 @@ def breakage(metrics: dict[str, np.ndarray], first: int, bound: float) -> tuple[
 class Log:
     """Means of the scalars between logged updates, in the record and, with a folder, for TensorBoard."""
 
-    def __init__(self, record, folder, every):
+    def __init__(self, record: Record, folder: Path | None, every: int):
         from tensorboardX import SummaryWriter
 
         self.record, self.every, self.sums, self.count = record, every, {}, 0

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, PRNGKeyArray
 from tqdm.auto import tqdm
 
 from fdbook.checks import Array, memory_told
@@ -82,7 +82,9 @@ class Update(eqx.Module):
     seeds: Int[Array, " seeds"]
     matmul_precision: str = eqx.field(static=True, default="float32")
 
-    def __call__(self, agents: Agent, data: Transitions, *, key):
+    def __call__(
+        self, agents: Agent, data: Transitions, *, key: PRNGKeyArray
+    ) -> tuple[Agent, dict[str, Float[Array, " seeds"]]]:
         """The agents after one update each, and scalars of shape (seeds,) to log."""
 
         def update_one(agent, seed):
