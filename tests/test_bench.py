@@ -38,6 +38,7 @@ def small(monkeypatch):
     monkeypatch.setattr(timing, "PRODUCTS", ((32, 16, 8), (64, 16, 8)))
 
 
+@pytest.mark.slow
 def test_a_batch_is_drawn_from_all_transitions(small, monkeypatch):
     monkeypatch.setattr(timed_agents, "ROWS", 2002)
     with jax.enable_x64(False):
@@ -62,6 +63,7 @@ def products(jaxpr):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fql", "fidec", "deflow on next states"])
 def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
     """By hand, and by JAX, which sees every product once the flow's steps are written out."""

@@ -244,6 +244,7 @@ def test_a_size_in_transitions_is_as_many_episodes_as_that_takes(say, tmp_path, 
     assert asked[0]["workers"] == (2 if "--workers" in words else None)
 
 
+@pytest.mark.slow
 def test_inspect_prints_and_draws(say, tmp_path):
     from fdbook.data.record import record
 

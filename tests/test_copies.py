@@ -202,6 +202,7 @@ def test_a_wheel_brings_the_book_along(elsewhere, tmp_path):
     assert {each["state"] for each in found if each["chapter"]} == {"ok"}
 
 
+@pytest.mark.slow
 def test_chapters_run_in_a_copy(elsewhere, tmp_path):
     """The map, which reads a record of a figure by its place beside the notebooks."""
     outside(elsewhere, tmp_path, "-m", "fdbook", "notebooks", "copy", "mine")

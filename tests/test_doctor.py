@@ -285,6 +285,7 @@ def test_a_gpu_is_told_and_so_is_one_that_is_not_used(doctor, monkeypatch):
     assert "as JAX_PLATFORMS='cpu' asks" in found["device"]["found"]
 
 
+@pytest.mark.slow
 def test_data_that_are_not_here_are_recorded_if_they_can_be(doctor, monkeypatch, tmp_path):
     code, found, _ = doctor(here=False)
     assert code == 0
@@ -322,6 +323,7 @@ def test_chapters_records_and_constraints_that_are_not_there(doctor, monkeypatch
     assert found["chapters"]["found"] == f"there are none in {tmp_path / 'notebooks'}"
 
 
+@pytest.mark.slow
 def test_versions_are_compared_with_what_is_needed_and_with_the_constraints(doctor, monkeypatch):
     versions = {"numpy": "1.0", "jax": "99.0"}
     known = importlib.metadata.version
@@ -393,6 +395,7 @@ def test_the_kernel_has_to_be_one_of_this_environment(monkeypatch, tmp_path):
     assert findings._kernel("full").state == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["ogbench", "jax"])
 def test_a_broken_installation_gets_a_table_and_no_traceback(tmp_path, broken):
     """As a reader meets it: the command, with a package that cannot be imported (or kills what imports it)."""
@@ -415,6 +418,7 @@ def test_a_broken_installation_gets_a_table_and_no_traceback(tmp_path, broken):
     assert not (tmp_path / "data").exists()  # whoever only looks makes no folders
 
 
+@pytest.mark.slow
 def test_here_every_chapter_can_run(tmp_path):
     """Nothing made up: this installation, as it is. A chapter that cannot run here cannot be tested here either."""
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}

@@ -11,7 +11,7 @@ import pytest
 
 import fdbook
 from fdbook import experiment
-from fdbook.experiment import auditing
+from fdbook.experiment import auditing, measure
 from fdbook.geometry import (
     anisotropy,
     densities,
@@ -38,6 +38,7 @@ MODULES = [
     flow,
     frontier,
     information,
+    measure,
     metrics,
     paths,
     quadratic,

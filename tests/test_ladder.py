@@ -128,6 +128,7 @@ def test_rungs_lie_where_they_are_wanted(climbed):
         np.testing.assert_allclose(kl, np.broadcast_to(wanted[:, None], kl.shape), rtol=0.35)
         assert np.all(np.diff(rungs.multiplier, axis=0) < 0)
         assert not np.any(rungs.folded)
+        assert not np.any(rungs.crossed)
         np.testing.assert_array_equal(rungs.predicted, 1) if metric == L2 else None
     np.testing.assert_array_equal(ladder.gain_ratio(climbed, L2, (0.1, 0.3)).ratio, 1)
 
@@ -209,7 +210,7 @@ def test_a_translation_is_measured_exactly(run):
         assert np.mean(got.kl[8 * kind : 8 * kind + 8]) == pytest.approx(kl, abs=4 * np.sqrt(2 * kl / 4096))
         assert kl > 8 * np.sqrt(2 * kl / 4096)
     np.testing.assert_allclose(got.gain, SLOPE @ step, atol=2e-3)
-    assert (float(got.folded), abs(float(got.clipped)) < 0.01) == (0, True)
+    assert (float(got.folded), float(got.crossed), abs(float(got.clipped)) < 0.01) == (0, 0, True)
 
 
 def test_what_leaves_the_box_is_cut_off_and_judged_where_it_ends(run):
@@ -229,6 +230,17 @@ def test_a_stretch_costs_its_determinant_and_a_reflection_folds(run):
     np.testing.assert_allclose(np.mean(got.kl), 2 * (0.02 + 0.2 - np.log(1.2)), atol=4 * 0.31 / np.sqrt(8192))
     folded = measured_translation(run, np.zeros(2), np.array([-2.0, 0.0]))
     assert float(folded.folded) == 1
+    # a pair passes where it lies further apart along the mirrored axis: of Gaussians, the angle of that cone once whitened
+    ends = np.linalg.solve(np.linalg.cholesky(COVARIANCES), np.array([[1.0, 1.0], [-1.0, 1.0]]))
+    cosines = np.prod(ends, axis=-1).sum(axis=-1) / np.prod(np.linalg.norm(ends, axis=-2), axis=-1)
+    assert float(folded.crossed) == pytest.approx(np.mean(np.arccos(cosines)) / np.pi, abs=0.03)
+
+
+def test_one_mode_laid_upon_another_folds_nowhere_and_crosses():
+    """Of six pairs, three between the modes end upon each other or the other way round; every determinant is 1."""
+    actions = np.array([[0.0], [1.0], [10.0], [11.0]])
+    assert float(measure.crossed_pairs(jnp.asarray(actions), jnp.asarray(actions % 10))) == 0.5
+    assert float(measure.crossed_pairs(jnp.asarray(actions), jnp.asarray(actions + 3))) == 0
 
 
 def test_the_ratio_of_curves_by_hand():
@@ -237,7 +249,7 @@ def test_the_ratio_of_curves_by_hand():
     def rungs(factor, kl):
         kl = np.broadcast_to(np.asarray(kl)[:, None, None], (len(kl), 3, 4))
         nothing = np.zeros(kl.shape[:2])
-        return ladder.Rungs(nothing, factor * np.sqrt(kl), kl, nothing, nothing, nothing, np.ones(3))
+        return ladder.Rungs(nothing, factor * np.sqrt(kl), kl, nothing, nothing, nothing, nothing, np.ones(3))
 
     spec = ladder.LadderSpec(metrics=(RAW,))
     made = ladder.Ladder(spec, (rungs(2, [0.1, 0.5]), rungs(3, [0.2, 0.9])), (), np.ones(3), np.ones((3, 4)), "x")
@@ -356,7 +368,20 @@ def test_an_audit_knows_what_a_displacement_costs_and_what_its_metric_says(run, 
     np.testing.assert_allclose(made.surrogate, np.sum(np.asarray(step) ** 2, axis=1) / 2, rtol=1e-5)
     np.testing.assert_allclose(made.gain, np.array([1, 2]) * (np.asarray(step) @ SLOPE), atol=2e-3)
     lines = experiment.audit_table(made_run, made).splitlines()
-    assert lines[0].split() == ["seed", "exact", "KL", "metric", "says", "gain", "in", "Q", "folded", "clipped", "off"]
+    assert lines[0].split() == [
+        "seed",
+        "exact",
+        "KL",
+        "metric",
+        "says",
+        "gain",
+        "in",
+        "Q",
+        "folded",
+        "crossed",
+        "clipped",
+        "off",
+    ]
     assert lines[-1] == f"l2 was held at a budget of {run[0].agents.config.budget:g} (2 seeds)."
     assert json.loads(json.dumps(made.to_dict()))["kl"] == pytest.approx(made.kl)
 

@@ -60,6 +60,7 @@ def run(request):
     return Run(spec, records.Record(spec.to_dict(), {}), stacked, 1)
 
 
+@pytest.mark.slow
 def test_displaced_agents_act_with_the_flow_and_the_displacement(run):
     """Every episode has the same noise on every rung, so that what a translation earns is known exactly; the box cuts it off."""
     maps = Step(jnp.asarray(STEPS))
@@ -99,7 +100,7 @@ def test_differences_at_equal_kl_by_hand():
     def rungs(kl):
         kl = np.broadcast_to(np.asarray(kl)[:, None, None], (2, 3, 4))
         nothing = np.zeros((2, 3))
-        return ladder.Rungs(nothing, kl, kl, nothing, nothing, nothing, np.ones(3))
+        return ladder.Rungs(nothing, kl, kl, nothing, nothing, nothing, nothing, np.ones(3))
 
     def scores(factor, kl):
         values = np.broadcast_to(5 + factor * np.sqrt(kl)[:, None, None], (2, 3, 6))
@@ -165,6 +166,7 @@ def test_other_tasks_start_as_they_say():
         ladder.LadderSpec(starts="anywhere")
 
 
+@pytest.mark.slow
 def test_from_anywhere_the_share_of_starts_and_the_steps_from_the_solved_ones_are_told():
     """Those of two seeds by hand, and those of an evaluation against each of its episodes."""
     successes, lengths = np.array([[True, False, True, False], [False] * 4]), np.array([[10, 99, 21, 99]] * 2)

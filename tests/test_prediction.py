@@ -50,6 +50,7 @@ def gain(forms, slopes):
     return np.sum(slopes * steps, axis=(1, 2)) / np.sqrt(np.sum(precision * steps**2, axis=(1, 2)))
 
 
+@pytest.mark.slow
 def test_ratios_and_condition_numbers_are_the_closed_forms(known, budget):
     """Half thin states, half round ones: what is drawn of the flow, and which directions, leaves a few percent."""
     held_out = transitions([0, 1] * 8)
@@ -70,6 +71,7 @@ def test_ratios_and_condition_numbers_are_the_closed_forms(known, budget):
     assert made.loss == 2
 
 
+@pytest.mark.slow
 def test_what_is_written_and_said(known):
     made = predict(transitions([0] * 30), compared=COMPARED[:1], states=2, actions=64, key=jax.random.key(0))
     tree = json.loads(json.dumps(made.to_dict()))
@@ -88,6 +90,7 @@ def test_without_validation_data_a_tenth_is_kept_apart():
     assert (len(train), len(held_out), train & held_out) == (90, 10, set())
 
 
+@pytest.mark.slow
 def test_the_command_fits_and_predicts(tmp_path, capsys, monkeypatch):
     place = Place("ogbench/pointmaze-medium-navigate", 1, 0, tmp_path)
     record(place.name, episodes=1, folder=tmp_path, progress=False)

@@ -264,6 +264,7 @@ def test_data_that_are_not_here_are_recorded_first(write, monkeypatch, capsys, t
     assert "antmaze-large-navigate" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_nothing_is_recorded_for_a_device_that_is_not_here(write, tmp_path):
     file = write('[base]\ntask = "pointmaze-medium"\nagent = "bc"\ndata.episodes = 2\n[axes]\nseeds = [1]\n')
     environment = os.environ | {"FDBOOK_DATA": str(tmp_path / "data"), "CUDA_VISIBLE_DEVICES": ""}

@@ -42,6 +42,7 @@ class Audit:
     gain: np.ndarray
     """The mean change of Q against the flow's own actions, in units of Q."""
     folded: np.ndarray | None
+    crossed: np.ndarray | None
     clipped: np.ndarray | None
     off: np.ndarray
 
@@ -79,7 +80,14 @@ def _decorated(run: Run, observations, held_out, key) -> Audit:
     readings = refit.read_metric(agents, metric, observations, held_out.actions, key)
     surrogate = np.asarray(_surrogate(agents, metric, held_out, readings))
     return Audit(
-        True, table.kl.mean(axis=1), surrogate, table.gain.mean(axis=1), table.folded, table.clipped, table.off
+        True,
+        table.kl.mean(axis=1),
+        surrogate,
+        table.gain.mean(axis=1),
+        table.folded,
+        table.crossed,
+        table.clipped,
+        table.off,
     )
 
 
@@ -104,7 +112,7 @@ def _one_step(run: Run, held_out, key) -> Audit:
         np.mean([neighbor_kl(p, q) for p, q in zip(*pair, strict=True)])
         for pair in zip(policy, held_out.actions, strict=True)
     ]
-    return Audit(False, np.array(kl), None, values, None, None, off)
+    return Audit(False, np.array(kl), None, values, None, None, None, off)
 
 
 @eqx.filter_jit
@@ -162,10 +170,11 @@ def audit_table(run: Run, audited: Audit) -> str:
         "metric says": audited.surrogate,
         "gain in Q": audited.gain,
         "folded": audited.folded,
+        "crossed": audited.crossed,
         "clipped": audited.clipped,
     }
     columns = {name: column for name, column in (columns | {"off": audited.off}).items() if column is not None}
-    shares = ("folded", "clipped", "off")
+    shares = ("folded", "crossed", "clipped", "off")
     lines = ["  seed" + "".join(f"{name:>16}" for name in columns)]
     for i, seed in enumerate(run.spec.seeds):
         cells = (f"{column[i]:16.1%}" if name in shares else f"{column[i]:16.4g}" for name, column in columns.items())

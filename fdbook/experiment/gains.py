@@ -112,15 +112,17 @@ def _play_curve(values, kl, start, at, agents, episodes) -> np.ndarray:
 def ladder_table(tree: dict[str, Any]) -> str:
     """The record of a ladder, as `Ladder.to_dict` gives it, in lines: each metric's gain over that of L2 at equal exact KL."""
     at = tree["metrics"][0]["ratio"]["kl"]
-    lines = ["gain in Q over that of L2 at an exact KL of" + "".join(f"{kl:>19g}" for kl in at) + "   E26  folded"]
+    shares = [name for name in ("folded", "crossed") if name in tree["metrics"][0]]
+    head = "".join(f"{kl:>19g}" for kl in at) + "   E26" + "".join(f"{name:>8}" for name in shares)
+    lines = [f"gain in Q over that of L2 at an exact KL of{head}"]
     for entry in tree["metrics"]:
         compared = entry["ratio"]
         cells = zip(compared["ratio"], compared["low"], compared["high"], strict=True)
         shown = "".join(
             "-".rjust(19) if mid is None else f"{mid:.2f} ({low:.2f}-{high:.2f})".rjust(19) for mid, low, high in cells
         )
-        folded = max(max(row) for row in entry["folded"])
-        lines.append(f"  {entry['label']:<41}{shown}{np.mean(entry['predicted']):6.2f} {folded:7.1%}")
+        most = "".join(f" {max(max(row) for row in entry[name]):7.1%}" for name in shares)
+        lines.append(f"  {entry['label']:<41}{shown}{np.mean(entry['predicted']):6.2f}{most}")
     ceiling, condition = np.mean(tree["ceiling"]), np.mean(tree["condition"]["0.5"])
     lines.append(
         f"E26 allows {ceiling:.2f} at most; the flow's true Fisher matrix has the median condition number {condition:.3g}."

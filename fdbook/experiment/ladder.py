@@ -139,6 +139,8 @@ class Rungs(NamedTuple):
     """E9 in nats, over the samples at which the map is one-to-one."""
     folded: np.ndarray
     """The share of samples with det(I + grad delta) <= 0, where E9 does not hold."""
+    crossed: np.ndarray
+    """The share of pairs of one state's samples that the map brings past each other: a fold between samples shows here."""
     clipped: np.ndarray
     """The part of the displacement that the action box cuts off."""
     off: np.ndarray
@@ -179,9 +181,8 @@ class Ladder:
 
     def _entry(self, metric: Metric) -> dict[str, Any]:
         rungs, compared = self.of(metric), gain_ratio(self, metric)
-        means = {
-            name: _rounded(getattr(rungs, name)) for name in ("multiplier", "folded", "clipped", "off", "predicted")
-        }
+        shares = ("folded", "crossed", "clipped", "off")
+        means = {name: _rounded(getattr(rungs, name)) for name in ("multiplier", *shares, "predicted")}
         means |= {name: _rounded(getattr(rungs, name).mean(axis=-1)) for name in ("gain", "kl")}
         tree = {"label": label(metric), "metric": metrics.to_dict(metric)} | means | {"ratio": _plain(compared)}
         if self.base is None:

@@ -28,6 +28,7 @@ __all__ = [
     "HeldOut",
     "Local",
     "Measured",
+    "crossed_pairs",
     "features",
     "held_out",
     "local_geometry",
@@ -137,13 +138,15 @@ def log_probs(agent: Agent, inputs: dict[str, Array], actions: Float[Array, "sta
 
 
 class Measured(NamedTuple):
-    """What one displacement gains in Q and costs in nats at each state (states,), and three shares in [0, 1]."""
+    """What one displacement gains in Q and costs in nats at each state (states,), and four shares in [0, 1]."""
 
     gain: Float[Array, " states"]
     kl: Float[Array, " states"]
     """E9 in the mean over those samples at which the map is one-to-one."""
     folded: Float[Array, ""]
     """Samples with det(I + grad delta) <= 0, where E9 does not hold."""
+    crossed: Float[Array, ""]
+    """Pairs a, b of one state's samples with (T(a) - T(b)) . (a - b) <= 0. Without any the map is one-to-one among them."""
     clipped: Float[Array, ""]
     """The part of the displacement that the action box cuts off."""
     off: Float[Array, ""]
@@ -164,15 +167,31 @@ def measured(agent: Agent, delta: Callable, held_out: HeldOut, sees: str = "flow
         kl = log_prob - after - jnp.log(jnp.maximum(determinant, 1e-30))
         gain = value(inputs, moved) - value(inputs, action)
         kept = jnp.linalg.norm(jnp.clip(moved, -1, 1) - jnp.clip(action, -1, 1))
-        return gain, kl, determinant > 0, kept, jnp.linalg.norm(moved - action), after < threshold
+        return moved, gain, kl, determinant > 0, kept, jnp.linalg.norm(moved - action), after < threshold
 
-    over_actions = jax.vmap(sample, in_axes=(None, 0, 0, None))
+    def state(inputs, actions, log_probs, threshold):
+        moved, *rest = jax.vmap(sample, in_axes=(None, 0, 0, None))(inputs, actions, log_probs, threshold)
+        return crossed_pairs(actions, moved), *rest
+
     rows = (held_out.inputs, held_out.actions, held_out.log_probs, held_out.threshold)
-    gain, kl, upright, kept, length, off = jax.lax.map(lambda row: over_actions(*row), rows, batch_size=64)
+    crossed, gain, kl, upright, kept, length, off = jax.lax.map(lambda row: state(*row), rows, batch_size=64)
     count = jnp.maximum(jnp.sum(upright, axis=1, dtype=kl.dtype), 1)
     cost = jnp.sum(jnp.where(upright, kl, 0.0), axis=1) / count
     clipped = 1 - jnp.sum(kept) / jnp.maximum(jnp.sum(length), 1e-12)
-    return Measured(jnp.mean(gain, axis=1), cost, jnp.mean(~upright), clipped, jnp.mean(off))
+    return Measured(jnp.mean(gain, axis=1), cost, jnp.mean(~upright), jnp.mean(crossed), clipped, jnp.mean(off))
+
+
+def crossed_pairs(actions: Float[Array, "k d"], moved: Float[Array, "k d"]) -> Float[Array, ""]:
+    """The share of pairs of points that a map brings past each other: (T(a) - T(b)) . (a - b) <= 0, equal points left out.
+
+    >>> a = jnp.array([[0.0], [1.0], [3.0]])
+    >>> [float(measure.crossed_pairs(a, b)) for b in (2 * a + 1, -a)]
+    [0.0, 1.0]
+    """
+    between, after = (points[:, None] - points[None] for points in (actions, moved))
+    apart = jnp.any(between != 0, axis=-1)
+    past = apart & (jnp.sum(between * after, axis=-1) <= 0)
+    return jnp.sum(past, dtype=actions.dtype) / jnp.maximum(jnp.sum(apart, dtype=actions.dtype), 1)
 
 
 class Local(NamedTuple):

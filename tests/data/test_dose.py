@@ -89,6 +89,7 @@ def test_another_dose_lives_elsewhere_and_is_never_taken_for_the_published_one(t
     assert not np.array_equal(*(read(place.files["train"], find(MAZE))["actions"] for place in (thin, plain)))
 
 
+@pytest.mark.slow
 def test_the_actions_of_a_maze_have_the_deviations_that_were_asked_for(tmp_path, budget):
     """In a straight corridor the way has one axis: the spread along it and across it, from the actions alone."""
     record(MAZE, episodes=12, dose=THIN, folder=tmp_path, workers=1, progress=False)

@@ -134,6 +134,7 @@ def test_a_folder_and_a_dose_are_not_mixed(tmp_path):
         load.load("pointmaze-medium", dose=THIN, dataset_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_workers_are_told_the_dose(tmp_path):
     """Two processes record what one does here."""
     found = []

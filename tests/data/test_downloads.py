@@ -250,6 +250,7 @@ def go(made):
     made.stdin.flush()
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_download_and_uses_it(server, published, process, until):
     server.pause = 0.5
     several = [process() for _ in range(2)]

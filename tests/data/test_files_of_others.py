@@ -153,6 +153,7 @@ def test_rewards_need_what_they_are_made_of(families, tmp_path):
         transitions(find_task("scene-play-singletask"), folder)
 
 
+@pytest.mark.slow
 def test_episodes_of_other_lengths_are_summed_up(recorded, tmp_path):
     folder = changed_copy(recorded[CUBE], tmp_path, shortened)
     found = summary.summarize(CUBE, folder)
@@ -170,6 +171,7 @@ def point(tmp_path_factory):
     return Place(POINT, 2, 0, base).folder
 
 
+@pytest.mark.slow
 def test_the_last_action_of_an_episode_is_followed_by_itself_in_d4rl_data(point):
     """The row behind it is padding with an action of zeros, and the mask is 1 after a time-out: ReBRAC's target would see it."""
     arrays = minari.read(find_task(POINT), point)

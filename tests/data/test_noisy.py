@@ -15,6 +15,7 @@ from fdbook.data.tasks import find, find_task
 STEPS = 600
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "random"), [("cube-single", 0.1), ("scene", 0.1), ("puzzle-3x3", 0.2)])
 def test_the_actions_are_the_controllers_with_noise_and_some_at_random(name, random, monkeypatch, budget):
     """The shares and deviations of OGBench's own commands: the noise is 1, 1, 1, 3 and 10 times one number below 0.1."""
@@ -56,6 +57,7 @@ def test_the_actions_are_the_controllers_with_noise_and_some_at_random(name, ran
     np.testing.assert_allclose(np.nanstd(residual, axis=0)[:4] / unit, [1, 1, 1, 3], rtol=budget("noise_ratio"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:None of the .* reaches the goal")
 def test_a_noisy_set_is_recorded_loaded_and_evaluated_like_its_play_set(tmp_path, monkeypatch):
     monkeypatch.setenv("FDBOOK_DATA", str(tmp_path))

@@ -230,6 +230,7 @@ def test_rewards_of_a_maze_tell_how_far_the_goal_is(recorded):
         np.testing.assert_array_equal(rewards(task, arrays), np.where(near, 0, -1), err_msg=task.name)
 
 
+@pytest.mark.slow
 def test_a_task_without_a_success_is_told(recorded, tmp_path):
     """One episode of the cube, cut so that it never comes to rest near the goal of the task."""
     task, place = find_task("cube-single-play-singletask-task1"), Place(CUBE, 1, 0, tmp_path)

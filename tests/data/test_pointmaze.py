@@ -25,6 +25,7 @@ def recorded(tmp_path_factory):
     return Place(UMAZE, RUNS, 0, base)
 
 
+@pytest.mark.slow
 def test_minari_reads_it_without_this_package(recorded):
     code = (
         f"import minari; data = minari.load_dataset({UMAZE!r}); episodes = list(data.iterate_episodes())\n"
@@ -79,6 +80,7 @@ def test_episodes_end_at_their_goal_and_keep_it(recorded):
         assert (away[-1] <= 0.45 + 1e-6) == (data["rewards"][end - 1] == 0)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_not_the_number_of_workers(recorded, tmp_path):
     for seed, alone in ((0, True), (1, False)):
         place = Place(UMAZE, RUNS, seed, tmp_path)
@@ -88,6 +90,7 @@ def test_the_seed_decides_and_not_the_number_of_workers(recorded, tmp_path):
         assert same == alone
 
 
+@pytest.mark.slow
 def test_it_is_not_recorded_twice_and_damage_is_mended(recorded, tmp_path):
     shutil.copytree(recorded.base, tmp_path, dirs_exist_ok=True)
     place = Place(UMAZE, RUNS, 0, tmp_path)
@@ -102,6 +105,7 @@ def test_it_is_not_recorded_twice_and_damage_is_mended(recorded, tmp_path):
     assert all(np.array_equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_while_minari_writes(recorded, tmp_path, start):
     """The kernel refuses files above 200 kB: each run fits, Minari's file does not."""
     place = Place(UMAZE, RUNS, 0, tmp_path)

@@ -28,6 +28,7 @@ def cube(recorded):
     return summarize(CUBE, recorded[CUBE].folder)
 
 
+@pytest.mark.slow
 def test_numbers_of_a_recording(recorded, cube):
     data = transitions_of(recorded[CUBE])
     assert (cube.transitions, cube.lengths.tolist()) == (2000, [1000, 1000])
@@ -64,6 +65,7 @@ def test_where_the_point_was(recorded):
     assert inside.any()
 
 
+@pytest.mark.slow
 def test_rewards_and_successes_of_each_task(recorded, families):
     for name in (CUBE, MAZE, "ogbench/puzzle-3x3-play"):
         summary = summarize(name, families[name].folder)
@@ -81,6 +83,7 @@ def test_rewards_and_successes_of_each_task(recorded, families):
     assert len(states) == summary.transitions
 
 
+@pytest.mark.slow
 def test_a_task_without_a_success_is_warned_of(families):
     summary = summarize("ogbench/puzzle-3x3-play", families["ogbench/puzzle-3x3-play"].folder)
     lost = [rewards.task for rewards in summary.rewards if not rewards.successes]
@@ -97,6 +100,7 @@ def test_the_text_is_short_and_says_what_matters(cube):
     assert sum(line.startswith("cube-single-play-singletask-task") for line in lines) == 5
 
 
+@pytest.mark.slow
 def test_d4rl_data_have_returns(tmp_path):
     record(POINT, episodes=2, folder=tmp_path, workers=1, progress=False)
     folder = Place(POINT, 2, 0, tmp_path).folder

@@ -92,6 +92,7 @@ def test_a_flow_teaches_what_it_samples(budget):
     np.testing.assert_allclose(taught, 0.5 * noises, atol=budget("taught_by_heun"))
 
 
+@pytest.mark.slow
 def test_imitation_and_the_pull_of_a_straight_value(budget):
     """With a straight value the optimum of E17 is the flow's action plus d g / (2 alpha), whatever the noise."""
     slope, alpha = np.array([1.0, -0.5]), 8.0

@@ -144,6 +144,7 @@ class Traced(VelocityField):
 
 
 class TestFit:
+    @pytest.mark.slow
     def test_reaches_the_loss_of_the_exact_velocity(self, fitted, mixture, budget):
         _, losses, _ = fitted
         exact = TestLoss().losses(ExactVelocity(mixture), mixture.sample(4096, key=jr.key(4)), 20).mean()
@@ -159,6 +160,7 @@ class TestFit:
         exact = jax.vmap(mixture.velocity)(t, x)
         assert np.mean((learned - exact) ** 2) < budget("fitted_loss")
 
+    @pytest.mark.slow
     def test_samples_lie_on_the_manifold(self, fitted, mixture, budget):
         noise = flow.noise(fitted[0], 4000, key=jr.key(6))
         assert noise.shape == (4000, 2)
@@ -167,6 +169,7 @@ class TestFit:
         errors = np.mean(drawn, 0) - mixture.weights @ mixture.means
         assert np.max(np.abs(errors)) < budget("fitted_mean")
 
+    @pytest.mark.slow
     def test_log_prob_is_near_the_exact_one_and_integrates_to_one(self, fitted, plain, budget):
         """The flow of any smooth field carries all of its mass, however well it has been trained."""
         axis = np.arange(-3.5, 3.5, 0.1)
@@ -191,6 +194,7 @@ class TestFit:
             field, actions, key=jr.key(key), **{"steps": 25, "batch_size": 16, "progress": False, **options}
         )
 
+    @pytest.mark.slow
     def test_is_a_function_of_its_key(self):
         (one, losses), (two, again), (_, other) = self.short(), self.short(chunk=10), self.short(key=1)
         np.testing.assert_array_equal(losses, again)
@@ -203,6 +207,7 @@ class TestFit:
         before = VelocityField(0, 2, 8, 1, key=jr.key(0)).mlp.layers[0].weight
         assert 0 < np.linalg.norm(lagging - before) < np.linalg.norm(last - before)
 
+    @pytest.mark.slow
     def test_a_shorter_last_chunk_compiles_nothing(self):
         actions, counts = np.zeros((10, 2)), []
         for steps, chunk in ((20, 10), (23, 10), (29, 10)):
@@ -211,6 +216,7 @@ class TestFit:
             counts.append(len(count))
         assert counts[0] == counts[1] == counts[2]
 
+    @pytest.mark.slow
     def test_learns_what_depends_on_the_observation(self, budget):
         """a ~ N(0.5 s, 0.1^2) for s = -1 and 1: the samples follow s."""
         rng = np.random.default_rng(1)
@@ -264,6 +270,7 @@ class TestSample:
         assert np.max(np.abs(free)) > 1
         np.testing.assert_allclose(clipped, np.clip(free, -1, 1))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
     def test_points_keep_their_precision(self, dtype, budget):
         """Single precision stays single where double is at hand, and agrees with it."""
@@ -319,6 +326,7 @@ class TestSample:
         for adjoint in (diffrax.DirectAdjoint(), diffrax.ForwardMode()):
             assert self.slope(adjoint) == pytest.approx(default, rel=budget("closed_form"))
 
+    @pytest.mark.slow
     def test_backsolve_agrees_where_the_steps_are_fine(self, budget):
         fine = {"solver": diffrax.Midpoint(), "steps": 400}
         recursive = self.slope(diffrax.RecursiveCheckpointAdjoint(), **fine)
@@ -355,6 +363,7 @@ class TestLogProb:
         computed = jax.jit(jax.vmap(lambda a: flow.log_prob(field, EMPTY, a, stepsize_controller=controller)))(x)
         np.testing.assert_allclose(computed, plain.log_prob(x), atol=budget("gaussian_log_prob"))
 
+    @pytest.mark.slow
     def test_is_the_change_of_variables(self, budget):
         """log N(z) - log |det dx/dz| at the end of a nonlinear flow that has an observation."""
         fine = {"solver": diffrax.Midpoint(), "steps": 1000}
@@ -447,6 +456,7 @@ class TestLogProb:
             np.testing.assert_allclose(plain, solved, atol=1e-4)
         assert max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(made[0])) > 1e-2
 
+    @pytest.mark.slow
     def test_with_a_sample_in_one_solve(self, budget):
         """The density of a sample against SciPy's at the point where it came out, and against the solve backwards."""
         mean, covariance, field = random_gaussian(3)

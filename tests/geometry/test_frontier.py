@@ -90,6 +90,7 @@ def traced(yardstick, base):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["l2", "fisher-exact"])
 def test_a_falling_multiplier_buys_more_for_more(traced, name):
     rungs, _ = traced[name]
@@ -174,6 +175,7 @@ def test_a_one_step_policy_is_measured_as_a_map_is(yardstick, budget):
     assert abs(found.kl - exact) < budget("kl_over_noises")
 
 
+@pytest.mark.slow
 def test_the_frontier_of_a_one_step_policy(gaussian, yardstick, budget):
     """With a straight value E17 adds d g / (2 alpha) to every action: an L2 map, on top of what imitation costs."""
     pairs = distillation.taught_by_flow(flow.ExactVelocity(gaussian), flow.EMPTY, 4000, key=jr.key(3), steps=100)

@@ -61,6 +61,7 @@ def test_a_gaussian_at_every_time(t, widths, budget):
         np.testing.assert_allclose(found, np.linalg.inv(sigma), atol=budget("information_closed_form") * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0.3, 0.8, 0.95])
 def test_deblurring_is_the_posterior_covariance_of_a_mixture(t, budget):
     """Second-order Tweedie, where no single Gaussian is right: against Bayes' rule in NumPy."""

@@ -69,6 +69,7 @@ def test_all_animations_of_the_book_together_stay_below_eight_megabytes():
     assert sum(path.stat().st_size for path in (book.NOTEBOOKS / "animations").glob("*.gif")) < 8e6
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_was_named_and_nothing_else(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(animations.REGISTRY, "flow", lambda: animations.flowing(count=22, crowd=20))
     assert cli.main(["animations", "flow", "--out", str(tmp_path / "new")]) == 0
@@ -110,6 +111,7 @@ def test_films_stand_side_by_side_until_the_longer_one_is_over(film):
         assert np.abs(told.astype(float) - 255 * np.array(to_rgb(color))).max(axis=1).min() < 16
 
 
+@pytest.mark.slow
 def test_the_determinant_of_a_climb_is_that_of_finite_differences():
     """Against the moved corners of a small square."""
     points = np.array([[0.3, -0.1], [0.5, 0.2]])
@@ -121,6 +123,7 @@ def test_the_determinant_of_a_climb_is_that_of_finite_differences():
         np.testing.assert_allclose(spread[-1], np.log(np.linalg.det(slopes)), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_at_one_kl_the_fisher_climb_gains_several_times_what_l2_gains():
     """What chapter 6 says of the picture, from E9 by quadrature."""
     banana = densities.make("banana")
@@ -133,6 +136,7 @@ def test_at_one_kl_the_fisher_climb_gains_several_times_what_l2_gains():
     assert np.all(gains[True] > 4 * gains[False])
 
 
+@pytest.mark.slow
 def test_l2_leaves_the_banana_and_fisher_stays():
     kls = np.array([0.0, 2.0])
     banana = densities.make("banana")

@@ -133,6 +133,7 @@ def test_the_records_are_what_their_names_say(path):
     assert {1.0} == set(filter(None, tree["metrics"][0]["ratio"]["ratio"]))
 
 
+@pytest.mark.slow
 def test_the_runner_reads_ladders_and_computes_again_when_they_change(tmp_path, capsys):
     folder, out = tmp_path / "ladders", tmp_path / "figures"
     folder.mkdir()

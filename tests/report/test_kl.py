@@ -29,6 +29,7 @@ def straight(bend=lambda u: 0.0 * u):
     return Warped(gaussian(jnp.zeros(2), jnp.diag(jnp.array([SPREAD**2, WIDTH**2]))), Shear(bend))
 
 
+@pytest.mark.slow
 def test_a_translation_of_the_banana(banana, budget):
     density, nodes, fields = banana
     found = kl.divergences(density, fields["translation"], SIZES, nodes)
@@ -97,6 +98,7 @@ def test_a_map_that_folds_gives_no_number():
         assert np.isfinite(values).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_the_whole_is_computed_in_double_precision_whatever_the_default(monkeypatch):
     monkeypatch.setattr(kl, "SIZES", SIZES)
     monkeypatch.setattr(kl, "grid", functools.partial(kl.grid, points=70))

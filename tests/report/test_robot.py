@@ -125,6 +125,7 @@ def made_up(rows, seed):
     return SimpleNamespace(observations=observations, actions=actions)
 
 
+@pytest.mark.slow
 def test_training_keeps_the_weights_that_do_best_on_rows_it_has_not_seen(small):
     """With 24 rows to learn by heart, the loss on others rises again long before the end."""
     train, held_out = ((part.observations, part.actions) for part in (made_up(24, 0), made_up(200, 1)))
@@ -137,6 +138,7 @@ def test_training_keeps_the_weights_that_do_best_on_rows_it_has_not_seen(small):
     assert field.action_dim == 5
 
 
+@pytest.mark.slow
 def test_the_whole_figure_on_a_made_up_recording(small, tmp_path):
     recording, messages = SimpleNamespace(train=made_up(300, 2), validation=made_up(60, 3)), []
     context = Context(3, {robot.NAME: recording}.__getitem__, dict, lambda share, message: messages.append(share))

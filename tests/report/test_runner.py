@@ -198,6 +198,7 @@ def test_the_advised_command_writes_where_the_call_reads(workshop, monkeypatch, 
     assert figures.load_numbers("one", out)["note"] == 1
 
 
+@pytest.mark.slow
 def test_a_figure_can_use_the_numbers_of_another(workshop):
     workshop.write("two", body="other = context.numbers('one'); assert other['line'].shape == (100,)")
     assert workshop.run("two") == ["two", "one"]
@@ -318,6 +319,7 @@ def test_a_stopped_run_keeps_what_is_finished_and_is_carried_on(workshop, how):
     assert workshop.debris() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [2, 4])
 def test_a_run_killed_between_two_moves_is_carried_on(workshop, kill_at):
     process = start(workshop, kill_at)

@@ -123,6 +123,7 @@ def test_matrices_of_a_gaussian(density, budget):
             assert found[f"matrix_{name}"][i] == pytest.approx(expected, abs=budget("figure_matrix_error"))
 
 
+@pytest.mark.slow
 def test_a_smaller_problem_is_computed_and_drawn(monkeypatch):
     monkeypatch.setattr(score, "MANIFOLDS", ("crossing",))
     for name, value in {

@@ -77,7 +77,7 @@ def displacement(agent):
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained(optimized):
     """By metric: the mean displacement that was learned, and the history of its last updates."""
     exact = metrics.Fisher(score="exact", damping=0.0, trace_normalized=False)
     # In raw units a Fisher cost of 0.02 is a KL of 0.02 nats; L2 gets a budget of its own size.

@@ -146,6 +146,7 @@ def _alive(pid):
         return file.read().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_task_of_ogbench_in_both_ways(workers):
     task = find_task("pointmaze-medium")
@@ -170,6 +171,7 @@ def test_discounted_returns_are_sums_of_shifted_rewards():
         evaluate(stacked(1), [PassingBy()], [0], episodes=1, critics=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fql", "deflow", "iql", "ifql", "rebrac"])
 def test_estimates_are_those_of_the_first_state_and_action(name):
     """Of every episode, those that begin later included: one at a time, by the agent's own critics, unstacked."""

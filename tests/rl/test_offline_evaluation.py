@@ -83,7 +83,7 @@ def logged(compact=False, episodes=400, length=10, seed=0):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compact", [True, False])
-def test_fitted_q_evaluation_finds_the_value_of_linear_policies(compact, budget):
+def test_fitted_q_evaluation_finds_the_value_of_linear_policies(optimized, compact, budget):
     """V(s) = -p s^2 with p = 1 + gain^2 / 10 + DISCOUNT (A - B gain)^2 p, for each policy its own.
 
     It catches the logged next action in place of the policy's (then the values are those of the data, -2.1), a forgotten
@@ -116,6 +116,7 @@ def test_the_critics_estimate_is_that_of_the_agent_s_own_critics_at_its_own_acti
         np.testing.assert_allclose(value, np.mean(q.mean(axis=0) if q_agg == "mean" else q.min(axis=0)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_likelihood_is_that_of_a_mixture_inside_the_box_and_the_edge_is_counted(budget):
     """The exact velocity of a Gaussian mixture: E4 must give the mixture's density; what lies at the edge is left out."""
     means, covariances = jnp.array([[0.4, 0.2], [-0.5, -0.3]]), jnp.stack([0.04 * jnp.eye(2), 0.09 * jnp.eye(2)])
@@ -155,6 +156,7 @@ WANTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", agents.NAMES)
 def test_every_agent_is_judged_by_what_it_has(name):
     assert name in WANTED, f"tests/rl/test_offline_evaluation.py: WANTED has no entry for {name!r}"

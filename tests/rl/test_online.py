@@ -123,6 +123,7 @@ def test_without_rows_of_its_own_all_is_logged():
     assert np.all(np.any(np.asarray(batch.observations) != 0, axis=1))
 
 
+@pytest.mark.slow
 def test_the_buffer_holds_what_the_environment_answered():
     """Each seed's environment once more, by hand, with the actions that were taken."""
     record = some_record(seeds=(3, 8))
@@ -152,6 +153,7 @@ def test_the_buffer_holds_what_the_environment_answered():
     assert 0 < (np.asarray(rows.masks[:, :size]) == 0).sum() < ended.sum()
 
 
+@pytest.mark.slow
 def test_one_step_one_update_and_curves_of_both_phases():
     record = some_record(updates=20, online=60, evaluations=(20, 50, 80))
     steps = []
@@ -175,6 +177,7 @@ def test_the_offline_updates_are_those_of_a_run_without_an_online_phase():
     np.testing.assert_array_equal(*copies)
 
 
+@pytest.mark.slow
 def test_the_online_phase_computes_in_the_precision_of_its_record_too():
     """Against the same phase by hand, in that precision and in the other."""
 
@@ -271,6 +274,7 @@ def test_a_folder_with_another_length_is_refused(updates, online, tmp_path):
         run(some_record(updates=updates, online=online), folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_what_explores_and_what_does_not():
     """IQL's Gaussian of standard deviation 1, ReBRAC's clipped noise; a flow is noisy already."""
     observation, keys = jnp.zeros(3, jnp.float32), jr.split(jr.key(0), 4000)

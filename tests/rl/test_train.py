@@ -60,6 +60,7 @@ def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(leaves(one), leaves(other), strict=True))
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_are_the_seeds_alone(budget):
     """Each seed has weights, batches and noise of its own, whatever runs beside it."""
     together = run(some_record("fql", seeds=(3, 5)))
@@ -71,6 +72,7 @@ def test_seeds_side_by_side_are_the_seeds_alone(budget):
         assert a.ndim == 1 or not np.array_equal(a[0], a[1])
 
 
+@pytest.mark.slow
 def test_a_step_of_the_loop_is_an_update_of_the_agent(budget):
     """The loop by hand. All rows are alike and the agent draws nothing, so that keys do not matter."""
     first = some_data().at(jnp.arange(1))[:5]
@@ -219,6 +221,7 @@ def _mean_weight(agents, stopped):
     return None if stopped() else {"score": np.asarray(first, float).reshape(len(first), -1).mean(axis=1).tolist()}
 
 
+@pytest.mark.slow
 def test_slow_updates_are_dispatched_one_by_one_and_saved_by_the_clock(tmp_path, monkeypatch):
     """What a network with pictures needs: Ctrl-C is obeyed, and a kill loses little, long before update 250."""
     usual = run(some_record("fql", updates=60))
