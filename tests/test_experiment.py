@@ -256,6 +256,26 @@ def say(capsys, *words):
 
 
 @pytest.mark.filterwarnings("ignore:None of the .* transitions")
+def test_data_that_have_changed_are_not_taken_for_those_of_a_run(trained, here, loaded):
+    """Judged by other data, a run gets other numbers; those that are passed on purpose are seen as the agents see."""
+    usual = trained.held_out()
+    assert trained.held_out(loaded=loaded) == usual
+    raw = load(TASK, episodes=EPISODES)
+    assert trained.held_out(loaded=raw) == usual
+    fewer = dataclasses.replace(raw, train=raw.validation)
+    assert trained.held_out(loaded=fewer) == usual  # by the run's own mean and scale
+    before = {"fingerprint": "another"}
+    changed = dataclasses.replace(
+        trained, record=dataclasses.replace(trained.record, data=trained.record.data | before)
+    )
+    for judge in (changed.held_out, lambda: experiment.audit(changed), lambda: experiment.run_ladder(changed)):
+        with pytest.raises(
+            ValueError, match=r"was trained on data with the fingerprint .another.; those of .* that are here"
+        ):
+            judge()
+
+
+@pytest.mark.filterwarnings("ignore:None of the .* transitions")
 def test_train_and_evaluate_as_they_are_typed(here, capsys):
     words = ["train", "pointmaze-medium", "--metric", "paper", "--updates", 40, "--episodes", 1]
     words += ["--data-episodes", EPISODES, "--out", "mine", "--set", "metric.damping=0.5", "--wavelengths", "4,2"]
@@ -281,6 +301,24 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
     assert {"flow", "critic", "actor", "held_out_nll"} <= set(held["held_out"])
     assert f"{held['held_out']['flow'][0]:.4g}" in printed
     assert held["held_out"] == experiment.open_run("mine").held_out()
+    whole = (here / "mine" / "record.json").read_bytes()
+    for command in (
+        ["evaluate", "mine", "--held-out"],
+        ["evaluate", "mine"],
+        ["audit", "mine"],
+        ["ladder", "mine"],
+        ["table"],
+    ):
+        code, printed, complaints = say(capsys, *command, "--out", "mine/record.json")
+        sentence = (
+            "--out takes another name than record.json, which is that of a run's own record; got mine/record.json"
+        )
+        assert (code, printed, complaints) == (2, "", f"fdbook: {sentence}\n")
+        assert say(capsys, *command, "--out", "mine") == (2, "", "fdbook: --out takes a file; mine is a folder\n")
+    assert (here / "mine" / "record.json").read_bytes() == whole
+    for command in ("evaluate", "audit", "ladder"):
+        sentence = "fdbook: RUN takes the folder of a run; mine/record.json is a file\n"
+        assert say(capsys, command, "mine/record.json") == (2, "", sentence)
     code, _, complaints = say(capsys, "evaluate", "mine", "--held-out", "--episodes", 1)
     assert (code, complaints.count("\n")) == (2, 1)
     code, _, complaints = say(capsys, "evaluate", "mine", "--video", "a.gif", "--video-seed", 7)

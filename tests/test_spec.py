@@ -182,6 +182,8 @@ def test_the_papers_settings_of_online_runs_are_taken_there():
         ({"seeds": ()}, "at least one seed"),
         ({"seeds": (1, 1)}, r"each of them once; got \[1, 1\]"),
         ({"seeds": (-1,)}, "a seed that is a whole number of at least 0; got -1"),
+        ({"seeds": (2**31,)}, "a seed that is a whole number of at most 2147483647; got 2147483648"),
+        ({"updates": 10**20}, "a number of updates that is a whole number of at most 2147483647; got 1000"),
         ({"updates": 0}, "a number of updates that is a whole number of at least 1; got 0"),
         ({"updates": 5, "evaluations": (6,)}, "A run of 5 updates cannot be evaluated after update 6"),
         ({"online": -1}, "a number of online updates that is a whole number of at least 0; got -1"),

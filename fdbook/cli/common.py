@@ -22,6 +22,7 @@ __all__ = [
     "bars",
     "check_device",
     "check_names",
+    "check_out",
     "choose_device",
     "keep",
     "pairs",
@@ -136,6 +137,19 @@ def add(
     if computes:
         add_device(parser)
     return parser
+
+
+def check_out(path: Path | None, option: str = "--out") -> None:
+    """Refuses, before the work, a folder, the record of a run and a place that cannot be written to; None is none of these."""
+    from fdbook.disk import check_writable
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise Misuse(f"{option} takes a file; {path} is a folder")
+    if path.name == "record.json":
+        raise Misuse(f"{option} takes another name than record.json, which is that of a run's own record; got {path}")
+    check_writable(path.parent)
 
 
 def keep(path: Path, run: "fdbook.experiment.Run", **tree: Any) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_device
+from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_device, check_out
 
 
 __all__ = ["add_data", "add_dose", "dose_of"]
@@ -187,12 +187,10 @@ def _geometry(dataset, folder) -> dict:
 
 def _inspect(arguments):
     from fdbook.data import files, load, summary
-    from fdbook.disk import check_writable
 
     dataset = _dataset(arguments)
-    for path in (arguments.json, arguments.out):
-        if path is not None:
-            check_writable(path.parent)
+    check_out(arguments.json, "--json")
+    check_out(arguments.out)
     if arguments.geometry:
         check_device()
         if dataset.pixels:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fdbook.cli.common import Commands, add, at_least, keep, pairs
+from fdbook.cli.common import Commands, add, at_least, check_out, keep, pairs
 
 
 __all__ = ["add_audit", "add_ladder"]
@@ -52,19 +52,18 @@ def _spec(arguments):
 
 def _ladder(arguments):
     from fdbook import experiment
+    from fdbook.checks import count
     from fdbook.cli.training import check_run
-    from fdbook.disk import check_writable
 
     check_run(arguments.run_folder)
     out = arguments.out or arguments.run_folder / "ladder.json"
-    check_writable(out.parent)
+    check_out(out)
     spec, run = _spec(arguments), experiment.open_run(arguments.run_folder)
     progress = (
         (lambda message: None) if arguments.no_progress else (lambda message: print(f"  {message} ...", flush=True))
     )
-    print(
-        f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, agents of {len(run.spec.seeds)} seeds"
-    )
+    agents = count(len(run.spec.seeds), "agent")
+    print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {agents}")
     ladder = experiment.run_ladder(run, spec, progress=progress)
     tree = ladder.to_dict()
     keep(out, run, **tree)
@@ -90,11 +89,9 @@ def add_audit(commands: Commands) -> None:
 def _audit(arguments):
     from fdbook import experiment
     from fdbook.cli.training import check_run
-    from fdbook.disk import check_writable
 
     check_run(arguments.run_folder)
-    if arguments.out is not None:
-        check_writable(arguments.out.parent)
+    check_out(arguments.out)
     run = experiment.open_run(arguments.run_folder)
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}")
     audited = experiment.audit(run, states=arguments.states)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add
+from fdbook.cli.common import Commands, Misuse, add, check_out
 
 
 __all__ = ["add_compare", "add_table"]
@@ -42,9 +42,10 @@ def add_table(commands: Commands) -> None:
 
 
 def _table(arguments):
-    from fdbook.disk import check_writable, write_whole
+    from fdbook.disk import write_whole
     from fdbook.report import figures, layouts, runs, table
 
+    check_out(arguments.out)
     suffix = "" if arguments.out is None else arguments.out.suffix
     form = arguments.format or layouts.SUFFIXES.get(suffix, "markdown")
     made = table.make(runs.find(arguments.folders or [figures.RUNS]), published=arguments.published)
@@ -54,7 +55,6 @@ def _table(arguments):
     if arguments.out is None:
         print(text, end="")
         return
-    check_writable(arguments.out.parent)
     write_whole({arguments.out: text.encode()})
     print(f"The table is {arguments.out}.")
 

@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, at_least, bars, keep, pairs
+from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_out, keep, pairs
 from fdbook.cli.data import add_dose, dose_of
 
 
@@ -287,7 +287,9 @@ def _place_of(seed: int | None, seeds) -> int:
 
 
 def check_run(folder: Path) -> None:
-    """Refuses a folder that holds no run, and names those below it."""
+    """Refuses a file, and a folder that holds no run, and names those below it."""
+    if folder.is_file():
+        raise Misuse(f"RUN takes the folder of a run; {folder} is a file")
     below = [] if (folder / "record.json").exists() else sorted(folder.glob("**/record.json"))
     if below:
         near = ", ".join(str(record.parent) for record in below[:5])
@@ -313,6 +315,12 @@ def _official(run, episodes, config, progress):
     return {name: values for name, values in kept.items() if name != "step"}
 
 
+def _say_unfinished(run):
+    """Says so where a run has updates left to make."""
+    if run.step < run.spec.total_updates:
+        print(f"The run is not finished: {run.step:,} of {run.spec.total_updates:,} updates ({run.record.status}).")
+
+
 def _held_out(arguments):
     """`--held-out`: what the run's held-out data say of it."""
     if arguments.episodes or arguments.video or arguments.set or arguments.starts != "task":
@@ -322,9 +330,11 @@ def _held_out(arguments):
     run = experiment.open_run(arguments.run_folder)
     found = run.held_out()
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, on held-out data")
+    _say_unfinished(run)
     print(f"  {'seed':<16}" + "".join(f"{seed:>10}" for seed in run.spec.seeds))
     for name, values in found.items():
-        print(f"  {name:<16}" + "".join(f"{value:>10.4g}" for value in values))
+        told = ("none" if value is None else f"{value:.4g}" for value in values)
+        print(f"  {name:<16}" + "".join(f"{value:>10}" for value in told))
     if arguments.out is not None:
         keep(arguments.out, run, held_out=found)
 
@@ -336,11 +346,9 @@ def _evaluate(arguments):
         raise Misuse("--video films episodes that start as the task says; leave --starts out")
     from fdbook import experiment
     from fdbook.checks import count
-    from fdbook.disk import check_writable
 
-    for path in (arguments.video, arguments.out):
-        if path is not None:
-            check_writable(path.parent)
+    check_out(arguments.video, "--video")
+    check_out(arguments.out)
     check_run(arguments.run_folder)
     if arguments.held_out:
         _held_out(arguments)
@@ -362,8 +370,7 @@ def _evaluate(arguments):
     where = "" if arguments.starts == "task" else ", started anywhere"
     played = f"{count(episodes, 'episode')}{where}"
     print(f"{run.spec.method} on {run.task.name}, the checkpoint of update {run.step:,}, {played}")
-    if run.step < run.spec.total_updates:
-        print(f"The run is not finished: {run.step:,} of {run.spec.total_updates:,} updates ({run.record.status}).")
+    _say_unfinished(run)
     _show(run.spec.seeds, result)
     kept = {"config": config, "episodes": episodes, "starts": arguments.starts, "evaluation": result}
     if arguments.starts != "task":

@@ -31,6 +31,7 @@ NONE = "none"
 """No environment: logs alone."""
 FLAGS = ("terminals", "terminations", "timeouts", "truncations")
 LOOKED_AT = ("observations", "actions", *FLAGS, "next_observations")
+NUMBERS = (*LOOKED_AT, "rewards", "masks")
 UNIT = (-1.0, 1.0)
 
 
@@ -139,10 +140,11 @@ def from_npz(
     paths = {"train": path} | ({"validation": beside} if beside.exists() else {})
 
     def read(split):
-        return files.arrays_of(paths[split]) if split in paths else None
+        return files.arrays_of(paths[split], numbers=NUMBERS) if split in paths else None
 
     about = {"kind": "npz", "path": str(path), "validation": None if validation is None else str(beside)}
-    facts = _facts(files.arrays_of(path, LOOKED_AT), str(path), environment)
+    each = [_facts(files.arrays_of(part, LOOKED_AT), str(part), environment) for part in paths.values()]
+    facts = _check_alike(each, [str(part) for part in paths.values()])
     rest = {"read": read, "rewards": rewards, "files": tuple(paths.values()), "where": str(path)}
     return _of_arrays(path.stem, facts, environment, chosen, about, rest)
 
@@ -163,7 +165,9 @@ def from_arrays(
     splits = {"train": arrays, "validation": validation}
     splits = {name: {key: np.asarray(item[key]) for key in item} for name, item in splits.items() if item is not None}
     digest = _digest(splits)
-    facts = _facts(splits["train"], "The dict of arrays", environment)
+    names = ["The dict of arrays", "validation"][: len(splits)]
+    each = [_facts(part, name, environment) for name, part in zip(names, splits.values(), strict=True)]
+    facts = _check_alike(each, names)
     about = {"kind": "arrays", "fingerprint": digest, "lost": f"arrays in memory (fingerprint {digest})"}
     rest = {"read": splits.get, "rewards": rewards, "files": (), "where": "The dict of arrays"}
     return _of_arrays(f"arrays-{digest}", facts, environment, chosen, about, rest)
@@ -266,6 +270,17 @@ def _digest(splits) -> str:
     return result.hexdigest()[:16]
 
 
+def _check_alike(each, names) -> _Facts:
+    """What the first of several parts looks like. Raises ValueError where observations or actions of another one do not."""
+    facts = each[0]
+    for other, name in zip(each, names, strict=True):
+        for what in ("observation", "action"):
+            have, wanted = getattr(other, what), getattr(facts, what)
+            if have != wanted:
+                raise ValueError(f"{name} has {what}s of size {have}; those of {names[0]} are of size {wanted}.")
+    return facts
+
+
 def _of_arrays(name, facts, environment, options, about, rest):
     """A task whose source is `Arrays`."""
     rewards = rest["rewards"]
@@ -281,6 +296,8 @@ def _of_arrays(name, facts, environment, options, about, rest):
 def _task(name, facts, environment, options, about, make_source, data_bounds=False) -> Task:
     """The task, after a look at its environment."""
     name, label = options.name or name, _label(environment)
+    if environment is not None and options.action_bounds is not None:
+        raise ValueError("action_bounds are for logs alone; an environment has bounds of its own.")
     about = about | {"environment": _described(environment), "options": options.told()}
     if about["environment"] is None and environment is not None:
         about = {"lost": "an environment that a function makes which cannot be imported"} | about

@@ -134,11 +134,11 @@ def from_npz(path: Path, read: Callable) -> Any:
             raise Damaged(f"{path} is damaged or is not an npz file", path) from error
 
 
-def arrays_of(path: Path, keys: Collection[str] | None = None) -> dict[str, np.ndarray]:
+def arrays_of(path: Path, keys: Collection[str] | None = None, numbers: Collection[str] = ()) -> dict[str, np.ndarray]:
     """The arrays of numbers of an npz file (None: all), as they are.
 
-    Raises ValueError when it is damaged, and for one of `keys` that holds something else than numbers; OSError when it cannot be
-    opened.
+    Raises ValueError when it is damaged, and for one of `keys` or `numbers` that holds something else than numbers; OSError when
+    it cannot be opened.
     """
 
     def read(archive):
@@ -147,7 +147,7 @@ def arrays_of(path: Path, keys: Collection[str] | None = None) -> dict[str, np.n
 
     result, kinds = from_npz(path, read)
     for key, dtype in kinds.items():
-        if keys is not None and key not in result:
+        if key not in result and (keys is not None or key in numbers):
             what = "Python objects" if dtype.kind == "O" else str(dtype)
             raise ValueError(f"{path} has {key} of {what} (expected an array of numbers).")
     return result

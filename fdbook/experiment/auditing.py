@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 from fdbook.checks import Array, count
 from fdbook.data.load import Loaded
 from fdbook.experiment import measure, refit
-from fdbook.experiment.run import Run, data_of
+from fdbook.experiment.run import Run
 from fdbook.geometry import metrics
 
 
@@ -64,7 +64,7 @@ def audit(run: Run, *, loaded: Loaded | None = None, states: int = 128, actions:
             f"An audit takes a run whose policy moves away from a flow, of fidec, deflow or fql; got {run.spec.method}."
         )
     state_key, action_key, read_key = jr.split(jr.key(seed), 3)
-    observations = measure.observations(data_of(run.spec, loaded), 0, states, key=state_key)[1]
+    observations = measure.observations(run.data(loaded), 0, states, key=state_key)[1]
     held_out = measure.held_out(run.agents, observations, actions, action_key)
     if "delta" in names:
         return _decorated(run, observations, held_out, read_key)

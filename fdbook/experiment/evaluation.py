@@ -156,7 +156,8 @@ def make_evaluator(
     """The function `(agents, stopped) -> dict or None` with which a run is evaluated.
 
     Where the task has an environment, it plays episodes there (`scores`). Where it has none, nothing is played: the numbers are
-    those of `fdbook.rl.offline_evaluation.offline_evaluate` on `data` and `held_out` transitions, under their own names;
+    those of `fdbook.rl.offline_evaluation.offline_evaluate` on `data` and `held_out` transitions, under their own names, and with
+    "train_nll" in place of "held_out_nll" where nothing is held out;
     fitted Q evaluation makes `updates` (None: as many as it does by itself, which is also the most).
     """
 
@@ -165,11 +166,14 @@ def make_evaluator(
         result = evaluate(agents, get(), seeds, **options)
         return None if result is None else scores(task, result)
 
-    def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float]]:
+    def estimate(agents: Agent, stopped: Callable[[], bool]) -> dict[str, list[float | None]]:
         most = FittedQ().updates
         fitted = FittedQ(updates=most if updates is None else min(updates, most))
         options = {"train": data, "fitted": fitted, "progress": progress, "key": jr.key(0)}
-        return offline_evaluate(agents, data if held_out is None else held_out, seeds, **options)
+        if held_out is not None:
+            return offline_evaluate(agents, held_out, seeds, **options)
+        found = offline_evaluate(agents, data, seeds, **options)
+        return {name.replace("held_out", "train"): values for name, values in found.items()}
 
     return play if task.has_environment else estimate
 

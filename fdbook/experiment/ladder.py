@@ -26,7 +26,7 @@ from fdbook.data.load import STARTS, Loaded, environment
 from fdbook.experiment import gains, measure, playing, refit
 from fdbook.experiment.gains import AT, Difference, Ratio
 from fdbook.experiment.playing import Played
-from fdbook.experiment.run import Run, data_of
+from fdbook.experiment.run import Run
 from fdbook.geometry import metrics
 from fdbook.geometry.metrics import Metric
 from fdbook.rl.agents import Agent
@@ -218,7 +218,7 @@ def run_ladder(
             run.task, starts=spec.starts
         ).close()  # what cannot be played is refused before the hours of fitting
     where, sample, held_key, read, fit = jr.split(jr.key(spec.seed), 5)
-    train, held = measure.observations(data_of(run.spec, loaded), spec.states, spec.held_out_states, key=where)
+    train, held = measure.observations(run.data(loaded), spec.states, spec.held_out_states, key=where)
     progress("sampling the flow")
     agents, keys = run.agents, jr.split(sample, 3)
     frozen, slope = refit.freeze(agents, train, spec.actions, key=keys[0])

@@ -57,6 +57,26 @@ class Run:
         """The task."""
         return self.spec.task
 
+    def data(self, loaded: Loaded | None = None) -> Loaded:
+        """The data that the run was trained on, as its agents see them; `loaded` ones, if given, stand in for them.
+
+        Raises ValueError where the transitions that are here now are others than those that its record knows.
+        """
+        if loaded is None:
+            found = _load(self.spec)
+            then, now = self.record.data["fingerprint"], engine.fingerprint(found.train)
+            if now != then:
+                raise ValueError(
+                    f"The run was trained on data with the fingerprint {then!r}; those of {self.task.dataset.name} that are here "
+                    f"have {now!r}: they have changed since."
+                )
+            return found
+        if self.normalizer is not None and loaded.train.normalizer is None:
+            parts = {"train": loaded.train, "validation": loaded.validation}
+            parts = {name: part if part is None else part.normalized(self.normalizer) for name, part in parts.items()}
+            loaded = dataclasses.replace(loaded, **parts)
+        return data_of(self.spec, loaded)
+
     def acting(self, **changes: Any) -> "Run":
         """The same run with other settings of acting, such as `num_samples` and `num_refinements` of a decorated flow.
 
@@ -88,15 +108,16 @@ class Run:
 
     def held_out(
         self, *, loaded: Loaded | None = None, batches: int = 32, states: int = 1000
-    ) -> dict[str, list[float]]:
+    ) -> dict[str, list[float | None]]:
         """What the run's held-out data say of each seed, with nothing played and nothing trained.
 
         Each loss and scalar that training logs, in the mean over `batches` of held-out data; for agents with a flow also
         "held_out_nll", in nats (E4), and "clipped_share", over at most `states` actions (`fdbook.rl.offline_evaluation`). The
         same rows are drawn for every run on episodes of one number and length. `loaded` data stand in for those that the run was
-        trained on. Raises ValueError where none are held out.
+        trained on. Where all actions lie at the edge of the box, the likelihood is None. Raises ValueError where none are held
+        out, and where the data have changed.
         """
-        data = data_of(self.spec, loaded).validation
+        data = self.data(loaded).validation
         if data is None:
             raise ValueError(f"The data of {self.task.name} have no validation set: nothing is held out of them.")
         options = {"batches": batches, "states": states, "key": jr.key(0)}
@@ -307,7 +328,8 @@ def summary(record: records.Record) -> str:
     for item in record.scores:
         shown = {"": item["score"]} if "score" in item else {key: item[key] for key in item if key != "step"}
         for key, values in shown.items():
-            lines.append(f"  {item['step']:>9,}  {key and key + '  '}" + "  ".join(f"{value:6.4g}" for value in values))
+            told = ("  none" if value is None else f"{value:6.4g}" for value in values)
+            lines.append(f"  {item['step']:>9,}  {key and key + '  '}" + "  ".join(told))
     if record.scores and "score" in record.scores[-1]:
         last, error = record.score(), record.scores[-1].get("error")
         lines.append(

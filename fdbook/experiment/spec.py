@@ -303,9 +303,11 @@ def _data(data, task: Task) -> DataSpec:
     return data if data.dose is None else dataclasses.replace(data, dose=Dose.of(task.dataset, data.dose))
 
 
-def _integer(value, what: str, low: int) -> int:
+def _integer(value, what: str, low: int, high: int = 2**31 - 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
         raise ValueError(f"A run takes a {what} that is a whole number of at least {low}; got {value!r}.")
+    if value > high:
+        raise ValueError(f"A run takes a {what} that is a whole number of at most {high}; got {value!r}.")
     return int(value)
 
 

@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2, *, read_only: bool = False):
         import orbax.checkpoint as orbax
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what is damaged is told here, in a sentence
         self.folder = Path(folder).absolute()
         if not read_only:
             check_writable(self.folder)

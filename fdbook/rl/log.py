@@ -55,10 +55,11 @@ class Log:
             progress.logged.append(step)
             self.sums, self.count = {}, 0
 
-    def scalars(self, name: str, values: Sequence[float | int], step: int) -> None:
-        """Shows a value of each seed in TensorBoard."""
+    def scalars(self, name: str, values: Sequence[float | int | None], step: int) -> None:
+        """Shows a value of each seed in TensorBoard, but for None."""
         if self.writer is not None:
-            for seed, value in zip(self.record.seeds, values, strict=True):
+            shown = zip(self.record.seeds, values, strict=True)
+            for seed, value in ((seed, value) for seed, value in shown if value is not None):
                 self.writer.add_scalar(f"{name}/seed_{seed}", value, step)
 
     def close(self) -> None:

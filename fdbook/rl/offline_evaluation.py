@@ -87,13 +87,14 @@ def offline_evaluate(
     states: int = 1000,
     progress: bool = False,
     key: PRNGKeyArray,
-) -> dict[str, list[float]]:
+) -> dict[str, list[float | None]]:
     """What logs say of several agents, stacked along the first axis of their arrays, one for each of `seeds`.
 
     `data` are held-out transitions with observations as the agents were trained on (normalized alike). For each seed:
     "held_out_nll" and "clipped_share" (`held_out_likelihood`) for agents with a flow, "critic_value" for those with critics, and
     "fqe_value" (`fitted_q_value`), fitted on `train` (None: on `data`) with the hyperparameters `fitted` and read at the first
-    states of the episodes of `data`. For the first two, `states` are drawn at most. Raises ValueError for no state.
+    states of the episodes of `data`. For the first two, `states` are drawn at most; None stands for what is not finite. Raises
+    ValueError for no state.
     """
     likelihood_key, value_key, fit_key = jr.split(key, 3)
     result = {}
@@ -108,7 +109,7 @@ def offline_evaluate(
 
 def held_out_evaluate(
     agents: Agent, data: Transitions, seeds: Sequence[int], *, batches: int = 32, states: int = 1000, key: PRNGKeyArray
-) -> dict[str, list[float]]:
+) -> dict[str, list[float | None]]:
     """`held_out_losses` of each seed, and for agents with a flow "held_out_nll" and "clipped_share", as `offline_evaluate`."""
     loss_key, likelihood_key = jr.split(key)
     found = held_out_losses(agents, data, seeds, batches=batches, key=loss_key)
@@ -124,7 +125,9 @@ def _likelihood_rows(agents, data, seeds, states, key):
 
 
 def _rounded(rows):
-    return {name: [float(f"{value:.6g}") for value in row] for name, row in rows.items()}
+    return {
+        name: [float(f"{value:.6g}") if np.isfinite(value) else None for value in row] for name, row in rows.items()
+    }
 
 
 def held_out_losses(

@@ -1,5 +1,6 @@
 """Tasks of one's own: from files, arrays and Minari, read, rescaled, refused, described, trained on and evaluated."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -182,6 +183,47 @@ def test_every_kind_is_loaded_trained_on_and_evaluated_as_the_registry_s(every_k
     assert found["length"] == [min(task.horizon, 200)] * 2
     assert np.all(np.isfinite(found["score"]))
     assert opened.evaluate(progress=False) == {name: found[name] for name in found if name != "step"}
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_likelihood_says_whether_its_actions_were_held_out(held_out, file, logged):
+    """And actions that all lie at the edge of the box have none: None, which JSON can hold."""
+    if held_out:
+        edge = logged | {"actions": np.full_like(logged["actions"], 2.0)}
+        np.savez(file.with_name(f"{file.stem}-val.npz"), **edge)
+    config = {"width": 8, "depth": 1, "batch_size": 4, "flow_steps": 2}
+    task = custom.from_npz(file, action_bounds=(-2, 2))
+    spec = RunSpec(task, "bc", updates=3, evaluations=(3,), episodes=1, config=config)
+    run = experiment.train(spec, None, progress=False, say=lambda sentence: None)
+    found = run.record.scores[0]
+    assert ("train_nll" in found, "held_out_nll" in found) == (not held_out, held_out)
+    if held_out:
+        assert (found["held_out_nll"], found["clipped_share"]) == ([None], [1.0])
+        json.dumps(dataclasses.asdict(run.record), allow_nan=False)
+        assert "held_out_nll    none" in experiment.summary(run.record)
+    else:
+        assert np.isfinite(found["train_nll"][0])
+
+
+def test_the_two_parts_of_a_log_are_alike(file, logged):
+    beside = file.with_name(f"{file.stem}-val.npz")
+    np.savez(beside, **logged | {"observations": np.zeros((len(logged["actions"]), 5))})
+    with pytest.raises(
+        ValueError, match=r"-val\.npz has observations of size \(5,\); those of .*\.npz are of size \(3,\)\.$"
+    ):
+        custom.from_npz(file, action_bounds=(-2, 2))
+
+
+@pytest.mark.parametrize("name", ["rewards", "masks"])
+def test_what_is_no_number_is_not_told_as_missing(file, logged, name):
+    np.savez(file, **logged | {name: np.full(len(logged["actions"]), "high")})
+    with pytest.raises(ValueError, match=rf"has {name} of <U4 \(expected an array of numbers\)\.$"):
+        load(custom.from_npz(file, action_bounds=(-2, 2)))
+
+
+def test_bounds_beside_an_environment_contradict(file):
+    with pytest.raises(ValueError, match="action_bounds are for logs alone; an environment has bounds of its own"):
+        custom.from_npz(file, PENDULUM, action_bounds=(-9, 9))
 
 
 def test_an_npz_file_in_the_layout_of_ogbench(file, logged):
