@@ -197,6 +197,7 @@ def test_where_all_is_well_every_chapter_can_run(doctor):
     assert max(len(line) for line in printed.splitlines() if "->" not in line) <= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answers", "chapters", "row", "sentence", "command"),
     [

@@ -342,6 +342,7 @@ def test_scores_from_the_last_stage_and_fresh_ones_estimate_the_same_matrix(budg
     assert base_actions.time == t
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["exact", "paper", "fisher-rao", "deblurred", "local"])
 def test_fresh_samples_are_as_many_as_asked(metric):
     options = {"fisher_samples": "fresh", "num_fisher_samples": 4, "actions_per_state": 2}

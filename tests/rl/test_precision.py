@@ -119,6 +119,7 @@ def some_data():
     return Transitions.of(seen, actions, np.zeros(60, np.float32), np.ones(60, np.float32), ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", agents.NAMES)
 def test_no_product_of_an_update_keeps_all_digits(name):
     stacked = train.init(agents.make(name), (3,), 2, (0, 1), width=8, depth=2, batch_size=4)
