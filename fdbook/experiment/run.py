@@ -68,7 +68,7 @@ class Run:
             if now != then:
                 raise ValueError(
                     f"The run was trained on data with the fingerprint {then!r}; those of {self.task.dataset.name} that are here "
-                    f"have {now!r}: they have changed since."
+                    f"have {now!r}: they have changed, or were recorded anew elsewhere. Take the data along with the run."
                 )
             return found
         if self.normalizer is not None and loaded.train.normalizer is None:
