@@ -240,6 +240,7 @@ def test_the_records_are_what_their_names_say(path):
         ("cube-single", "cube-single-play-singletask-task2-v0"),
         ("cube-single-standard", "cube-single-play-singletask-task2-v0"),
         ("cube-single-thin", "cube-single-play-singletask-task2-v0"),
+        ("cube-single-thin-played", "cube-single-play-singletask-task2-v0"),
     ],
 )
 def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
@@ -248,6 +249,7 @@ def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
         "ladder-cube-single",
         "ladder-cube-single-standard",
         "ladder-cube-single-thin",
+        "ladder-cube-single-thin-played",
         "ladder-d4rl-pointmaze-medium",
     }
     tree = json.loads((figures.LADDERS / f"ladder-{name}.json").read_text(encoding="utf-8"))
