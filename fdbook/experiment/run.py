@@ -71,11 +71,7 @@ class Run:
                     f"have {now!r}: they have changed, or were recorded anew elsewhere. Take the data along with the run."
                 )
             return found
-        if self.normalizer is not None and loaded.train.normalizer is None:
-            parts = {"train": loaded.train, "validation": loaded.validation}
-            parts = {name: part if part is None else part.normalized(self.normalizer) for name, part in parts.items()}
-            loaded = dataclasses.replace(loaded, **parts)
-        return data_of(self.spec, loaded)
+        return _prepared(loaded, self.spec, self.normalizer)
 
     def acting(self, **changes: Any) -> "Run":
         """The same run with other settings of acting, such as `num_samples` and `num_refinements` of a decorated flow.
@@ -264,13 +260,16 @@ def _load(spec: RunSpec) -> Loaded:
     return load.load(spec.task, normalize=spec.normalize, wavelengths=spec.wavelengths, **place)
 
 
-def _prepared(loaded: Loaded, spec: RunSpec) -> Loaded:
-    """Given data, prepared as the specification says. Raises ValueError for data of another task or prepared otherwise."""
+def _prepared(loaded: Loaded, spec: RunSpec, statistics: Normalizer | None = None) -> Loaded:
+    """Given data, prepared as the specification says, raw ones with the given statistics or (None) their own.
+
+    Raises ValueError for data of another task or prepared otherwise.
+    """
     if loaded.task.dataset.name != spec.task.dataset.name or loaded.task.name != spec.task.name:
         raise ValueError(f"A run on {spec.task.name} takes its data; got those of {loaded.task.name}.")
     normalizer, train, held_out = loaded.train.normalizer, loaded.train, loaded.validation
     if normalizer is None and spec.normalize:
-        train = train.normalized(wavelengths=spec.wavelengths)
+        train = train.normalized(statistics, wavelengths=spec.wavelengths)
         held_out = None if held_out is None else held_out.normalized(train.normalizer)
         return dataclasses.replace(loaded, train=train, validation=held_out)
     if type(normalizer) not in (Normalizer, type(None)):
