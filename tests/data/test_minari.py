@@ -12,9 +12,12 @@ import minari as library
 import numpy as np
 import pytest
 
+from fdbook import experiment
 from fdbook.data import minari
 from fdbook.data.load import load
 from fdbook.data.tasks import find_task
+from fdbook.experiment.spec import RunSpec
+from fdbook.rl import records
 
 
 PEN, ANT = "D4RL/pen/human-v2", "D4RL/antmaze/umaze-v1"
@@ -169,6 +172,37 @@ def test_data_on_this_machine_are_found(collected, monkeypatch, tmp_path):
         assert environment.reset(seed=0)[0].shape == (45,)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     assert minari.locate(PEN) is None
+
+
+class Break(Exception):
+    """What stops a run in these tests."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "over_at"), [(PEN, [100]), (ANT, [])])
+def test_a_run_goes_on_in_the_environment_of_its_data(collected, monkeypatch, tmp_path, name, over_at):
+    """A hand's episode is over after its 100 steps; an ant that stays where it began is never over, and gets -1 for each step.
+    Broken off between, both end bit for bit as if nothing had been."""
+
+    def watch(record, agents):
+        if record.done >= 60:
+            raise Break
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(collected[0]))
+    config = {"width": 8, "depth": 1, "batch_size": 8, "flow_steps": 1}
+    spec = RunSpec(name, "bc", updates=10, online=110, evaluations=[], seeds=2, config=config)
+    quick = {"progress": False, "log_every": 1, "say": lambda sentence: None}
+    whole = experiment.train(spec, **quick).record.progress.curves
+    ended, rewards = (np.array(whole[key])[10:] for key in ("online_episodes", "online_reward"))
+    for seed in range(2):
+        assert (np.flatnonzero(ended[:, seed]) + 1).tolist() == over_at
+    assert np.all(rewards == -1) == (name == ANT)
+    assert np.all(np.isfinite(rewards))
+
+    with pytest.raises(Break):
+        experiment.train(spec, tmp_path, watch=watch, save_every=40, **quick)
+    assert 10 < records.read(tmp_path).done < 120
+    assert experiment.train(spec, tmp_path, **quick).record.progress.curves == whole
 
 
 def change(folder, key, value):
