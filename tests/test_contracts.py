@@ -553,6 +553,10 @@ def check_figure(name):
     assert first.strip(), f"{home(module)}: the docstring's first line, which says what it shows, is missing"
     assert not rest or not rest[0], f"{home(module)}: what it shows takes more than the docstring's first line"
     assert figures.describe(name) == first
+    assert first.endswith("."), f"{home(module)}: the docstring's first line is no sentence: {first!r} has no full stop"
+    assert name.isalpha(), (
+        f"fdbook/report/figures/__init__.py: the figure {name!r} in REGISTRY is not called by one word"
+    )
     for function, argument in (("compute", "context"), ("draw", "numbers")):
         assert callable(getattr(module, function, None)), f"{home(module)}: there is no {function}"
         own, *others = inspect.signature(getattr(module, function)).parameters.values()
@@ -572,6 +576,37 @@ def test_figure_is_drawn_and_told(name):
     places = [f"figures/{name}.png", f"figures/{name}.pdf", f"figures/data/{name}.json"]
     missing = [place for place in places if not (ROOT / place).is_file()]
     assert missing == [], f"{missing} are not there; write them with: fdbook figures {name}"
+
+
+@pytest.mark.parametrize("name", figures.REGISTRY)
+def test_figure_is_drawn_from_the_numbers_that_are_kept(name):
+    """Also from what lies in NAME.npz, which `load_numbers` misses where it was not committed."""
+    figure = importlib.import_module(figures.REGISTRY[name]).draw(figures.load_numbers(name, ROOT / "figures"))
+    assert isinstance(figure, plt.Figure), (
+        f"{figures.REGISTRY[name]}: draw returns {type(figure).__name__}, not a Figure"
+    )
+    assert any(axes.has_data() for axes in figure.axes)
+    plt.close(figure)
+
+
+def records_read(name):
+    """The kinds of records that a figure's `compute` asks its context for."""
+    module = importlib.import_module(figures.REGISTRY[name])
+    tree = ast.parse(inspect.getsource(module.compute))
+    asked = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "context"
+    }
+    return asked & {"runs", "ladders", "bench", "matrix"}
+
+
+@pytest.mark.parametrize("name", figures.REGISTRY)
+def test_a_figure_that_reads_records_is_named_above_the_table(name):
+    above = README.partition("## What the figures say")[2].partition("\n| ")[0]
+    named = f"*{name}*" in above
+    assert named == bool(records_read(name)), (
+        f"README.md, What the figures say: {name} reads {sorted(records_read(name)) or 'no records'}, "
+        f"and the paragraph above the table {'names' if named else 'does not name'} it"
+    )
 
 
 def test_every_figure_is_registered():

@@ -161,9 +161,14 @@ def test_the_record_says_what_was_measured(climbed):
     np.testing.assert_allclose(compared["ratio"][:3], ladder.gain_ratio(climbed, SHARP).ratio[:3], rtol=1e-4)
     assert compared["kl"] == [0.05, 0.1, 0.2]
     lines = experiment.ladder_table(tree).splitlines()
-    assert len(lines) == 5 + 2 * 3
-    assert lines[1].split()[:3] == ["l2", "1.00", "(1.00-1.00)"]
-    assert lines[4].startswith("E26 allows ")
+    assert len(lines) == 2 + 3 + 3 + 2 * 4
+    assert lines[1].split() == ["E26", "0.05", "0.1", "0.2"]
+    assert lines[2].split()[:4] == ["l2", "1.00", "1.00", "(1.00-1.00)"]
+    disguised = lines[4].removeprefix(tree["metrics"][2]["label"]).split()
+    assert disguised[0] == f"{np.mean(tree['metrics'][2]['predicted']):.2f}"
+    assert lines[5].startswith("folded, at most: l2 0.0%, ")
+    assert lines[7].startswith("E26 allows ")
+    assert lines[8].startswith("score beyond that of L2 (the flow: ")
 
 
 def test_a_ladder_plays_its_own_displacements(run, climbed):
@@ -179,7 +184,15 @@ def test_a_ladder_plays_its_own_displacements(run, climbed):
     compared = ladder.play_difference(climbed, DISGUISED, "score", entry["ratio"]["kl"])
     np.testing.assert_allclose(entry["difference"]["score"]["value"][:3], compared.value[:3], rtol=1e-3)
     assert entry["difference"].keys() == {"score", "length"}
-    assert any(line.startswith("score (the flow: ") for line in experiment.ladder_table(tree).splitlines())
+    told = experiment.ladder_table(tree).splitlines()
+    row = told[told.index(next(line for line in told if line.startswith("score beyond"))) + 2]
+    shown = [
+        int(word.strip("()"))
+        for word in row.removeprefix(tree["metrics"][1]["label"]).split()
+        if word not in ("-", "to")
+    ]
+    told_difference = tree["metrics"][1]["difference"]["score"]
+    assert shown[:3] == [round(told_difference[key][0]) for key in ("value", "low", "high")]
 
 
 def measured_translation(run, step, scale=0.0):

@@ -6,7 +6,7 @@ for both metrics.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,37 +111,40 @@ def _play_curve(values, kl, start, at, agents, episodes) -> np.ndarray:
 
 def ladder_table(tree: dict[str, Any]) -> str:
     """The record of a ladder, as `Ladder.to_dict` gives it, in lines: each metric's gain over that of L2 at equal exact KL."""
-    at = tree["metrics"][0]["ratio"]["kl"]
-    shares = [name for name in ("folded", "crossed") if name in tree["metrics"][0]]
-    head = "".join(f"{kl:>19g}" for kl in at) + "   E26" + "".join(f"{name:>8}" for name in shares)
-    lines = [f"gain in Q over that of L2 at an exact KL of{head}"]
+    first = tree["metrics"][0]
+    heads = [f"{kl:g}" for kl in first["ratio"]["kl"]]
+    width = max(len(entry["label"]) for entry in tree["metrics"]) + 2
+    lines = ["gain in Q, in units of L2's, at an exact KL of", _row(" " * width + "   E26", heads, 18)]
     for entry in tree["metrics"]:
-        compared = entry["ratio"]
-        cells = zip(compared["ratio"], compared["low"], compared["high"], strict=True)
-        shown = "".join(
-            "-".rjust(19) if mid is None else f"{mid:.2f} ({low:.2f}-{high:.2f})".rjust(19) for mid, low, high in cells
-        )
-        most = "".join(f" {max(max(row) for row in entry[name]):7.1%}" for name in shares)
-        lines.append(f"  {entry['label']:<41}{shown}{np.mean(entry['predicted']):6.2f}{most}")
+        cells = _cells(entry["ratio"], "ratio", "{:.2f} ({:.2f}-{:.2f})".format)
+        lines.append(_row(f"{entry['label']:<{width}}{np.mean(entry['predicted']):6.2f}", cells, 18))
+    for name in ("folded", "crossed"):
+        if name in first:
+            most = (f"{entry['label']} {np.max(entry[name]):.1%}" for entry in tree["metrics"])
+            lines.append(f"{name}, at most: " + ", ".join(most))
     ceiling, condition = np.mean(tree["ceiling"]), np.mean(tree["condition"]["0.5"])
     lines.append(
         f"E26 allows {ceiling:.2f} at most; the flow's true Fisher matrix has the median condition number {condition:.3g}."
     )
-    return "\n".join(lines + (_play_lines(tree, at) if "base" in tree else []))
-
-
-def _play_lines(tree, at) -> list[str]:
-    """What was played: each metric's score, and the length of its episodes, minus those of L2 at equal exact KL."""
-    lines = []
-    for name in PLAYED:
-        words = f"{name} (the flow: {np.mean(tree['base'][name]):.1f}) beyond L2 at an exact KL of"
-        lines.append(f"{words:<55}" + "".join(f"{kl:>27g}" for kl in at))
+    for name in PLAYED if "base" in tree else ():
+        lines += [
+            f"{name} beyond that of L2 (the flow: {np.mean(tree['base'][name]):.1f})",
+            _row(" " * width, heads, 20),
+        ]
         for entry in tree["metrics"][1:]:
-            compared = entry["difference"][name]
-            cells = zip(compared["value"], compared["low"], compared["high"], strict=True)
-            shown = "".join(
-                "-".rjust(27) if mid is None else f"{mid:+.1f} ({low:+.1f} to {high:+.1f})".rjust(27)
-                for mid, low, high in cells
+            cells = _cells(
+                entry["difference"][name], "value", lambda *three: "{:+d} ({:+d} to {:+d})".format(*map(round, three))
             )
-            lines.append(f"  {entry['label']:<53}{shown}")
-    return lines
+            lines.append(_row(entry["label"].ljust(width), cells, 20))
+    return "\n".join(lines)
+
+
+def _row(head: str, cells: Sequence[Any], wide: int) -> str:
+    """A row of a table: its head, and its cells, `wide` characters each."""
+    return head + "".join(str(cell).rjust(wide) for cell in cells)
+
+
+def _cells(compared: dict[str, list[float | None]], middle: str, shown: Callable[..., str]) -> list[str]:
+    """What was compared at each KL with its interval, as text; a dash where nothing was."""
+    cells = zip(compared[middle], compared["low"], compared["high"], strict=True)
+    return ["-" if cell[0] is None else shown(*cell) for cell in cells]

@@ -226,7 +226,7 @@ def density_panel(
     xs: Num[Array, " n"],
     ys: Num[Array, " m"],
     values: Num[Array, "_ _"],
-    vmax: float | Num[Array, ""],
+    vmax: float | np.floating | Num[Array, ""],
     *,
     vmin: float = 0.0,
     cmap: Colormap | str = DENSITY,

@@ -23,6 +23,7 @@ gymnasium.register_envs(gymnasium_robotics)
 
 WORLDS = ["cube-single", "cube-double", "cube-triple", "cube-quadruple", "scene"]
 WORLDS += ["puzzle-3x3", "puzzle-4x4", "puzzle-4x5", "puzzle-4x6"]
+LARGER = {"cube-triple": 3000, "cube-quadruple": 5000, "puzzle-4x5": 3000, "puzzle-4x6": 5000}
 NOISY = [name for name in DATASETS if name.endswith("-noisy")]
 STATES = [name for name, dataset in DATASETS.items() if not dataset.pixels and name not in NOISY]
 PICTURES = [name for name, dataset in DATASETS.items() if dataset.pixels]
@@ -83,7 +84,11 @@ def test_the_default_task_is_that_of_the_environment(name):
 
 def test_the_noisy_sets_are_those_of_ogbench_and_of_the_worlds_of_their_play_sets():
     """Their environments are the play sets', which other tests compare; a task that evaluated in another one would fail here."""
-    assert sorted(NOISY) == sorted(f"ogbench/{prefix}{world}-noisy" for prefix in ("", "visual-") for world in WORLDS)
+    expected = {f"ogbench/{prefix}{world}-noisy" for prefix in ("", "visual-") for world in WORLDS}
+    apart = sorted(expected ^ set(NOISY))
+    assert apart == [], (
+        f"{apart}: in fdbook/data/tasks.py or in WORLDS of tests/data/test_tasks.py, and not in the other"
+    )
     for name in NOISY:
         noisy, play = find(name), find(name.replace("-noisy", "-play"))
         own = {"name": play.name, "controller": play.controller, "description": play.description}
@@ -100,11 +105,12 @@ def test_the_noisy_sets_are_those_of_ogbench_and_of_the_worlds_of_their_play_set
 
 def test_published_sizes():
     """As in the commands that OGBench generates its arms' data with: episodes of 1001 rows, more of them in larger worlds."""
-    larger = {"cube-triple": 3000, "cube-quadruple": 5000, "puzzle-4x5": 3000, "puzzle-4x6": 5000}
     for dataset in DATASETS.values():
         if dataset.benchmark == "ogbench" and dataset.family != "maze":
             world = dataset.environment.removeprefix("visual-").removesuffix("-v0")
-            assert (dataset.steps, dataset.episodes) == (1001, larger.get(world, 1000))
+            expected = LARGER.get(world, 1000)
+            here = f"{dataset.name} has {dataset.episodes} episodes; tests/data/test_tasks.py, LARGER, has {expected} for {world}"
+            assert (dataset.steps, dataset.episodes) == (1001, expected), here
 
 
 @pytest.mark.parametrize("prefix", ["", "visual-"])
@@ -249,5 +255,5 @@ def test_a_task_can_be_made_without_a_warning():
 
 def test_a_world_without_settings_is_named(monkeypatch):
     monkeypatch.setattr(tasks, "SETTINGS", {"humanoidmaze": tasks.SETTINGS["humanoidmaze"]})
-    with pytest.raises(KeyError, match="SETTINGS has no entry for antmaze-large"):
+    with pytest.raises(KeyError, match="SETTINGS has no entry for ant"):
         list(tasks._ogbench_tasks())

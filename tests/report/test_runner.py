@@ -258,14 +258,6 @@ def test_fresh_and_redraw_exclude_each_other(workshop):
         workshop.run("one", fresh=True, redraw=True)
 
 
-@pytest.mark.parametrize("name", list(figures.REGISTRY))
-def test_every_registered_figure_is_one(name):
-    module = importlib.import_module(figures.REGISTRY[name])
-    assert figures.describe(name).endswith(".")
-    assert callable(module.compute)
-    assert callable(module.draw)
-
-
 DRIVER = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
