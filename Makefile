@@ -49,11 +49,13 @@ lab: $(VENV)/.installed ## open the book in JupyterLab
 	$(BIN)/jupyter lab $(ARGS) notebooks/
 
 full-size: $(VENV)/.installed ## on a GPU: measure it, record data, train what SWEEP names, and keep the records in KEEP
+	@[ "$(DEVICE)" != gpu ] || command -v nvidia-smi > /dev/null || { echo "There is no NVIDIA GPU here (no nvidia-smi); DEVICE=cpu does without." >&2; exit 1; }
 	@if [ "$(DEVICE)" = gpu ]; then $(PIP) -e ".[cuda]"; fi
 	@mkdir -p "$(KEEP)"
+	[ -f "$(KEEP)/bench-seeds.json" ] || \
 	$(BIN)/fdbook bench seeds --device $(DEVICE) --json "$(KEEP)/bench-seeds.json"
-	$(BIN)/fdbook sweep "$(SWEEP)" --device $(DEVICE) --record
-	$(BIN)/fdbook sweep "$(SWEEP)" --records "$(KEEP)"
+	$(BIN)/fdbook sweep "$(SWEEP)" --device $(DEVICE) --record; code=$$?; \
+	$(BIN)/fdbook sweep "$(SWEEP)" --records "$(KEEP)"; exit $$code
 
 lint: $(VENV)/.installed-test ## check code and notebooks with ruff, and types with pyrefly
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ __all__ = [
     "check_shape",
     "check_time",
     "count",
+    "free_memory",
     "known",
     "memory_told",
     "unknown",
@@ -168,6 +169,16 @@ def check_rows(x: Array, what: str, where: str, *, low: float = -np.inf, high: f
     raise ValueError(f"{where} has {what} {kind} in {rows.size} of {len(x)} rows, first in row {rows[0]} ({first}).")
 
 
+def free_memory() -> int | None:
+    """Bytes of main memory that can be had without swapping; None where the system does not say (it is no Linux)."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            told = dict(line.split(":", 1) for line in file)
+        return 1024 * int(told["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
 @contextlib.contextmanager
 def memory_told() -> Iterator[None]:
     """Within it, a device that has no memory left is a MemoryError of one sentence, which says what to lower."""
@@ -181,6 +192,7 @@ def memory_told() -> Iterator[None]:
         if asked is not None and asked[2] == "bytes":
             size = f", and {float(asked[1]) / 2**30:,.1f} GiB more were wanted"
         raise MemoryError(
-            f"The device has no memory left{size}: fewer seeds at once, a smaller batch_size, width or actions_per_state, or "
-            "fewer runs beside each other take less (`fdbook sweep FILE --estimate` says what a run takes)."
+            f"The device has no memory left{size}: fewer seeds at once, a shorter online phase (--online), fewer episodes of "
+            "data (--data-episodes), a smaller batch_size, width or actions_per_state, or fewer runs beside each other take less "
+            "(`fdbook sweep FILE --estimate` says what a run takes)."
         ) from error

@@ -1,6 +1,5 @@
 """`fdbook bench`: what is counted is right, and what is measured is printed and kept. No speed is tested here."""
 
-import itertools
 import json
 import os
 
@@ -11,7 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from fdbook import bench
+from fdbook import bench, cli
 from fdbook.bench import agents as timed_agents
 from fdbook.bench import flow as timed_flow
 from fdbook.bench import seeds as timed_seeds
@@ -100,18 +99,43 @@ def test_the_products_of_an_update_are_counted(name, monkeypatch, budget):
 def test_agents_are_timed(small, monkeypatch):
     for name, value in {"PAPER": (8, 1), "AGENT_UPDATES": 2, "METRICS": ("deblurred",)}.items():
         monkeypatch.setattr(timed_agents, name, value)
-    counted = iter([2e9, 5e9])  # operations with exact scores, and with matrices
+    counted = iter(
+        [1e9, 2e9, 4e9, 3e9, 5e9]
+    )  # operations of FQL, with exact scores, with L2 on both kinds of states, with matrices
     monkeypatch.setattr(timing, "update_flops", lambda update, state, data: next(counted))
     with jax.enable_x64(False):
         rows = timed_agents.measure_agents()
     assert all(row.value > 0 for row in rows if row.unit != "GFLOP")
-    assert [row.bound for row in rows if row.bound] == ["at least 0.7"] * 3 + ["at most 1.3", "at most 1.05"]
+    assert [row.bound for row in rows if row.bound] == ["at least 0.7"] * 3 + ["at most 1.22", "at most 0.75"]
+    assert len({row.what for row in rows}) == len(rows)
     assert rows[-2].value == pytest.approx(rows[3].value / rows[1].value)
     assert rows[-1].value == pytest.approx(rows[5].value / rows[1].value)
-    costs = {
-        row.what.split()[-1]: more.value for row, more in itertools.pairwise(rows) if "with the metric" in row.what
+    costs = {row.what.partition(": ")[0]: row.value for row in rows if row.unit == "GFLOP"}
+    assert costs == {
+        "an FQL update": 1.0,
+        "a FiDec update, 4 actions a state": 2.0,
+        "a DeFlow update, its actor on the states of the batch": 4.0,
+        "a DeFlow update, its actor on next states": 3.0,
+        "deblurred": 3.0,
     }
-    assert costs == {"deblurred": 3.0}
+
+
+def test_pictures_are_held_once(monkeypatch):
+    """At a size that a test can afford, 25 MB; the memory of so few is not told from the rest."""
+    monkeypatch.setattr(timed_agents, "PICTURES", 2002)
+    monkeypatch.setattr(timing, "ROUNDS", 1)
+    held, ratio, drawn = timed_agents.measure_pictures()
+    assert held.value == 2002 * 64 * 64 * 3 / 1e9
+    assert (ratio.bound, held.unit, drawn.unit) == ("at most 1.1", "GB", "ms")
+    assert ratio.value >= 0
+    assert drawn.value > 0
+    assert "pictures" in bench.BENCHMARKS
+
+
+def test_what_takes_much_memory_is_measured_only_by_name(toys, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "LARGE", ("two",))
+    assert list(bench.run()) == ["one"]
+    assert list(bench.run(["two"])) == ["two"]
 
 
 @pytest.mark.slow
@@ -177,6 +201,16 @@ def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
+@pytest.mark.parametrize(
+    ("bound", "missed"),
+    [("", False), ("at most 2", True), ("at most 2.5", False), ("at least 2.5", False), ("at least 3", True)],
+)
+def test_a_missed_bound_is_told(toys, monkeypatch, capsys, bound, missed):
+    monkeypatch.setitem(bench.BENCHMARKS, "one", lambda: [bench.Row("first", 2.5, "s", bound)])
+    bench.run(["one"])
+    assert capsys.readouterr().out.rstrip().endswith(": missed)") == missed
+
+
 def test_only_what_was_asked_for_is_measured(toys):
     assert bench.run(["two"]) == {"two": toys["two"]}
 
@@ -191,6 +225,14 @@ def test_an_unwritable_file_is_refused_before_anything_is_measured(toys, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Nothing can be written to .*file"):
         bench.run(json=tmp_path / "file" / "bench.json")
+
+
+def test_a_folder_in_place_of_a_file_is_refused_before_anything_is_measured(toys, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(bench.BENCHMARKS, "one", lambda: pytest.fail("it was measured"))
+    with pytest.raises(IsADirectoryError, match=r"^A file is wanted for what is measured; .* is a folder\.$"):
+        bench.run(json=tmp_path)
+    assert cli.main(["bench", "one", "--json", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"fdbook: --json takes a file; {tmp_path} is a folder\n"
 
 
 def test_import_compares_medians(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from fdbook import bench, cli
 from fdbook.cli import common
-from fdbook.cli.common import Misuse, Parser
+from fdbook.cli.common import Parser, UsageError
 from fdbook.report import figures
 
 
@@ -129,7 +129,7 @@ def test_a_mistake_gets_one_sentence_and_code_2(say, words, expected):
 def test_a_wrong_value_of_an_option_names_the_option_and_not_a_command():
     parser = Parser(prog="toy")
     parser.add_argument("--size", choices=("laptop", "paper"))
-    with pytest.raises(Misuse, match=r"^There is no value of --size called 'laptopp'\. Did you mean 'laptop'\?"):
+    with pytest.raises(UsageError, match=r"^There is no value of --size called 'laptopp'\. Did you mean 'laptop'\?"):
         parser.parse_args(["--size", "laptopp"])
 
 
@@ -361,7 +361,7 @@ def test_every_command_that_computes_says_in_a_sentence_that_the_device_is_full(
 def test_the_commands_of_make_full_size_are_ones_that_there_are():
     """The recipe for a GPU, as make would run it; what it names is there."""
     made = subprocess.run(["make", "-n", "full-size"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    typed = [shlex.split(line)[1:] for line in made.splitlines() if "/fdbook " in line.split(" -", 1)[0]]
+    typed = [shlex.split(line.split(";")[0])[1:] for line in made.splitlines() if "/fdbook " in line.split(" -", 1)[0]]
     parsed = [cli._parser().parse_args(words) for words in typed]
     assert [words[0] for words in typed] == ["bench", "sweep", "sweep"]
     assert [each.device for each in parsed] == ["gpu", "gpu", None]

@@ -131,5 +131,8 @@ def test_the_command_prints_a_line_for_each_cell(tmp_path, monkeypatch, capsys):
     assert float(lines[2].split()[1]) == pytest.approx(petaflops * 1e15 / 2e12 / 3600, rel=0.02)
     assert "at 2 * 10^12 operations a second, as was said" in lines[3]
     assert list(tmp_path.iterdir()) == [tmp_path / "sweep.toml"]
-    assert cli.main([*words, "--rate", "0"]) == 2
+    for rate in ("0", "-3", "inf", "nan"):
+        assert cli.main([*words, "--rate", rate]) == 2
+        assert capsys.readouterr().err == f"fdbook: --rate takes a finite number above 0; got {rate}\n"
     assert cli.main([*words[:-1], "--rate", "2"]) == 2
+    assert capsys.readouterr().err == "fdbook: --rate belongs to --estimate, which was not given\n"

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,7 +24,7 @@ from fdbook.data.record import record
 from fdbook.data.tasks import find_task
 from fdbook.experiment import RunSpec, evaluation
 from fdbook.experiment import run as running
-from fdbook.rl import records
+from fdbook.rl import records, transitions
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
 
@@ -108,6 +110,22 @@ def test_what_is_reopened_is_what_was_run(trained):
     assert run.spec.hash == trained.spec.hash
     assert run.spec.overrides == trained.spec.overrides
     assert run.record == trained.record
+
+
+def test_a_run_is_carried_on_where_the_statistics_round_otherwise(here, monkeypatch):
+    """Another device adds up the mean in another order; its last digits are others, the data are the same."""
+    quick = QUICK | {"folder": "moved"}
+    with pytest.warns(UserWarning, match="reaches the goal"):
+        first = experiment.train(spec("bc", updates=30, evaluations=()), **quick)
+    elsewhere = vars(jnp) | {"mean": lambda x, axis: jnp.mean(x, axis=axis) * (1 + 3e-7)}
+    monkeypatch.setattr(transitions, "jnp", types.SimpleNamespace(**elsewhere))
+    with pytest.warns(UserWarning, match="reaches the goal"):
+        second = experiment.train(spec("bc", updates=60, evaluations=()), **quick)
+    with pytest.warns(UserWarning, match="reaches the goal"):
+        data = experiment.open_run("moved").data()
+    assert second.record.done == 60
+    assert np.any(np.asarray(data.train.normalizer.mean) != np.asarray(first.normalizer.mean))
+    assert first.record.data["fingerprint"] == second.record.data["fingerprint"] == data.train.fingerprint()
 
 
 def test_fourier_features_are_in_the_record_and_come_back(here):
@@ -468,6 +486,7 @@ def test_a_device_without_memory_says_what_to_lower(loaded):
         ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3.21GiB.", "and 3.21 GiB more"),
         ("RESOURCE_EXHAUSTED: Out of memory allocating 2147483648 bytes.", "and 2.0 GiB more"),
         ("RESOURCE_EXHAUSTED: CUDA_ERROR_OUT_OF_MEMORY", "left: fewer"),
+        ("RESOURCE_EXHAUSTED: Out of memory", r"online phase \(--online\), fewer episodes of data \(--data-episodes\)"),
     ],
 )
 def test_a_full_gpu_is_told_in_the_same_words(message, told):

@@ -21,7 +21,7 @@ from fdbook.experiment.engines import KILL, LOG, Event, Job
 from fdbook.experiment.sweeping import seconds_left, states
 from fdbook.geometry import metrics
 from fdbook.rl import records
-from fdbook.rl.train import Stopped
+from fdbook.rl.train import TrainingInterrupted
 
 
 ROOT = Path(fdbook.__file__).parents[1]
@@ -80,6 +80,7 @@ def write(tmp_path, monkeypatch):
     return write
 
 
+NO_GPU = "fdbook: JAX finds no device for --device gpu; leave it out, or install fdbook[cuda] on a machine with an NVIDIA GPU\n"
 BASE = '[base]\ntask = "cube-single"\nupdates = 100\nevaluations = [100]\n'
 
 
@@ -270,8 +271,18 @@ def test_nothing_is_recorded_for_a_device_that_is_not_here(write, tmp_path):
     environment = os.environ | {"FDBOOK_DATA": str(tmp_path / "data"), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "fdbook", "sweep", file, "--record", "--device", "gpu", "--jobs", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "fdbook: JAX finds no device for JAX_PLATFORMS='cuda'.\n")
+    assert (done.returncode, done.stderr) == (2, NO_GPU)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("rate", [(), ("--rate", "50")])
+def test_an_estimate_for_a_device_that_is_not_here_gets_one_sentence(write, rate):
+    command = [sys.executable, "-m", "fdbook", "sweep", write(BASE), "--estimate", "--device", "gpu", *rate]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] + "\n" == NO_GPU
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -339,7 +350,7 @@ def test_a_stop_lets_cells_save_and_the_next_call_carries_on(cells, name):
 
     said, before = [], signal.getsignal(signal.SIGTERM)
     with pytest.raises(
-        Stopped, match=r"^Stopped: 1 of 3 cells finished; the same command carries on with deflow; fql\.$"
+        TrainingInterrupted, match=r"^Stopped: 1 of 3 cells finished; the same command carries on with deflow; fql\.$"
     ):
         run_sweep(sweep, engine(), watch=watch, say=said.append)
     assert said == ["Stopping: the cells that run save where they are. Ctrl-C again kills them."]
@@ -362,7 +373,7 @@ def test_a_second_stop_kills(cells):
                 for _ in range(KILL):
                     os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Stopped, match=r"^Stopped: 0 of 3 cells finished"):
+    with pytest.raises(TrainingInterrupted, match=r"^Stopped: 0 of 3 cells finished"):
         run_sweep(sweep, engine(), watch=watch, say=lambda sentence: None)
     assert statuses(sweep) == ["to do"] * 3
 
@@ -421,6 +432,15 @@ def test_records_of_finished_cells_are_copied_without_the_rest(cells, capsys):
     assert records.read(f"small/{names[0]}") == records.read(sweep.cells[0].folder)
 
 
+def test_records_of_a_sweep_that_has_not_begun_are_nowhere(cells, capsys):
+    cells()
+    assert cli.main(["sweep", "s.toml", "--records", "small"]) == 0
+    assert capsys.readouterr().out == "0 of 3 cells are finished; nothing is copied to small.\n"
+    assert not os.path.exists("small")
+    assert cli.main(["sweep", "s.toml", "--records", "modes.json"]) == 2
+    assert capsys.readouterr().err == "fdbook: --records takes a folder; modes.json is a file\n"
+
+
 def test_the_list_says_how_far_each_cell_is(cells, capsys):
     run(cells(deflow="fail"))
     assert cli.main(["sweep", "s.toml", "--list"]) == 0
@@ -476,7 +496,7 @@ def test_how_a_cell_ended_is_told(write, monkeypatch):
     assert cell._ended(tree, told.append) == {"kind": "finished", "done": 3, "score": 25.0}
     assert told == [{"kind": "progress", "done": 1, "score": None}]  # no second word within the same second
     for error, kind, note in (
-        (Stopped("Stopped after 2 of 100 updates."), "stopped", "Stopped after 2 of 100 updates."),
+        (TrainingInterrupted("Stopped after 2 of 100 updates."), "stopped", "Stopped after 2 of 100 updates."),
         (OSError(28, "No space left on device"), "failed", "No space left on device."),
         (FloatingPointError("The run broke at update 3."), "failed", "The run broke at update 3."),
         (KeyError("bug"), "failed", "KeyError: 'bug'"),
@@ -486,7 +506,7 @@ def test_how_a_cell_ended_is_told(write, monkeypatch):
 
     def stopped(spec, folder, **options):
         train(spec, folder, **options)
-        raise Stopped("Stopped after 3 of 100 updates.")
+        raise TrainingInterrupted("Stopped after 3 of 100 updates.")
 
     monkeypatch.setattr(experiment, "train", stopped)
     assert cell._ended(tree, told.append) == {

@@ -26,25 +26,30 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "loop": agents.measure_loop,
     "evaluation": agents.measure_evaluation,
     "seeds": seeds.measure_seeds,
+    "pictures": agents.measure_pictures,
 }
+LARGE = ("pictures",)
+"""What is measured only where it is named: it takes much memory."""
 
 
 def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[str, list[Row]]:
-    """Runs the named benchmarks (all by default), prints a table, and writes it to `json` if that is given.
+    """Runs the named benchmarks (all but `LARGE` by default), prints a table, and writes it to `json` if that is given.
 
     Raises ValueError for an unknown name, and OSError, before anything is measured, for a file that cannot be written.
     """
-    names = list(dict.fromkeys(names)) or list(BENCHMARKS)
+    names = list(dict.fromkeys(names)) or [name for name in BENCHMARKS if name not in LARGE]
     for name in names:
         if name not in BENCHMARKS:
             raise ValueError(unknown("measurement", name, BENCHMARKS))
     if json is not None:
+        if Path(json).is_dir():
+            raise IsADirectoryError(f"A file is wanted for what is measured; {json} is a folder.")
         numbers.check_writable(Path(json).parent)
     measured = {}
     for name in names:
         measured[name] = BENCHMARKS[name]()
         for row in measured[name]:
-            bound = f"  ({row.bound})" if row.bound else ""
+            bound = f"  ({row.bound}{': missed' if row.missed else ''})" if row.bound else ""
             print(f"{name:<8} {row.what:<62} {row.value:>9.4g} {row.unit}{bound}".rstrip(), flush=True)
     if json is not None:
         tree = {"about": records.about(), **{name: [asdict(row) for row in rows] for name, rows in measured.items()}}

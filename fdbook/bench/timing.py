@@ -32,12 +32,20 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: what, its value and unit, and the bound it is held to, if there is one."""
+    """One measurement: what, its value and unit, and the bound it is held to, as "at most 2" or "at least 2", if there is one."""
 
     what: str
     value: int | float
     unit: str
     bound: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """Whether the value lies beyond the bound."""
+        if not self.bound:
+            return False
+        side, _, number = self.bound.rpartition(" ")
+        return self.value < float(number) if side == "at least" else self.value > float(number)
 
 
 def seconds(work: Callable) -> float:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from fdbook.cli.book import add_animations, add_bench, add_figures
-from fdbook.cli.common import Misuse, Parser, check_device
+from fdbook.cli.common import Parser, UsageError, check_device
 from fdbook.cli.data import add_data
 from fdbook.cli.doctor import add_doctor
 from fdbook.cli.ladder import add_audit, add_ladder
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Misuse as error:
+    except UsageError as error:
         message, code = _sentence(error), 2
     except KeyboardInterrupt as stop:
         message, code = str(stop) or "Interrupted.", 130

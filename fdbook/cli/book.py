@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_names
+from fdbook.cli.common import Commands, UsageError, add, at_least, bars, check_names, check_out
 
 
 __all__ = ["add_animations", "add_bench", "add_figures"]
@@ -110,7 +110,7 @@ def _animations(arguments):
     check_names("animation", arguments.names, animations.REGISTRY)
     names = arguments.names or [name for name in animations.REGISTRY if name != animations.FILMS]
     if (animations.FILMS in names) != (arguments.runs is not None):
-        raise Misuse(f"the animation {animations.FILMS} and --runs RUN RUN go together: name both or neither")
+        raise UsageError(f"the animation {animations.FILMS} and --runs RUN RUN go together: name both or neither")
     check_writable(arguments.out)
     for name in names:
         films = _films(arguments.runs, arguments.episode) if name == animations.FILMS else ()
@@ -130,7 +130,7 @@ def _films(folders, episode):
         check_run(folder)
     runs = [experiment.open_run(folder) for folder in folders]
     if runs[0].task.name != runs[1].task.name:
-        raise Misuse(f"--runs takes two runs of one task; got {runs[0].task.name} and {runs[1].task.name}")
+        raise UsageError(f"--runs takes two runs of one task; got {runs[0].task.name} and {runs[1].task.name}")
     agents = [run.spec.agent for run in runs]
     names = [run.spec.method for run in runs] if agents[0] == agents[1] else [LABELS[agent] for agent in agents]
     return [Film(name, *run.pictures(episode=episode)) for name, run in zip(names, runs, strict=True)]
@@ -144,9 +144,12 @@ def add_bench(commands: Commands) -> None:
         _bench,
         computes=True,
         summary="measure how fast this machine runs the book",
-        examples=("fdbook bench                  everything", "fdbook bench import           one measurement"),
+        examples=(
+            "fdbook bench                  everything but pictures, which takes 12 GB",
+            "fdbook bench import           one measurement",
+        ),
     )
-    parser.add_argument("names", metavar="NAME", nargs="*", help="a measurement (default: all of them)")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a measurement (default: all but pictures)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write what was measured to a file")
 
 
@@ -154,4 +157,5 @@ def _bench(arguments):
     from fdbook import bench
 
     check_names("measurement", arguments.names, bench.BENCHMARKS)
+    check_out(arguments.json, "--json")
     bench.run(arguments.names, json=arguments.json)

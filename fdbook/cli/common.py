@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "Misuse",
     "Parser",
+    "UsageError",
     "add",
     "add_device",
     "at_least",
@@ -25,6 +25,7 @@ __all__ = [
     "check_out",
     "choose_device",
     "keep",
+    "no_device",
     "pairs",
     "unknown_name",
 ]
@@ -36,7 +37,7 @@ Commands = argparse._SubParsersAction
 """What `add_subparsers` gives: the place where commands are added."""
 
 
-class Misuse(Exception):
+class UsageError(Exception):
     """What was typed is wrong; the message is the sentence to say."""
 
 
@@ -47,12 +48,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        raise Misuse(f"{message} (see `{self.prog} --help`)")
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
             kind = "command" if not action.option_strings else f"value of {action.option_strings[-1]}"
-            raise Misuse(unknown_name(kind, value, action.choices))
+            raise UsageError(unknown_name(kind, value, action.choices))
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
@@ -81,7 +82,7 @@ def check_names(kind: str, names: Iterable[str], known: Collection[str]) -> None
     """Refuses the first name that is not known."""
     for name in names:
         if name not in known:
-            raise Misuse(unknown_name(kind, name, known))
+            raise UsageError(unknown_name(kind, name, known))
 
 
 def bars(arguments: argparse.Namespace) -> bool:
@@ -111,11 +112,14 @@ def check_device(device: str | None = None) -> None:
     try:
         jax.devices()
     except Exception as error:  # what a missing backend raises depends on the backend
-        asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}; unset it"
-        asked = asked if device is None else f"--device {device}; leave it out"
-        raise Misuse(
-            f"JAX finds no device for {asked}, or install fdbook[cuda] on a machine with an NVIDIA GPU"
-        ) from error
+        raise no_device(device) from error
+
+
+def no_device(device: str | None) -> UsageError:
+    """What is wrong where JAX finds no device for `--device`, or without one for what the environment says."""
+    asked = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}; unset it"
+    asked = asked if device is None else f"--device {device}; leave it out"
+    return UsageError(f"JAX finds no device for {asked}, or install fdbook[cuda] on a machine with an NVIDIA GPU")
 
 
 def add(
@@ -146,9 +150,11 @@ def check_out(path: Path | None, option: str = "--out") -> None:
     if path is None:
         return
     if path.is_dir():
-        raise Misuse(f"{option} takes a file; {path} is a folder")
+        raise UsageError(f"{option} takes a file; {path} is a folder")
     if path.name == "record.json":
-        raise Misuse(f"{option} takes another name than record.json, which is that of a run's own record; got {path}")
+        raise UsageError(
+            f"{option} takes another name than record.json, which is that of a run's own record; got {path}"
+        )
     check_writable(path.parent)
 
 
@@ -182,6 +188,6 @@ def pairs(texts: Iterable[str], option: str) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise Misuse(f"{option} takes NAME=VALUE; got {text!r}")
+            raise UsageError(f"{option} takes NAME=VALUE; got {text!r}")
         result[name] = _value(value)
     return result

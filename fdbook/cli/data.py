@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_device, check_out
+from fdbook.cli.common import Commands, UsageError, add, at_least, bars, check_device, check_out
 
 
 __all__ = ["add_data", "add_dose", "dose_of"]
@@ -116,7 +116,7 @@ def _dataset(arguments):
     try:
         return tasks.find(arguments.name)
     except ValueError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def _dose(arguments, dataset):
@@ -126,7 +126,7 @@ def _dose(arguments, dataset):
     try:
         return Dose.of(dataset, dose_of(arguments) or None)
     except ValueError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
 def _episodes(arguments):
@@ -144,7 +144,10 @@ def _list_data(arguments):
     parts = [name for name in arguments.names if name not in tasks.DATASETS]
     for part in parts:
         if not any(part.lower() in name.lower() for name in tasks.DATASETS):
-            raise Misuse(f"No data set has {part!r} in its name; `fdbook data list` names them all")
+            raise UsageError(
+                f"No data set has {part!r} in its name; `fdbook data list` names them all, and "
+                "`fdbook train --data ID` reads any other set of Minari"
+            )
     if known:
         print("\n\n".join(listing.details(name) for name in known))
     if known and not parts:
@@ -194,11 +197,11 @@ def _inspect(arguments):
     if arguments.geometry:
         check_device()
         if dataset.pixels:
-            raise Misuse(f"--geometry takes data whose observations are vectors; {dataset.name} has pictures")
+            raise UsageError(f"--geometry takes data whose observations are vectors; {dataset.name} has pictures")
     name, dose = dataset.name, _dose(arguments, dataset)
     endings = (".png", ".pdf")
     if arguments.out is not None and arguments.out.suffix not in endings:
-        raise Misuse(f"--out takes a file that ends in {', '.join(endings)}; got {arguments.out}")
+        raise UsageError(f"--out takes a file that ends in {', '.join(endings)}; got {arguments.out}")
     if arguments.dataset_dir is not None:
         folder = arguments.dataset_dir
     else:

@@ -1,10 +1,21 @@
 """`fdbook sweep`."""
 
+import math
 import sys
 import time
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, add_device, at_least, bars, choose_device
+from fdbook.cli.common import (
+    Commands,
+    UsageError,
+    add,
+    add_device,
+    at_least,
+    bars,
+    check_device,
+    choose_device,
+    no_device,
+)
 
 
 __all__ = ["add_sweep"]
@@ -54,20 +65,21 @@ def add_sweep(commands: Commands) -> None:
 def _sweep(arguments):
     import jax
 
-    if arguments.rate is not None and (not arguments.estimate or not arguments.rate > 0):
-        raise Misuse("--rate is a number above 0, and belongs to --estimate")
-    if not arguments.estimate:
+    _check(arguments)
+    if arguments.estimate:
+        check_device(arguments.device)
+    else:
         jax.config.update("jax_platforms", "cpu")  # planning leaves the memory of an accelerator to the cells
     from fdbook import experiment
-    from fdbook.experiment.engines import default_jobs
 
     try:
         sweep = experiment.read_sweep(arguments.file)
     except (ValueError, FileNotFoundError) as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
     if arguments.records is not None:
-        copies = experiment.copy_records(sweep, arguments.records)
-        print(f"{len(copies)} of {len(sweep.cells)} cells are finished; their records are in {arguments.records}.")
+        copies, cells = len(experiment.copy_records(sweep, arguments.records)), len(sweep.cells)
+        where = f"their records are in {arguments.records}" if copies else f"nothing is copied to {arguments.records}"
+        print(f"{copies} of {cells} cells are finished; {where}.")
     if arguments.list:
         _print_table(sweep)
     choose_device(arguments.device)
@@ -81,11 +93,30 @@ def _sweep(arguments):
 
         engine = RayCluster(arguments.jobs)
     else:
-        jobs = default_jobs()  # refuses a device that is not here, before anything is recorded
+        jobs = _default_jobs(arguments.device)  # refuses a device that is not here, before anything is recorded
         engine = experiment.Processes(arguments.jobs or jobs)
     if arguments.record:
         _record_data(sweep, bars(arguments))
     _run(sweep, engine, bars(arguments))
+
+
+def _check(arguments):
+    """Refuses options that do not fit, before anything is read."""
+    if arguments.rate is not None and not (arguments.rate > 0 and math.isfinite(arguments.rate)):
+        raise UsageError(f"--rate takes a finite number above 0; got {arguments.rate:g}")
+    if arguments.rate is not None and not arguments.estimate:
+        raise UsageError("--rate belongs to --estimate, which was not given")
+    if arguments.records is not None and arguments.records.exists() and not arguments.records.is_dir():
+        raise UsageError(f"--records takes a folder; {arguments.records} is a file")
+
+
+def _default_jobs(device):
+    from fdbook.experiment.engines import default_jobs
+
+    try:
+        return default_jobs()
+    except ValueError as error:
+        raise no_device(device) from error
 
 
 def _record_data(sweep, with_bars):
@@ -137,11 +168,13 @@ def _print_table(sweep, failures=()):
 
 def _print_estimates(sweep, rate):
     """What each cell will take, a line each, and how that is known."""
+    from fdbook.checks import memory_told
     from fdbook.experiment.estimate import estimate, measured_rates
 
     specs = [cell.spec for cell in sweep.cells]
     found = [estimate(spec) for spec in specs]
-    rates = measured_rates(specs) if rate is None else [rate] * len(specs)
+    with memory_told():
+        rates = measured_rates(specs) if rate is None else [rate] * len(specs)
     how = "measured here, for each size of networks" if rate is None else "as was said; small networks stay below"
     hours = [each.seconds(pace) / 3600 for each, pace in zip(found, rates, strict=True)]
     rows = [("", "hours", "PFLOP", "agents", "data", "cell")]

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, check_out
+from fdbook.cli.common import Commands, UsageError, add, check_out
 
 
 __all__ = ["add_compare", "add_table"]
@@ -82,7 +82,7 @@ def _compare(arguments):
     from fdbook.rl import records
 
     if len(arguments.runs) < 2:
-        raise Misuse(f"fdbook compare takes at least two runs; got {arguments.runs[0]}")
+        raise UsageError(f"fdbook compare takes at least two runs; got {arguments.runs[0]}")
     for place in arguments.runs:
         if place.is_dir():
             check_run(place)

@@ -5,7 +5,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from fdbook.cli.common import Commands, Misuse, add, at_least, bars, check_out, keep, pairs
+from fdbook.cli.common import Commands, UsageError, add, at_least, bars, check_out, keep, pairs
 from fdbook.cli.data import add_dose, dose_of
 
 
@@ -185,14 +185,14 @@ def _spec(arguments):
 
     config, options = _settings(arguments)
     if (arguments.task is None) == (arguments.data is None):
-        raise Misuse("train takes the name of a task, or --data with data of your own")
+        raise UsageError("train takes the name of a task, or --data with data of your own")
     if arguments.env is not None and arguments.data is None:
-        raise Misuse("--env belongs to --data: the tasks of the registry have their own environments")
+        raise UsageError("--env belongs to --data: the tasks of the registry have their own environments")
     if arguments.action_bounds is not None and arguments.data is None:
-        raise Misuse("--action-bounds belongs to --data: the tasks of the registry know their own")
+        raise UsageError("--action-bounds belongs to --data: the tasks of the registry know their own")
     chosen = DataSpec.from_dict(_data_spec(arguments))
     if arguments.data is not None and chosen != DataSpec():
-        raise Misuse(
+        raise UsageError(
             "--source, --data-episodes, --data-seed, --dataset-dir and doses are not for data of your own (--data)"
         )
     bounds = {} if arguments.action_bounds is None else {"action_bounds": tuple(arguments.action_bounds)}
@@ -231,7 +231,7 @@ def _train(arguments):
     try:
         spec = _spec(arguments)
     except ValueError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
     folder = arguments.out or spec.folder
     run = experiment.train(spec, folder, progress=bars(arguments))
     print(experiment.summary(run.record))
@@ -282,18 +282,18 @@ def add_evaluate(commands: Commands) -> None:
 def _place_of(seed: int | None, seeds) -> int:
     """The place of a seed among those of a run."""
     if seed is not None and seed not in seeds:
-        raise Misuse(f"--video-seed takes a seed of the run, one of {', '.join(map(str, seeds))}; got {seed}")
+        raise UsageError(f"--video-seed takes a seed of the run, one of {', '.join(map(str, seeds))}; got {seed}")
     return 0 if seed is None else seeds.index(seed)
 
 
 def check_run(folder: Path) -> None:
     """Refuses a file, and a folder that holds no run, and names those below it."""
     if folder.is_file():
-        raise Misuse(f"RUN takes the folder of a run; {folder} is a file")
+        raise UsageError(f"RUN takes the folder of a run; {folder} is a file")
     below = [] if (folder / "record.json").exists() else sorted(folder.glob("**/record.json"))
     if below:
         near = ", ".join(str(record.parent) for record in below[:5])
-        raise Misuse(f"{folder} holds no run itself; below it are {near}{' and others' if below[5:] else ''}")
+        raise UsageError(f"{folder} holds no run itself; below it are {near}{' and others' if below[5:] else ''}")
 
 
 def _show(seeds, result):
@@ -324,7 +324,7 @@ def _say_unfinished(run):
 def _held_out(arguments):
     """`--held-out`: what the run's held-out data say of it."""
     if arguments.episodes or arguments.video or arguments.set or arguments.starts != "task":
-        raise Misuse("--held-out plays no episodes; leave --episodes, --starts, --set and --video out")
+        raise UsageError("--held-out plays no episodes; leave --episodes, --starts, --set and --video out")
     from fdbook import experiment
 
     run = experiment.open_run(arguments.run_folder)
@@ -341,9 +341,9 @@ def _held_out(arguments):
 
 def _evaluate(arguments):
     if arguments.video is not None and arguments.video.suffix != ".gif":
-        raise Misuse(f"--video takes a file that ends in .gif; got {arguments.video}")
+        raise UsageError(f"--video takes a file that ends in .gif; got {arguments.video}")
     if arguments.video is not None and arguments.starts != "task":
-        raise Misuse("--video films episodes that start as the task says; leave --starts out")
+        raise UsageError("--video films episodes that start as the task says; leave --starts out")
     from fdbook import experiment
     from fdbook.checks import count
 
@@ -357,11 +357,11 @@ def _evaluate(arguments):
     index = _place_of(arguments.video_seed, run.spec.seeds)
     config, metric_options = _settings(arguments)
     if metric_options:
-        raise Misuse("evaluate takes settings of acting; a metric is one of training")
+        raise UsageError("evaluate takes settings of acting; a metric is one of training")
     try:
         run = run.acting(**config)
     except ValueError as error:
-        raise Misuse(str(error)) from error
+        raise UsageError(str(error)) from error
     episodes = arguments.episodes or run.spec.episodes
     success = None
     if arguments.video is not None:  # first: what cannot be filmed is told before every episode has been played

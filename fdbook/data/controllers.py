@@ -8,7 +8,7 @@ its seeds alone: NumPy's global generator, which environments and controllers dr
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -227,7 +227,7 @@ CONTROLLERS = {
 
 def environment(dataset: DataSet) -> "gymnasium.Env":
     """The environment that a data set is recorded in."""
-    return CONTROLLERS[dataset.controller].environment(dataset)
+    return CONTROLLERS[cast("str", dataset.controller)].environment(dataset)  # what is recorded has one
 
 
 def episode(

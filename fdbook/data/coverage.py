@@ -42,7 +42,7 @@ def of_maze(
     if dataset.controller != "maze":
         return (plane("places", *qpos[:, :2].T),)
     maze = layout(dataset.name)
-    return (dataclasses.replace(plane("places", *qpos[:, :2].T, maze.extent), walls=maze.walls),)
+    return (dataclasses.replace(plane("places", *qpos[:, :2].T, extent=maze.extent), walls=maze.walls),)
 
 
 def of_arm(dataset: DataSet, arrays: Mapping[str, np.ndarray]) -> tuple[Coverage, ...]:

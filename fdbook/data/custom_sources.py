@@ -11,7 +11,7 @@ import numpy as np
 
 from fdbook.data import downloads, mazes, minari, ogbench, simulators, sources, spaces
 from fdbook.data.definitions import DataSet, Task
-from fdbook.data.downloads import Damaged
+from fdbook.data.downloads import CorruptFileError
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
 
@@ -144,7 +144,7 @@ class Arrays(Own):
         if "rewards" in arrays:
             return arrays["rewards"], masks
         if task.has_environment:
-            environment = self.make()
+            environment: Any = self.make()
             try:
                 if getattr(environment.unwrapped, "_reward_task_id", None) is not None and "qpos" in arrays:
                     return ogbench.label(environment.spec.id.removeprefix("visual-"), environment, arrays)
@@ -188,8 +188,8 @@ def masks_and_ends(arrays: dict[str, np.ndarray], rows: int, where: str) -> tupl
 def from_set(name: str, use: Callable[[Any], Any]) -> Any:
     """What `use` makes of Minari's object for a data set of that id, downloaded if it is not here or a damaged download.
 
-    Raises FileNotFoundError, with the reason, when it can be had neither way; `Damaged`, a ValueError, when it is that; and the
-    ValueErrors of `use`.
+    Raises FileNotFoundError, with the reason, when it can be had neither way; `CorruptFileError`, a ValueError, when it is that;
+    and the ValueErrors of `use`.
     """
 
     def read():
@@ -200,7 +200,9 @@ def from_set(name: str, use: Callable[[Any], Any]) -> Any:
             raise
         except Exception as error:  # what damage raises depends on where it is
             where = minari.datasets_folder() / name
-            raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", where) from error
+            raise CorruptFileError(
+                f"{where} is damaged: {type(error).__name__} on reading its episodes.", where
+            ) from error
 
     if minari.locate(name) is None:
         try:

@@ -22,14 +22,14 @@ from filelock import FileLock, Timeout
 from fdbook.disk import write_whole
 
 
-__all__ = ["Damaged", "explain", "fetch", "is_download", "is_nonempty", "read_or_fetch_again", "reason"]
+__all__ = ["CorruptFileError", "explain", "fetch", "is_download", "is_nonempty", "read_or_fetch_again", "reason"]
 
 START = 512
 """Bytes from the beginning of a file that a mark keeps."""
 T = TypeVar("T")
 
 
-class Damaged(ValueError):
+class CorruptFileError(ValueError):
     """What was to be read from `path`, a file or a folder, is damaged; the message is a sentence that names it."""
 
     def __init__(self, sentence: str, path: Path | None = None):
@@ -117,7 +117,7 @@ def fetch(
     `get` downloads the named ones into a folder, where they have the same names, and returns the names of all that came;
     `check` takes a folder and a name, and raises ValueError for what is damaged. What came damaged is downloaded once more.
     `what` names the data set. A damaged download is kept beside its successor, and a warning says where. Raises OSError, and
-    leaves everything as it was, when nothing whole can be had; `Damaged` where what is damaged is no download.
+    leaves everything as it was, when nothing whole can be had; `CorruptFileError` where what is damaged is no download.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _turn(folder, what) as alone:
@@ -126,7 +126,7 @@ def fetch(
         ]
         for name in wanted:
             if is_nonempty(folder / name) and not is_download(folder / name):
-                raise explain(Damaged(f"{folder / name} is damaged", folder / name))
+                raise explain(CorruptFileError(f"{folder / name} is damaged", folder / name))
         if not wanted:
             return
         prefix = f".{what.replace('/', '-')}.downloading-"
@@ -206,7 +206,7 @@ def _set_aside(target):
     )
 
 
-def explain(error: Damaged) -> Damaged:
+def explain(error: CorruptFileError) -> CorruptFileError:
     """The same error, about published data, with a word on whose the file is and what can be done."""
     if is_download(error.path):
         more = "it was downloaded: loading it sets it aside and downloads it again"
@@ -215,18 +215,18 @@ def explain(error: Damaged) -> Damaged:
             "no mark says that it was downloaded from here, so that it is left as it is: move it away, and the published data "
             "are downloaded in its place"
         )
-    return Damaged(f"{str(error).rstrip('.')}; {more}.", error.path)
+    return CorruptFileError(f"{str(error).rstrip('.')}; {more}.", error.path)
 
 
 def read_or_fetch_again(read: Callable[[], T], again: Callable[[], object]) -> T:
     """What `read` gives of published data, after `again` has fetched them once more where they are damaged and a download.
 
-    Raises `Damaged`, with a word on whose the file is and what can be done, where it is no download or cannot be had again; and
-    what `read` raises.
+    Raises `CorruptFileError`, with a word on whose the file is and what can be done, where it is no download or cannot be had
+    again; and what `read` raises.
     """
     try:
         return read()
-    except Damaged as error:
+    except CorruptFileError as error:
         if not is_download(error.path):
             raise explain(error) from error
         try:
@@ -235,5 +235,5 @@ def read_or_fetch_again(read: Callable[[], T], again: Callable[[], object]) -> T
             sentence = (
                 f"{str(error).rstrip('.')}; it was downloaded, and cannot be downloaded again ({reason(failure)})."
             )
-            raise Damaged(sentence, error.path) from failure
+            raise CorruptFileError(sentence, error.path) from failure
     return read()

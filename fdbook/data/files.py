@@ -18,7 +18,7 @@ import platformdirs
 from fdbook.checks import check_rows
 from fdbook.data import tasks
 from fdbook.data.dose import Dose
-from fdbook.data.downloads import Damaged
+from fdbook.data.downloads import CorruptFileError
 from fdbook.rl.arrays import cast, clip_actions
 
 
@@ -35,7 +35,7 @@ def root() -> Path:
     return Path(chosen).expanduser()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Place:
     """The recording of `episodes` training episodes (at least 1) with a seed (at least 0) and a dose, and where it lives.
 
@@ -46,16 +46,24 @@ class Place:
 
     name: str
     episodes: int
-    seed: int = 0
-    base: str | Path | None = None
-    dose: Dose | Mapping[str, Any] | None = None
+    seed: int
+    base: str | Path | None
+    dose: Dose | None
     """Given as a mapping or a dose; kept whole, or as None for the published one."""
 
-    def __post_init__(self):
-        dataset = tasks.find(self.name)
-        object.__setattr__(self, "name", dataset.name)  # however it was said
-        object.__setattr__(self, "dose", Dose.of(dataset, self.dose))
-        for what, value, low in (("number of episodes", self.episodes, 1), ("seed", self.seed, 0)):
+    def __init__(
+        self,
+        name: str,
+        episodes: int,
+        seed: int = 0,
+        base: str | Path | None = None,
+        dose: Dose | Mapping[str, Any] | None = None,
+    ) -> None:
+        dataset = tasks.find(name)  # however it was said
+        parts: dict[str, Any] = {"name": dataset.name, "episodes": episodes, "seed": seed, "base": base}
+        for part, value in (parts | {"dose": Dose.of(dataset, dose)}).items():
+            object.__setattr__(self, part, value)
+        for what, value, low in (("number of episodes", episodes, 1), ("seed", seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
                 raise ValueError(f"A recording takes a {what} that is a whole number of at least {low}; got {value!r}.")
 
@@ -123,7 +131,7 @@ def _header(archive, key):
 
 
 def from_npz(path: Path, read: Callable) -> Any:
-    """What `read` makes of an open npz file; `Damaged`, a ValueError, when it is that."""
+    """What `read` makes of an open npz file; `CorruptFileError`, a ValueError, when it is that."""
     with open(path, "rb") as file:
         try:
             with np.load(file) as archive:
@@ -131,7 +139,7 @@ def from_npz(path: Path, read: Callable) -> Any:
         except MemoryError:
             raise
         except Exception as error:  # what a damaged file raises depends on where the damage is
-            raise Damaged(f"{path} is damaged or is not an npz file", path) from error
+            raise CorruptFileError(f"{path} is damaged or is not an npz file", path) from error
 
 
 def arrays_of(path: Path, keys: Collection[str] | None = None, numbers: Collection[str] = ()) -> dict[str, np.ndarray]:

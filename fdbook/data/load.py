@@ -145,11 +145,13 @@ def _read(task, folder, result, asked):
         )
     try:
         return kind.transitions(task, folder)
-    except downloads.Damaged as error:
+    except downloads.CorruptFileError as error:
         if result != "recorded":
             raise
         command = asked.place(task.dataset).command
-        raise downloads.Damaged(f"{str(error).rstrip('.')}; `{command}` records it anew.", error.path) from error
+        raise downloads.CorruptFileError(
+            f"{str(error).rstrip('.')}; `{command}` records it anew.", error.path
+        ) from error
 
 
 def recordings(name: str) -> list[Place]:

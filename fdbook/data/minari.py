@@ -18,7 +18,7 @@ import numpy as np
 
 from fdbook.checks import Array, check_rows
 from fdbook.data import coverage, downloads, mazes, simulators, sources
-from fdbook.data.downloads import Damaged
+from fdbook.data.downloads import CorruptFileError
 from fdbook.data.sources import normalized_score
 from fdbook.data.tasks import DataSet, Task
 from fdbook.rl.arrays import clip_actions, outside
@@ -139,7 +139,7 @@ def _get(aside, wanted):
 
 
 def _check_whole(folder: Path, name: str) -> None:
-    """Reads every array of a data set. Raises `Damaged` unless episodes and steps are as many as its metadata promise."""
+    """Reads every array of a data set. Raises `CorruptFileError` unless it has the episodes and steps that were promised."""
     import h5py
 
     def read_all(_, item):  # with a result, h5py would stop there
@@ -156,15 +156,15 @@ def _check_whole(folder: Path, name: str) -> None:
         else:
             steps = [len(episode.rewards) for episode in data.iterate_episodes()]
     except Exception as error:  # what damage raises depends on where it is
-        raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", where) from error
+        raise CorruptFileError(f"{where} is damaged: {type(error).__name__} on reading its episodes.", where) from error
     if (len(steps), sum(steps)) != (data.total_episodes, data.total_steps):
-        raise Damaged(f"{where} holds {sum(steps)} steps (its metadata promise {data.total_steps}).", where)
+        raise CorruptFileError(f"{where} holds {sum(steps)} steps (its metadata promise {data.total_steps}).", where)
 
 
 def open_set(name: str, folder: str | Path | None = None) -> "minari.MinariDataset":
     """Minari's own object for the data set of an id, in a folder of data sets (None: where Minari looks).
 
-    Raises FileNotFoundError when it is not there; `Damaged`, a ValueError, when it cannot be opened.
+    Raises FileNotFoundError when it is not there; `CorruptFileError`, a ValueError, when it cannot be opened.
     """
     import minari
 
@@ -175,7 +175,7 @@ def open_set(name: str, folder: str | Path | None = None) -> "minari.MinariDatas
         try:
             return minari.load_dataset(name)
         except Exception as error:  # what damage raises depends on where it is
-            raise Damaged(f"{folder / name} is damaged or is not a Minari data set.", folder / name) from error
+            raise CorruptFileError(f"{folder / name} is damaged or is not a Minari data set.", folder / name) from error
 
 
 def read(task: Task, folder: str | Path | None = None) -> dict[str, np.ndarray]:
@@ -214,9 +214,9 @@ def _read(task, folder):
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # what damage raises depends on where it is
-        raise Damaged(f"{where} is damaged: {type(error).__name__} on reading its episodes.", path) from error
+        raise CorruptFileError(f"{where} is damaged: {type(error).__name__} on reading its episodes.", path) from error
     if whole != rows or not rows:
-        raise Damaged(f"{where} holds {whole} observations (its metadata promise {rows}).", path)
+        raise CorruptFileError(f"{where} holds {whole} observations (its metadata promise {rows}).", path)
     arrays = {key: values[:row] for key, values in arrays.items()}
     check_rows(arrays["observations"], "observations", where)
     check_rows(arrays["rewards"], "rewards", where)
@@ -271,7 +271,7 @@ def _fill(arrays, row, episode, task, where):
         if np.shape(got) != wanted:
             raise ValueError(f"{where}, episode {episode.id}, has {what} of shape {np.shape(got)} (expected {wanted}).")
     if row + steps >= len(arrays["ends"]):
-        raise Damaged(f"{where} holds more steps than its metadata promise.", Path(where))
+        raise CorruptFileError(f"{where} holds more steps than its metadata promise.", Path(where))
     over, rewards = np.asarray(episode.terminations, bool), np.asarray(episode.rewards)
     if task.success_ends:
         over = over | (rewards >= 1)

@@ -152,9 +152,10 @@ def maze_layout(name: str) -> MazeLayout:
         mazes = ", ".join(other.name for other in tasks.DATASETS.values() if other.controller == "maze")
         raise ValueError(f"The data set {name} has no maze; these have one: {mazes}.")
     with controllers.environment(dataset) as environment:
-        maze = environment.unwrapped
+        maze: Any = environment.unwrapped
         origin, across = (np.asarray(maze.ij_to_xy(cell), float) for cell in ((0, 0), (0, 1)))
-        return MazeLayout(maze.maze_map == 1, float(across[0] - origin[0]), (float(origin[0]), float(origin[1])))
+        walls = maze.maze_map == 1
+    return MazeLayout(walls, float(across[0] - origin[0]), (float(origin[0]), float(origin[1])))
 
 
 def environment(task: Task, render_mode: str | None = None) -> "gymnasium.Env":
@@ -181,9 +182,10 @@ def environment(task: Task, render_mode: str | None = None) -> "gymnasium.Env":
 
 def repeatable(environment: simulators.World) -> simulators.World:
     """The environment; one of OGBench's mazes with resets that depend on their seed alone."""
-    if hasattr(environment.unwrapped, "maze_map"):
-        plain = environment.reset
-        environment.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
+    world: Any = environment
+    if hasattr(world.unwrapped, "maze_map"):
+        plain = world.reset
+        world.reset = lambda *, seed=None, options=None: _seeded(plain, seed, options)
     return environment
 
 
@@ -254,10 +256,10 @@ def _judged(task) -> tuple[str, ...]:
 
 def _transitions(task, path):
     arrays = read(path, task.dataset, needed=_judged(task))
-    labels = _labels(task, arrays)
-    rows = [arrays.pop(key) for key in ("observations", "actions")]
-    ends = arrays.pop("terminals")
-    return Transitions.of(*rows, *labels, ends, frame_stack=task.frame_stack, where=str(path))
+    labels, masks = _labels(task, arrays)
+    observations, actions, ends = (arrays.pop(key) for key in ("observations", "actions", "terminals"))
+    options = {"frame_stack": task.frame_stack, "where": str(path)}
+    return Transitions.of(observations, actions, labels, masks, ends, **options)
 
 
 def _no_success(task, size, path):
@@ -327,10 +329,10 @@ def _get(dataset, aside, wanted):
 
 
 def _check_whole(folder: Path, name: str) -> None:
-    """Reads every byte of an npz file. Raises `Damaged` unless the checksums in it are right."""
+    """Reads every byte of an npz file. Raises `CorruptFileError` unless the checksums in it are right."""
     path = folder / name
     if from_npz(path, lambda archive: archive.zip.testzip()) is not None:
-        raise downloads.Damaged(f"{path} is damaged", path)
+        raise downloads.CorruptFileError(f"{path} is damaged", path)
 
 
 class OGBench(sources.Source):

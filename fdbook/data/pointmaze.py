@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -158,13 +158,14 @@ def _references(dataset: DataSet) -> tuple[float, float]:
     """Mean returns of random forces and of the controller without noise, in the continuing task: goals reached in 1000 steps."""
     result = []
     with environment(dataset) as world:
+        inner: Any = world.unwrapped
         for expert in (False, True):
             rng, total = np.random.default_rng(0), 0.0
             for seed in range(GOALS):
                 seen, _ = world.reset(seed=seed)
-                pilot = _Waypoints(world.unwrapped.maze, rng)
+                pilot = _Waypoints(inner.maze, rng)
                 for _ in range(dataset.steps):
-                    state, goal = seen["observation"], np.array(world.unwrapped.goal)
+                    state, goal = seen["observation"], np.array(inner.goal)
                     force = pilot.action(state[:2], state[2:], goal) if expert else rng.uniform(-1, 1, 2)
                     seen, reward, *_ = world.step(np.clip(force, -1, 1).astype(np.float32))
                     total += reward
@@ -196,7 +197,7 @@ def finish(place: Place, shards: list[Path], work: Path) -> None:
             1,
             lambda steps: None,
         )
-    except workers.Died as error:
+    except workers.WorkerDiedError as error:
         raise OSError(f"{missing}; is the disk full? {kept}") from error
     except OSError as error:
         raise OSError(f"{missing} ({(error.strerror or str(error)).rstrip('.')}). {kept}") from error
@@ -221,7 +222,7 @@ def _build(dataset: DataSet, about: str, building: Path, shards: list[Path]) -> 
     low, high = _references(dataset)
     with environment(dataset) as world, minari.datasets_path(building), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        spec = EnvSpec.from_json(world.spec.to_json())
+        spec = EnvSpec.from_json(cast("EnvSpec", world.spec).to_json())  # gymnasium's `make` gives it one
         made = create_dataset_from_buffers(
             dataset.name,
             list(_buffers(read(shards[0], dataset))),

@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 
 __all__ = ["import_ogbench", "making", "prepare_pictures", "renderer", "simulating", "tidy"]
@@ -125,7 +125,7 @@ def prepare_pictures() -> None:
     if not chosen and platform.system() == "Linux":
         with contextlib.suppress(OSError):
             os.environ["MUJOCO_GL"] = chosen = _working()
-    context = sys.modules.get("mujoco.rendering.classic.gl_context") or sys.modules.get("mujoco.gl_context")
+    context: Any = sys.modules.get("mujoco.rendering.classic.gl_context") or sys.modules.get("mujoco.gl_context")
     if context is not None and chosen in ("egl", "glfw", "osmesa"):  # MuJoCo was imported, and has its default
         with contextlib.suppress(Exception):  # what is missing is told when it renders
             context.GLContext = importlib.import_module(f"mujoco.{chosen}").GLContext

@@ -8,7 +8,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -217,7 +217,7 @@ def fit(environment: "gymnasium.Env", keys: Sequence[str] | None, horizon: int, 
         if limit is None or limit > horizon:
             environment = gymnasium.wrappers.TimeLimit(environment, horizon)
         if not is_unit(bounds):
-            number = environment.action_space.dtype.type
+            number = cast("gymnasium.spaces.Box", environment.action_space).dtype.type  # `action_bounds` takes no other
             environment = gymnasium.wrappers.RescaleAction(environment, number(-1), number(1))
         kept = np.uint8 if len(shape) == 3 else np.float32
         low, high = (0, 255) if kept is np.uint8 else (-np.inf, np.inf)

@@ -87,7 +87,7 @@ def summarize(name: str | Task, folder: str | Path | None = None) -> Summary:
     folder = Path(folder or published or ".").expanduser()
     try:
         result = source.contents(dataset_tasks, folder)
-    except downloads.Damaged as error:
+    except downloads.CorruptFileError as error:
         raise (downloads.explain(error) if folder == published and dataset.origin is None else error) from error
     used, episode = result.used, np.cumsum(result.ends) - result.ends
     kept = result.actions[used]

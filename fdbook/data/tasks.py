@@ -306,6 +306,9 @@ def find_task(name: str) -> Task:
     or navigate data set is meant, not the noisy one; where OGBench and D4RL share a name, as pointmaze-medium, OGBench's. D4RL's
     tasks are found as D4RL/pen/human-v2, pen/human and pen-human. Raises ValueError, with at most five names that are near, when
     there is none.
+
+    >>> [tasks.find_task(name).name for name in ("cube-single", "pen-human")]
+    ['cube-single-play-singletask-task2-v0', 'D4RL/pen/human-v2']
     """
     return TASKS[name] if name in TASKS else _look_up(name, "task", _task_names())
 

@@ -15,17 +15,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any, cast
 
 
-__all__ = ["Died", "main", "run"]
+__all__ = ["WorkerDiedError", "main", "run"]
 
 AHEAD = 2
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 COMMAND = "from fdbook.data import workers; workers.main()"
 
 
-class Died(OSError):
+class WorkerDiedError(OSError):
     """A worker's process ended without a word of its own."""
 
 
@@ -43,19 +43,21 @@ class _Worker:
             env=dict(os.environ) | ONE_THREAD,
             start_new_session=True,  # Ctrl-C is for this process, which then ends its workers
         )
+        self.order_pipe = cast("IO[bytes]", self.process.stdin)  # neither pipe is None: both were asked for
+        self.report_pipe = cast("IO[bytes]", self.process.stdout)
         self.say(order)
         threading.Thread(target=self._listen, args=(reports,), daemon=True).start()
 
     def _listen(self, reports):
-        for line in self.process.stdout:
+        for line in self.report_pipe:
             reports.put((self, *json.loads(line)))
         reports.put((self, "gone"))
 
     def say(self, what) -> None:
         """Hands over one line; a worker that is gone is found out by its thread."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(what).encode() + b"\n")
-            self.process.stdin.flush()
+            self.order_pipe.write(json.dumps(what).encode() + b"\n")
+            self.order_pipe.flush()
 
     def last_words(self) -> str:
         """What it complained of last."""
@@ -67,7 +69,7 @@ class _Worker:
         """Ends the process, wherever it is."""
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.complaints):
+        for pipe in (self.order_pipe, self.report_pipe, self.complaints):
             with contextlib.suppress(OSError):
                 pipe.close()
 
@@ -113,7 +115,7 @@ def _hand_out(worker, waiting):
 def _refuse_death(worker):
     code = worker.process.wait()
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-    raise Died(f"A recording process {how}{worker.last_words()}; run the same command to carry on.")
+    raise WorkerDiedError(f"A recording process {how}{worker.last_words()}; run the same command to carry on.")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ follow it only nearly. A one-step policy has no density: its KL is estimated fro
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from fdbook.data.load import Loaded
 from fdbook.experiment import measure, refit
 from fdbook.experiment.run import Run
 from fdbook.geometry import metrics
+from fdbook.rl.agents import DecoratedFlow
 
 
 __all__ = ["Audit", "audit", "audit_table", "neighbor_kl"]
@@ -72,7 +73,7 @@ def audit(run: Run, *, loaded: Loaded | None = None, states: int = 128, actions:
 
 
 def _decorated(run: Run, observations, held_out, key) -> Audit:
-    agents = run.agents
+    agents = cast(DecoratedFlow, run.agents)
     pairs = [(measure.take(agents, place), measure.take(held_out, place)) for place in range(len(run.spec.seeds))]
     table = measure.stack([measure.measured(one, one.networks["delta"].head, held, "delta") for one, held in pairs])
     plain = {"damping": 0.0, "trace_normalized": False}
@@ -181,10 +182,11 @@ def audit_table(run: Run, audited: Audit) -> str:
         lines.append(f"  {seed:>4}" + "".join(cells))
     if audited.exact:
         penalty = run.record.progress.curves.get("penalty")
-        config = run.agents.config
+        agents = cast(DecoratedFlow, run.agents)  # no other policy has a KL that is exact
+        config = agents.config
         held = f"a budget of {config.budget:g}" if config.dual_ascent else f"a multiplier of {config.multiplier:g}"
         last = "" if not penalty else f"; its penalty was {np.mean(penalty[-1]):.3g} at the end of training"
         lines.append(
-            f"{metrics.short_name(run.agents.metric)} was held at {held}{last} ({count(len(audited.kl), 'seed')})."
+            f"{metrics.short_name(agents.metric)} was held at {held}{last} ({count(len(audited.kl), 'seed')})."
         )
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 from fdbook.checks import check_range
 from fdbook.rl.environments import cores
@@ -113,10 +113,12 @@ class _Process:
         job.folder.mkdir(parents=True, exist_ok=True)
         self.log = job.folder / LOG
         self.process = _started(engine, self.log)
+        self.order_pipe = cast("IO[bytes]", self.process.stdin)  # neither pipe is None: `_started` asks for both
+        self.event_pipe = cast("IO[bytes]", self.process.stdout)
         message = {"spec": job.spec, "folder": str(job.folder)}
         with contextlib.suppress(BrokenPipeError):  # it has died already, which its exit code says
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+            self.order_pipe.write(json.dumps(message).encode() + b"\n")
+            self.order_pipe.flush()
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
 
@@ -134,12 +136,12 @@ class _Process:
         """Waits until it is gone."""
         self.thread.join()
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        self.process.stdout.close()
+            self.order_pipe.close()
+        self.event_pipe.close()
 
     def _listen(self) -> None:
         end = None
-        for line in self.process.stdout:
+        for line in self.event_pipe:
             with contextlib.suppress(ValueError, TypeError):  # a line that was cut off when it died
                 event = Event(self.index, **json.loads(line))
                 end = event if event.kind in ENDS else end

@@ -45,7 +45,12 @@ class Estimate:
 
 
 def estimate(spec: RunSpec) -> Estimate:
-    """Counts what a run will take. Nothing is trained or loaded."""
+    """Counts what a run will take. Nothing is trained or loaded.
+
+    >>> one, eight = (experiment.RunSpec("cube-single", "bc", seeds=n, config={"width": 64}) for n in (1, 8))
+    >>> estimate.estimate(eight).operations / estimate.estimate(one).operations
+    8.0
+    """
     seeds, shape = len(spec.seeds), _observation(spec)
     fields = {field.name: getattr(spec.config, field.name) for field in dataclasses.fields(spec.config)}
     sizes = tuple((name, value) for name, value in fields.items() if not isinstance(value, float))

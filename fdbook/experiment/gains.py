@@ -82,9 +82,9 @@ def difference(
 
 def _draws(shape: tuple[int, int], resamples: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """All of two axes, and then as many of each with replacement, over and over."""
-    generator = np.random.default_rng(seed)
-    again = [tuple(generator.integers(size, size=size) for size in shape) for _ in range(resamples)]
-    return [tuple(np.arange(size) for size in shape), *again]
+    generator, (rows, columns) = np.random.default_rng(seed), shape
+    again = [(generator.integers(rows, size=rows), generator.integers(columns, size=columns)) for _ in range(resamples)]
+    return [(np.arange(rows), np.arange(columns)), *again]
 
 
 def _interval(table: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ ladder is that of the flow's own law, which those few steps follow nearly.
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -60,7 +60,8 @@ def player(run: Run, episodes: int, starts: str) -> Iterator[Callable[[PyTree], 
             made = []
             for rung in range(rungs):
                 acting = with_displacements(run.agents, measure.take(deltas, slice(None), rung))
-                result = evaluate.evaluate(acting, get(), seeds, **options)
+                played = evaluate.evaluate(acting, get(), seeds, **options)
+                result = cast(evaluate.Evaluation, played)  # None is of one that was stopped, and nothing stops this
                 made.append(Played(episode_scores(run.task, result), result.lengths.astype(float)))
             return measure.stack(made)
 

@@ -168,8 +168,9 @@ class Refit:
         agents, rungs = jax.tree.leaves(eqx.filter(deltas, eqx.is_array))[0].shape[:2]
 
         def one(rung, place):
-            parts = (measure.take(tree, place) for tree in (self.agents, measure.take(deltas, slice(None), rung)))
-            return measure.measured(*parts, measure.take(self.held_out, place, slice(states)))
+            agent, delta = measure.take(self.agents, place), measure.take(deltas, slice(None), rung)
+            held_out = measure.take(self.held_out, place, slice(states))
+            return measure.measured(agent, measure.take(delta, place), held_out)
 
         return measure.stack([measure.stack([one(rung, place) for place in range(agents)]) for rung in range(rungs)])
 

@@ -64,7 +64,7 @@ class Run:
         """
         if loaded is None:
             found = _load(self.spec)
-            then, now = self.record.data["fingerprint"], engine.fingerprint(found.train)
+            then, now = self.record.data["fingerprint"], found.train.fingerprint()
             if now != then:
                 raise ValueError(
                     f"The run was trained on data with the fingerprint {then!r}; those of {self.task.dataset.name} that are here "
@@ -84,7 +84,7 @@ class Run:
 
     def evaluate(
         self, *, episodes: int | None = None, starts: str = "task", progress: bool = True
-    ) -> dict[str, list[float | None]]:
+    ) -> dict[str, list[float] | list[float | None]]:
         """Score, success, return and length of each seed, in the mean over episodes: the same ones that the run itself plays.
 
         `starts` = "anywhere" has the episodes of OGBench's mazes start all over the maze instead: success is then the share of
@@ -295,7 +295,7 @@ def _about_data(loaded: Loaded) -> dict[str, Any]:
         "observation": list(data.observation_shape),
         "action": data.action_dim,
         "normalizer": statistics,
-        "fingerprint": engine.fingerprint(data),
+        "fingerprint": data.fingerprint(),
     }
 
 

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,34 +35,44 @@ LATER = {"online": 0, "matmul_precision": "float32"}
 LONGEST = 120
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class DataSpec:
-    """Which data of a task are meant: arguments of `fdbook.data.load.load`. A task with data of its own takes none of them."""
+    """Which data of a task are meant: arguments of `fdbook.data.load.load`. A task with data of its own takes none of them.
 
-    source: str = "auto"
+    The dose may be given as a mapping, and the folder as a Path.
+    """
+
+    source: str
     """"auto", "recorded" or "download"."""
-    episodes: int | None = None
+    episodes: int | None
     """Training episodes of a recording; None: the standard size."""
-    seed: int = 0
+    seed: int
     """The seed of a recording."""
-    dose: Dose | Mapping[str, Any] | None = None
+    dose: Dose | None
     """The noise of a recording's controller; None: as published."""
-    dataset_dir: str | Path | None = None
+    dataset_dir: str | None
     """A folder with the benchmark's own files."""
 
-    def __post_init__(self):
-        if self.source not in SOURCES:
-            raise ValueError(unknown("source", self.source, SOURCES))
-        if self.dose is not None and not isinstance(self.dose, Dose):
-            object.__setattr__(self, "dose", Dose.from_dict(self.dose))
-        if self.dataset_dir is not None:
-            object.__setattr__(self, "dataset_dir", str(self.dataset_dir))
+    def __init__(
+        self,
+        source: str = "auto",
+        episodes: int | None = None,
+        seed: int = 0,
+        dose: Dose | Mapping[str, Any] | None = None,
+        dataset_dir: str | Path | None = None,
+    ) -> None:
+        if source not in SOURCES:
+            raise ValueError(unknown("source", source, SOURCES))
+        parts: dict[str, Any] = {"source": source, "episodes": episodes, "seed": seed}
+        parts["dose"] = dose if dose is None or isinstance(dose, Dose) else Dose.from_dict(dose)
+        parts["dataset_dir"] = None if dataset_dir is None else str(dataset_dir)
+        for name, value in parts.items():
+            object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the standard data set, as plain JSON."""
-        fields = dataclasses.fields(self)
-        values = {field.name: getattr(self, field.name) for field in fields}
-        told = {field.name: values[field.name] for field in fields if values[field.name] != field.default}
+        standard, names = DataSpec(), [field.name for field in dataclasses.fields(self)]
+        told = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(standard, name)}
         return told | ({} if self.dose is None else {"dose": self.dose.to_dict()})
 
     @classmethod
@@ -71,12 +82,13 @@ class DataSpec:
         return cls(**tree)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class RunSpec:
     """What a run is. Names are looked up and everything is checked when it is made; later nothing about it changes.
 
-    None means: as the preset says. `config` takes any settings of the agent (`fdbook.rl.agents.family(agent).Config`); what
-    it leaves out comes from the task's registry and the preset. Use `replace` for a variation, `diff` to see what differs.
+    Task and metric may be given by name, and `data` as a mapping. None means: as the preset says. `config` takes any settings of
+    the agent (`fdbook.rl.agents.family(agent).Config`); what it leaves out comes from the task's registry and the preset. Use
+    `replace` for a variation, `diff` to see what differs.
 
     Raises ValueError for unknown names, values out of range, and combinations that make no sense.
 
@@ -87,37 +99,54 @@ class RunSpec:
     (0, 1, 2)
     """
 
-    task: Task | str
-    """A task, or the name of one."""
-    agent: str = "fidec"
-    metric: metrics.Metric | str | None = None
-    """Of "fidec": a metric, or the name of one, as in "exact". Of "deflow" it is L2; other agents have none."""
-    preset: str = "laptop"
-    data: DataSpec | Mapping[str, Any] = DataSpec()
-    seeds: int | Sequence[int] = (0,)
-    """They are trained side by side; a number n stands for the seeds 0 to n - 1."""
-    updates: int | None = None
-    evaluations: Sequence[int] | None = None
+    task: Task
+    """Given as a task, or as the name of one."""
+    agent: str
+    metric: metrics.Metric | None
+    """Of "fidec": a metric, given as one or by its name, as in "exact". Of "deflow" it is L2; other agents have none."""
+    preset: str
+    data: DataSpec
+    seeds: tuple[int, ...]
+    """They are trained side by side; a number n that is given stands for the seeds 0 to n - 1."""
+    updates: int
+    evaluations: tuple[int, ...]
     """The updates after which it is evaluated."""
-    episodes: int | None = None
+    episodes: int
     """Episodes of an evaluation, for each seed."""
-    normalize: bool | None = None
+    normalize: bool
     """Whether observations are taken to mean 0 and standard deviation 1."""
-    wavelengths: Sequence[float] | None = None
+    wavelengths: tuple[float, ...]
     """Fourier features that are added to them, in standard deviations."""
-    online: int = 0
+    online: int
     """Updates that follow the `updates` on the logged data, each after one step in the environment (`fdbook.rl.online`)."""
-    matmul_precision: str = "float32"
+    matmul_precision: str
     """Of the matrix products of updates: "float32", "tensorfloat32" or "bfloat16" (`fdbook.rl.precision`)."""
-    config: Config | Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Config
     """The agent's configuration, whole; given as a mapping of the settings that are to be others than by default."""
-    overrides: Sequence[str] | None = dataclasses.field(default=None, compare=False, repr=False)
+    overrides: tuple[str, ...] = dataclasses.field(compare=False, repr=False)
     """The names of what was said and not filled in; those of settings begin with "config."."""
 
-    def __post_init__(self):
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        overrides = _said(given) if self.overrides is None else tuple(self.overrides)
-        for name, value in (_resolved(given) | {"overrides": overrides}).items():
+    def __init__(
+        self,
+        task: Task | str,
+        agent: str = "fidec",
+        metric: metrics.Metric | str | None = None,
+        preset: str = "laptop",
+        data: DataSpec | Mapping[str, Any] = DataSpec(),
+        seeds: int | Sequence[int] = (0,),
+        updates: int | None = None,
+        evaluations: Sequence[int] | None = None,
+        episodes: int | None = None,
+        normalize: bool | None = None,
+        wavelengths: Sequence[float] | None = None,
+        online: int = 0,
+        matmul_precision: str = "float32",
+        config: Config | Mapping[str, Any] = MappingProxyType({}),
+        overrides: Sequence[str] | None = None,
+    ) -> None:
+        given = dict(locals())  # the arguments by name
+        said = {"overrides": _said(given) if overrides is None else tuple(overrides)}
+        for name, value in (_resolved(given) | {"agent": agent, "preset": preset} | said).items():
             object.__setattr__(self, name, value)
 
     def replace(self, **changes: Any) -> "RunSpec":
@@ -213,7 +242,8 @@ class RunSpec:
         for name, value in self.task.variation.items():
             yield f"{name}={_word(value)}"
         for name, value in self.data.to_dict().items():
-            yield self.data.dose.slug if name == "dose" else f"data-{name}={_word(value)}"
+            dose = self.data.dose if name == "dose" else None
+            yield f"data-{name}={_word(value)}" if dose is None else dose.slug
         for name, value in ({} if self.metric is None else metrics.unusual(self.metric)).items():
             yield f"metric-{name}={_word(value)}"
         for name in sorted(self.overrides):

@@ -17,7 +17,7 @@ from fdbook.disk import check_writable, write_whole
 from fdbook.experiment.engines import CARRY_ON, KILL, Engine, Event, Job
 from fdbook.experiment.sweep import Cell, Sweep
 from fdbook.rl import records
-from fdbook.rl.train import Stopped
+from fdbook.rl.train import TrainingInterrupted
 
 
 __all__ = ["State", "copy_records", "last_score", "run_sweep", "seconds_left", "state", "states"]
@@ -92,8 +92,8 @@ def run_sweep(
     Cells that were begun are carried on. A folder whose record is damaged is set aside under another name, and its cell begins
     anew. `watch` is shown what happens, with places in `sweep.cells`, and `say` is told what the reader should know.
 
-    Raises ValueError for folders that hold other runs, OSError where nothing can be written, and Stopped after Ctrl-C or
-    SIGTERM: the cells that run save where they are, and the next call carries on. A second Ctrl-C kills them.
+    Raises ValueError for folders that hold other runs, OSError where nothing can be written, and TrainingInterrupted after Ctrl-C
+    or SIGTERM: the cells that run save where they are, and the next call carries on. A second Ctrl-C kills them.
     """
     found = states(sweep)
     check_writable(sweep.out)
@@ -113,7 +113,7 @@ def run_sweep(
             failures |= {place: event.note} if event.kind == "failed" else {}
             ended |= {place} if event.kind in ("finished", "failed") else set()
         if told() != CARRY_ON and ended != set(left):
-            raise Stopped(_what_is_left(sweep, left, ended, failures))
+            raise TrainingInterrupted(_what_is_left(sweep, left, ended, failures))
     return failures
 
 

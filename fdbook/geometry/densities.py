@@ -9,7 +9,7 @@ from -1 to 1, and the named manifolds keep nearly all their mass in [-2, 2]^2.
 """
 
 import abc
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import equinox as eqx
 import jax
@@ -41,7 +41,12 @@ __all__ = [
 
 
 class Nodes(NamedTuple):
-    """Points and weights with which an expectation is taken: E[f(a)] = sum_i weights_i f(points_i), weights sum to 1."""
+    """Points and weights with which an expectation is taken: E[f(a)] = sum_i weights_i f(points_i), weights sum to 1.
+
+    >>> nodes = densities.Nodes(jnp.array([[-1.0], [3.0]]), jnp.array([0.75, 0.25]))
+    >>> float(nodes.mean(nodes.points[:, 0] ** 2))  # 0.75 * 1 + 0.25 * 9
+    3.0
+    """
 
     points: Float[Array, "n d"]
     weights: Float[Array, " n"]
@@ -91,6 +96,10 @@ class GaussianMixture(Density):
     Arguments: weights (k,), positive, summing to 1; means (k, d); covariances (k, d, d), symmetric positive definite.
     Raises ValueError when shapes disagree, weights do not sum to 1, a mean is NaN or infinite, or a covariance is not
     symmetric positive definite.
+
+    >>> pair = densities.GaussianMixture(jnp.array([0.5, 0.5]), jnp.array([[-2.0], [2.0]]), jnp.ones((2, 1, 1)))
+    >>> [round(float(share), 3) for share in pair.responsibilities(jnp.array([0.5]))]  # their ratio is exp(4 * 0.5)
+    [0.119, 0.881]
     """
 
     weights: Float[Array, " k"]
@@ -207,7 +216,12 @@ def gaussian(mean: Float[Array, " d"], covariance: Float[Array, "d d"]) -> Gauss
 
 
 class Warped(Density):
-    """A 2-D Gaussian mixture seen through an area-preserving warp; log-density, score and quadrature stay exact."""
+    """A 2-D Gaussian mixture seen through an area-preserving warp; log-density, score and quadrature stay exact.
+
+    >>> bent = densities.Warped(densities.gaussian(jnp.zeros(2), jnp.eye(2)), densities.Shear(lambda u: u**2))
+    >>> round(float(bent.log_prob(jnp.array([1.0, 1.0]))), 3)  # that of N(0, I) at (1, 0): -log(2 pi) - 1/2
+    -2.338
+    """
 
     base: GaussianMixture
     warp: Warp
@@ -347,6 +361,12 @@ _MAKERS |= {"pinwheel": _pinwheel, "ridge": _ridge, "ring": Ring}
 NAMES = tuple(_MAKERS)
 
 
+@overload
+def make(name: Literal["banana", "pinwheel", "ridge"]) -> Warped: ...
+@overload
+def make(name: Literal["crossing", "moons"]) -> GaussianMixture: ...
+@overload
+def make(name: str) -> Density: ...
 def make(name: str) -> Density:
     """The named manifold: banana, crossing (thin and wide Gaussians), moons, pinwheel, ridge (bent, three modes) or ring.
 

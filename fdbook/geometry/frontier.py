@@ -216,6 +216,13 @@ def trace(
 
     Every rung is `steps` updates of `transport.fit` from the map above; the first starts near the identity. A target outside
     the ladder's range gets the ladder's end. Raises ValueError unless the multipliers are positive and fall.
+
+    >>> g, grid = densities.gaussian(jnp.zeros(2), jnp.eye(2)), frontier.Grid((-6.0, 6.0), (-6.0, 6.0), (60, 60))
+    >>> yardstick = frontier.Yardstick(g, lambda s, a: a[0], grid, key=jr.key(0), order=4, crowd=1000)
+    >>> base, options = transport.base_from_density(g, 64, key=jr.key(1)), {"ladder": (2.5, 1.0), "steps": 200, "width": 8}
+    >>> rungs, _ = frontier.trace(yardstick, metrics.make("l2"), base, key=jr.key(2), **options)
+    >>> [(round(rung.gain, 1), round(rung.kl, 1)) for rung in rungs]  # pushes by 1 / multiplier, each at half its square
+    [(0.4, 0.1), (1.0, 0.5)]
     """
 
     def train(start, multiplier):
@@ -245,6 +252,13 @@ def trace_one_step(
 
     `taught` are a flow's actions for the noises. A one-step policy first imitates them for `imitation` updates; the KL that is
     left then is the price of the distillation, which no alpha can undercut for long.
+
+    >>> g, grid = densities.gaussian(jnp.zeros(2), jnp.eye(2)), frontier.Grid((-6.0, 6.0), (-6.0, 6.0), (60, 60))
+    >>> yardstick = frontier.Yardstick(g, lambda s, a: a[0], grid, key=jr.key(0), order=4, crowd=1000)
+    >>> noises, options = jr.normal(jr.key(1), (64, 2)), {"imitation": 300, "steps": 200, "width": 16, "depth": 1}
+    >>> rungs, _, imitation = frontier.trace_one_step(yardstick, noises, noises, key=jr.key(2), ladder=(1.0,), **options)
+    >>> imitation.gain < 0.2 < rungs[0].gain  # who only imitates gains nothing
+    True
     """
     init_key, fit_key = jr.split(key)
     progress("imitating the flow")

@@ -3,9 +3,7 @@
 The behavior policy pi_beta stays as it is; the refined policy is the law of T(a) for a ~ pi_beta (E8). T has to be one-to-one
 for that law to have the density pi_beta(T^-1(b)) / |det(I + grad delta)|. For a bounded displacement this holds as soon as the
 determinant is positive everywhere (a local diffeomorphism of R^d that moves no point far is one-to-one), and certainly when
-delta is a contraction.
-
-Maps are written for one point; expectations are taken over `Nodes`, from a density's quadrature or from Monte Carlo.
+delta is a contraction. Maps are for one point; expectations are over `Nodes`, from a density's quadrature or from Monte Carlo.
 """
 
 import functools
@@ -45,7 +43,10 @@ __all__ = [
 
 
 class Displacement(eqx.Module):
-    """A multilayer perceptron delta(s, a) with GELU, whose last layer starts `scale` times as large as usual."""
+    """A multilayer perceptron delta(s, a) with GELU, whose last layer starts `scale` times as large as usual.
+    >>> bool(jnp.all(jnp.abs(transport.Displacement(3, 2, key=jr.key(0))(jnp.ones(3), jnp.ones(2))) < 0.01))  # near 0 at first
+    True
+    """
 
     mlp: eqx.nn.MLP
 
@@ -120,9 +121,8 @@ class LocalTransport(eqx.Module):
     ) -> Float[Array, " d"]:
         """The action a (d,) with T(a) = target, by Newton's method from several starts around it.
 
-        Refuses (ValueError, or a runtime error inside jit) when the iteration does not converge, when two starts lead to two
-        different actions, or when the determinant is not positive at a solution or at a probe within reach of the target, reach
-        being the longest displacement seen around it: then T folds there and the target may come from several actions.
+        Refuses (ValueError, or a runtime error inside jit) when the iteration does not converge, two starts lead to two actions,
+        or T folds, its determinant not positive, at a solution or a probe no farther off than the longest displacement seen.
         """
         check_point(target, target.shape[-1] if target.ndim else 1, "LocalTransport.inverse")
         tolerance = max(tolerance, 10 * float(jnp.finfo(target.dtype).eps))
@@ -173,7 +173,6 @@ def kl_exact(
     transport: LocalTransport, density: Density, nodes: Nodes, observation: Float[Array, " n"] = flow.EMPTY
 ) -> Float[Array, ""]:
     """E9: KL(T_# pi | pi) = E[log pi(a) - log pi(a + delta) - log |det(I + grad delta)|] in nats.
-
     Refuses (as `check_one_to_one`) a map that folds at a node. Small displacements need float64: the first two terms cancel.
     >>> g, shift = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0 * a + 0.5)
     >>> round(float(transport.kl_exact(shift, g, g.quadrature(8))), 3)  # 0.5^2 / 2
@@ -296,7 +295,10 @@ def actor_loss(
 def dual_loss(
     log_multiplier: Float[Array, ""], penalty: Float[Array, ""], budget: Float[Array, ""] | float
 ) -> Float[Array, ""]:
-    """E23: -log_multiplier (penalty - budget), the penalty held constant: its descent raises the multiplier over budget."""
+    """E23: -log_multiplier (penalty - budget), the penalty held constant: its descent raises the multiplier over budget.
+    >>> round(float(jax.grad(transport.dual_loss)(jnp.zeros(()), jnp.array(0.5), 0.1)), 1)  # budget - penalty
+    -0.4
+    """
     return -log_multiplier * (jax.lax.stop_gradient(penalty) - budget)
 
 
@@ -333,7 +335,6 @@ class _Loss(eqx.Module):
 
 class _Optimizer(eqx.Module):
     """Adam for the map and for the dual, whose rates fall together: a dual that stays fast would outrun a slow map.
-
     Within a tenth of the budget the dual's steps shrink with the violation; plain Adam blows small ones up and wanders off.
     """
 

@@ -26,7 +26,11 @@ class Warp(eqx.Module):
 
 
 class Shear(Warp):
-    """(u, v) -> (u, v + bend(u)) for a smooth scalar function `bend`."""
+    """(u, v) -> (u, v + bend(u)) for a smooth scalar function `bend`.
+
+    >>> warps.Shear(lambda u: u**2).forward(jnp.array([2.0, 1.0])).tolist()
+    [2.0, 5.0]
+    """
 
     bend: Callable = eqx.field(static=True)
 

@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -133,9 +134,9 @@ def read(path: Path) -> tuple[dict, dict]:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} holds no numbers of a figure: it is damaged, or something else wrote it.") from error
     if digest is None:
-        return decode(numbers, {}), about
+        return cast("dict", decode(numbers, {})), about
     content = arrays.read_bytes()
     if _digest(content) != digest:
         raise ValueError(f"{arrays} does not belong to {path}: the two were not written by the same run.")
     with np.load(io.BytesIO(content)) as file:
-        return decode(numbers, dict(file)), about
+        return cast("dict", decode(numbers, dict(file))), about

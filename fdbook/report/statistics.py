@@ -63,6 +63,9 @@ def mean(scores: Scores) -> Values:
     """The mean of each task, averaged over tasks, shape (...): every task counts the same, however many seeds it has.
 
     Raises ValueError for scores that are NaN or infinite, or none.
+
+    >>> float(statistics.mean({"cube": np.array([0.0, 100.0]), "scene": np.array([90.0])}))  # of 50 and 90
+    70.0
     """
     return np.mean([values.mean(axis=-1) for values in _checked(scores, "A mean").values()], axis=0)
 
@@ -72,6 +75,10 @@ def interquartile_mean(scores: Scores) -> Values:
 
     A quarter of them, rounded down, is left out at each end, so that fewer than four are all averaged. Raises ValueError for
     scores that are NaN or infinite, or none.
+
+    >>> scores = np.array([[0.0], [60.0], [70.0], [95.0]])  # four seeds on one task
+    >>> float(statistics.interquartile_mean(scores)), float(statistics.mean(scores))
+    (65.0, 56.25)
     """
     return trim_mean(_pooled(scores, "An interquartile mean"), 0.25, axis=-1)
 
@@ -80,6 +87,9 @@ def performance_profile(scores: Scores, thresholds: Values | Sequence[float | in
     """The share of all scores, seeds and tasks alike, that lies above each threshold, in [0, 1], shape (..., thresholds).
 
     A score at a threshold is not above it. Raises ValueError for scores or thresholds that are NaN or infinite, or no scores.
+
+    >>> statistics.performance_profile(np.array([[10.0, 50.0], [50.0, 90.0]]), [0, 50]).tolist()
+    [1.0, 0.25]
     """
     pooled = _pooled(scores, "A performance profile")
     thresholds = np.atleast_1d(check_finite(np.asarray(thresholds, float), "thresholds", "A performance profile"))
@@ -91,6 +101,10 @@ def probability_of_improvement(scores: Scores, others: Scores) -> Values:
 
     All pairs of seeds are compared, and a tie counts half. Raises ValueError when the two have different tasks, and for scores
     that are NaN or infinite, or none.
+
+    >>> ours, others = {"cube": np.array([60.0, 80.0])}, {"cube": np.array([50.0, 60.0])}
+    >>> float(statistics.probability_of_improvement(ours, others))  # of four pairs three are better, and one is a tie
+    0.875
     """
     where = "A probability of improvement"
     here, there = _checked(scores, where), _checked(others, where)
@@ -116,6 +130,10 @@ def bootstrap_interval(
 
     Raises ValueError for scores that are NaN, infinite, none or of several axes, for a confidence outside (0, 1) and for fewer
     than one resample.
+
+    >>> scores = np.array([[60.0], [70.0], [80.0], [90.0]])  # four seeds on one task
+    >>> [float(end) for end in statistics.bootstrap_interval(statistics.mean, scores)]
+    [65.0, 85.0]
     """
     where = "A bootstrap interval"
     check_range(confidence, "a confidence", where, high=1.0, open_low=True, open_high=True)

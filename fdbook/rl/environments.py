@@ -13,14 +13,14 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 
-__all__ = ["Environment", "Environments", "InLine", "Step", "Workers", "cores", "in_line"]
+__all__ = ["Environment", "Environments", "InLine", "Step", "Workers", "check_answer", "cores", "in_line"]
 
 
 @runtime_checkable
@@ -82,26 +82,82 @@ def _success(info: dict[str, Any]) -> bool | None:
     return None if said is None else bool(np.any(said))
 
 
+def check_answer(observation: Any, reward: float, what: str) -> None:
+    """Refuses, by a FloatingPointError, an observation or a reward with NaN or infinite values; `what` gave it, and when."""
+    if not (np.all(np.isfinite(observation)) and np.isfinite(reward)):
+        wrong = "an observation" if np.isfinite(reward) else "a reward"
+        raise FloatingPointError(f"{what} gave {wrong} with NaN or infinite values.")
+
+
+@contextlib.contextmanager
+def _told(environment, doing: str) -> Iterator[None]:
+    """Within it, whatever an environment raises is an OSError of one sentence; an OSError that is a sentence stays as it is."""
+    try:
+        yield
+    except Exception as error:  # what an environment raises depends on the environment
+        if _is_sentence(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        raise OSError(f"The environment {_name(environment)} failed when it was {doing} ({reason}).") from error
+
+
+def _is_sentence(error: Exception) -> bool:
+    """Whether an error is one of this package's own, whose message is the sentence to say: the system's have a number."""
+    return isinstance(error, OSError) and error.errno is None and bool(str(error))
+
+
+def _name(environment) -> str:
+    """What gymnasium calls an environment; of one that it does not know, the class."""
+    return getattr(getattr(environment, "spec", None), "id", None) or type(environment).__name__
+
+
 class InLine(Environments):
-    """Environments that this process steps, one after the other."""
+    """Environments that this process steps, one after the other.
+
+    Raises OSError, in one sentence, when one of them fails, or gives an observation of another shape than the first one.
+
+    >>> import gymnasium
+    >>> worlds = environments.InLine([gymnasium.make("Pendulum-v1") for _ in range(2)])
+    >>> len(worlds), worlds.reset({1: 0})[1].shape, worlds.step({1: np.zeros(1, np.float32)})[1].over
+    (2, (3,), False)
+    """
 
     def __init__(self, environments: Sequence[Any]):
         self.environments = environments
+        self.shape: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.environments)
 
     def reset(self, seeds: Mapping[int, int]) -> dict[int, Any]:
         """As `Environments.reset`."""
-        return {number: self.environments[number].reset(seed=seed)[0] for number, seed in seeds.items()}
+        return {number: self._reset(number, seed) for number, seed in seeds.items()}
 
     def step(self, actions: Mapping[int, np.ndarray]) -> dict[int, Step]:
         """As `Environments.step`."""
         return {number: self._step(number, action) for number, action in actions.items()}
 
+    def _reset(self, number, seed):
+        with _told(self.environments[number], "reset"):
+            observation, _ = self.environments[number].reset(seed=seed)
+            self._check_shape(number, observation)
+        return observation
+
     def _step(self, number, action):
-        observation, reward, terminated, truncated, info = self.environments[number].step(action)
-        return Step(observation, float(reward), bool(terminated or truncated), _success(info), bool(terminated))
+        with _told(self.environments[number], "stepped"):
+            observation, reward, terminated, truncated, info = self.environments[number].step(action)
+            self._check_shape(number, observation)
+            return Step(observation, float(reward), bool(terminated or truncated), _success(info), bool(terminated))
+
+    def _check_shape(self, number, observation):
+        """Refuses an observation of another shape than the first one."""
+        shape = np.shape(observation)
+        self.shape = shape if self.shape is None else self.shape
+        if shape != self.shape:
+            name = _name(self.environments[number])
+            raise OSError(
+                f"The environment {name} gave an observation of shape {shape}, where the first had {self.shape}."
+            )
 
     def close(self) -> None:
         """As `Environments.close`."""
@@ -134,7 +190,8 @@ def _serve(descriptor: int) -> None:
         except EOFError:
             return
         except Exception as error:
-            pipe.send(("failed", f"{type(error).__name__}: {error}"))
+            sentence = f"A process that steps environments failed ({type(error).__name__}: {error})."
+            pipe.send(("failed", str(error) if _is_sentence(error) else sentence))
 
 
 class Workers(Environments):
@@ -178,7 +235,7 @@ class Workers(Environments):
             raise OSError("A process that steps environments has died, perhaps for want of memory.") from None
         if word == "failed":
             self.close()
-            raise OSError(f"A process that steps environments failed ({result}).")
+            raise OSError(result)
         return result
 
     def _ask(self, what: str, arguments: Mapping[int, Any]) -> dict[int, Any]:

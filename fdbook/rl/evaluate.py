@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fdbook.checks import Array
 from fdbook.rl.agents import Agent
 from fdbook.rl.agents.base import values
-from fdbook.rl.environments import Environment, Environments, InLine, in_line
+from fdbook.rl.environments import Environment, Environments, InLine, check_answer, in_line
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.precision import with_matmul_precision
 
@@ -96,7 +96,8 @@ def evaluate(
     The environments, a sequence of Gymnasium's or some of `fdbook.rl.environments`, are shared out evenly, and reset with one
     seed for each episode, the same for all agents. With `critics` the discounted returns, with the discount of the agents and
     `reward_shift` added to every reward, are kept beside what the agents' own critics estimate them to be. Returns None as soon
-    as `stopped()` is true. Raises ValueError for fewer environments than agents, no episode, or agents without critics.
+    as `stopped()` is true. Raises ValueError for fewer environments than agents, no episode, or agents without critics;
+    FloatingPointError where an environment gives NaN or infinite values, and OSError where one fails.
     """
     share = min(len(environments) // max(1, len(seeds)), episodes)
     if share < 1 or episodes < 1:
@@ -152,7 +153,18 @@ class _Playing:
                 self.going.add(number)
                 self.begun.add(number)
                 seeds[number] = FIRST_SEED + episode
-        self.seen |= self.environments.reset(seeds) if seeds else {}
+        seen = self.environments.reset(seeds) if seeds else {}
+        for number, observation in seen.items():
+            self._check(number, observation)
+        self.seen |= seen
+
+    def _check(self, number, observation, reward=0.0):
+        """Refuses NaN and infinite values."""
+        place = divmod(number, self.share)
+        seed, time = FIRST_SEED + self.episode[place], self.time[place]
+        check_answer(
+            observation, reward, f"The environment, at step {time} of the evaluation episode with seed {seed},"
+        )
 
     def watch_critics(self, discount: float, reward_shift: float) -> None:
         """Has discounted returns and estimates kept."""
@@ -181,6 +193,7 @@ class _Playing:
             self.seen[number] = step.observation
             self.discounted[place] += self.discount ** self.time[place] * (step.reward + self.reward_shift)
             self.time[place] += 1
+            self._check(number, step.observation, step.reward)
             self.total[place] += step.reward
             if step.success is not None and not result.tells_success:
                 self.result = result = dataclasses.replace(result, tells_success=True)

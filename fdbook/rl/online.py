@@ -18,8 +18,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from fdbook.checks import free_memory
 from fdbook.rl.agents import Agent
-from fdbook.rl.environments import Environments
+from fdbook.rl.environments import Environments, check_answer
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.precision import with_matmul_precision
 from fdbook.rl.transitions import ACTION_BOUND, Batch, Transitions
@@ -27,6 +28,8 @@ from fdbook.rl.transitions import ACTION_BOUND, Batch, Transitions
 
 __all__ = ["Online", "ReplayBuffer", "Transition"]
 
+NEAR = 1e-4
+"""How far an episode that is played again may end from where it ended before: another device rounds otherwise."""
 COUNTED = ("online_reward", "online_episodes", "online_successes")
 """What the phase adds to a run's curves, for each update: the reward of its step, and whether an episode ended with it, and ended
 in success. The mean of the last over that of the one before is the share of episodes that succeeded."""
@@ -146,9 +149,14 @@ class Online:
         self.seen: dict[int, np.ndarray] = {}
 
     def state(self, data: Transitions) -> tuple[ReplayBuffer, np.ndarray, np.ndarray]:
-        """What a checkpoint keeps: the buffer, and for each seed the number of its episode and of the steps in it."""
+        """What a checkpoint keeps: the buffer, and for each seed the number of its episode and of the steps in it.
+
+        The buffer is made by the first call. Raises MemoryError where there is no room for it.
+        """
         if self.buffer is None:
-            self.buffer = ReplayBuffer.empty(data, len(self.seeds), self.steps)
+            place = data, len(self.seeds), self.steps
+            _check_room(eqx.filter_eval_shape(ReplayBuffer.empty, *place), self.steps)
+            self.buffer = ReplayBuffer.empty(*place)
         return self.buffer, self.episodes, self.times
 
     def restore(self, state: tuple) -> None:
@@ -191,7 +199,7 @@ class Online:
         steps = self.environments.step(dict(enumerate(actions)))
         steps = [steps[place] for place in range(len(self.seeds))]
         for seed, step in zip(self.seeds, steps, strict=True):
-            _check_finite(step.observation, step.reward, f"The environment of seed {seed}, at update {number},")
+            check_answer(step.observation, step.reward, f"The environment of seed {seed}, at update {number},")
         rewards = np.array([step.reward + self.reward_shift for step in steps], np.float32)
         ends = np.array([step.over for step in steps])
         masks = np.array([not step.terminated for step in steps], np.float32)
@@ -213,7 +221,12 @@ class Online:
 
     def _first_observations(self, places):
         seeds = {int(place): _episode_seed(int(self.seeds[place]), int(self.episodes[place])) for place in places}
-        return self.environments.reset(seeds) if seeds else {}
+        seen = self.environments.reset(seeds) if seeds else {}
+        for place, observation in seen.items():
+            check_answer(
+                observation, 0.0, f"The environment of seed {self.seeds[place]}, reset with seed {seeds[place]},"
+            )
+        return seen
 
     def _begin_again(self):
         """Brings the environments to where they were: each episode from its seed, with the actions that were taken in it."""
@@ -227,7 +240,7 @@ class Online:
         if under_way.size:
             here = _as_agents_see(self.normalizer, np.stack([self.seen[place] for place in under_way]))
             there = np.asarray(self.buffer.rows.next_observations)[under_way, size - 1]
-            lost = under_way[np.any(np.asarray(here) != there, axis=1)]
+            lost = under_way[~np.all(np.isclose(here, there, rtol=NEAR, atol=NEAR), axis=1)]
             if lost.size:
                 names = ", ".join(str(self.seeds[place]) for place in lost)
                 self.say(
@@ -240,12 +253,16 @@ class Online:
                 self._reset(lost)
 
 
+def _check_room(shapes, steps: int) -> None:
+    """Refuses a buffer of these shapes that main memory has no room for: a system may end a process that fills it, unasked."""
+    wanted, free = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes)), free_memory()
+    if jax.default_backend() == "cpu" and free is not None and wanted > free:
+        raise MemoryError(
+            f"The replay buffer of {steps:,} online steps takes {wanted / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory "
+            "are free: a shorter online phase (--online) or fewer seeds at once take less."
+        )
+
+
 def _episode_seed(seed: int, episode: int) -> int:
     """The seed with which an episode of training begins: another than those of evaluations and recordings, which are small."""
     return int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
-
-
-def _check_finite(observation, reward, what: str) -> None:
-    if not (np.all(np.isfinite(observation)) and np.isfinite(reward)):
-        wrong = "observation" if np.isfinite(reward) else "reward"
-        raise FloatingPointError(f"{what} gave a {wrong} with NaN or infinite values")

@@ -211,7 +211,12 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(here: dict[str, Any], there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between two specifications as records have them: by dotted names the values here and there, None for none."""
+    """What differs between two specifications as records have them: by dotted names the values here and there, None for none.
+
+    >>> here, there = ({"metric": None, "config": {"alpha": alpha, "width": 512}} for alpha in (1.0, 3.0))
+    >>> records.differences(here, there)
+    {'config.alpha': (1.0, 3.0)}
+    """
     return _pairs_that_differ(flatten(_without_labels(here)), flatten(_without_labels(there)))
 
 

@@ -9,7 +9,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import signal
 import threading
 import time
@@ -36,7 +35,7 @@ from fdbook.rl.precision import with_matmul_precision
 from fdbook.rl.transitions import Transitions
 
 
-__all__ = ["Stopped", "Update", "fingerprint", "init", "train"]
+__all__ = ["TrainingInterrupted", "Update", "init", "train"]
 
 CHUNK = 250
 """A dispatch ends at every multiple of this many updates."""
@@ -50,18 +49,8 @@ CROPPED = 0.5
 """The share of batches of pictures that are randomly cropped."""
 
 
-class Stopped(KeyboardInterrupt):
+class TrainingInterrupted(KeyboardInterrupt):
     """The run was asked to stop, and saved where it is; the message says how to carry on."""
-
-
-def fingerprint(data: Transitions) -> str:
-    """A digest of a data set's arrays."""
-    result = hashlib.sha256()
-    for leaf in jax.tree.leaves(data):
-        host = np.ascontiguousarray(leaf)
-        result.update(f"{host.dtype} {host.shape}".encode())
-        result.update(host.data)
-    return result.hexdigest()[:16]
 
 
 def init(
@@ -71,7 +60,12 @@ def init(
     seeds: Sequence[int],
     **config: Any,
 ) -> Agent:
-    """New agents, one for each seed, stacked along the first axis of their arrays; `make` as `fdbook.rl.agents.make` gives it."""
+    """New agents, one for each seed, stacked along the first axis of their arrays; `make` as `fdbook.rl.agents.make` gives it.
+
+    >>> stacked = train.init(agents.make("bc"), (4,), 2, [0, 1], width=8, depth=1)
+    >>> stacked.networks["flow"].head.mlp.layers[0].weight.shape  # 2 seeds; a time, 4 numbers seen and 2 actions go in
+    (2, 8, 7)
+    """
     keys = jnp.stack([jr.fold_in(jr.key(0), seed) for seed in seeds])
     return eqx.filter_vmap(lambda key: make(observation_shape, action_dim, key=key, **config))(keys)
 
@@ -152,10 +146,10 @@ def train(
     With `background` (None: where JAX has an accelerator) training goes on while a copy of the agents is evaluated. No newer
     checkpoint is saved before such an evaluation is done, so that a run that is carried on makes it again where it was lost.
 
-    Raises Stopped after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a critic
-    explodes, with the update and the term; ValueError for a folder that holds another run, data that have changed, or an online
-    phase without its environments; OSError when nothing can be saved; and what `evaluate` raises. The record then says that the
-    run stopped, and why.
+    Raises TrainingInterrupted after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a
+    critic explodes, with the update and the term; ValueError for a folder that holds another run, data that have changed, or an
+    online phase without its environments; OSError when nothing can be saved; and what `evaluate` raises. The record then says
+    that the run stopped, and why.
     """
     if record.updates > record.offline and online is None:
         raise ValueError(
@@ -165,6 +159,9 @@ def train(
     log_every = min(1000, max(1, record.offline // 10)) if log_every is None else log_every
     options = {"save_every": save_every, "log_every": log_every, "bar": progress}
     options |= {"background": background, "watch": watch, "online": online}
+    if online is not None:
+        with memory_told():  # what the phase collects has its place before the offline updates are made
+            online.state(data)
     if folder is None:
         return _Loop(agents, data, record, None, None, evaluate, **options).run()
     folder = Path(folder)
@@ -203,13 +200,13 @@ class _Loop:
         with _signals() as stopped, tqdm(desc=label, disable=not self.bar, **options) as bar:
             try:
                 self._until_the_end(stopped, bar)
-            except Stopped as stop:
+            except TrainingInterrupted as stop:
                 record.status = "stopped"
                 self._save()
-                raise Stopped(f"{stop}{'; the same command carries on' if self.folder else ''}.") from None
+                raise TrainingInterrupted(f"{stop}{'; the same command carries on' if self.folder else ''}.") from None
             except FloatingPointError as error:
                 self._gather()
-                record.status, record.note = "broken", f"{error}{self._last_sound()}."
+                record.status, record.note = "broken", f"{str(error).removesuffix('.')}{self._last_sound()}."
                 self._write()
                 raise FloatingPointError(record.note) from None
             except Exception as error:  # an evaluation's or the disk's: what was saved last can be carried on
@@ -231,7 +228,7 @@ class _Loop:
             if self._pending():
                 self._evaluate(stopped)
             if stopped():
-                raise Stopped(f"Stopped after {record.done} of {record.updates} updates")
+                raise TrainingInterrupted(f"Stopped after {record.done} of {record.updates} updates")
             if record.done >= record.updates:
                 self._gather()
                 if stopped():
@@ -295,7 +292,11 @@ class _Loop:
         """Waits for the evaluation that is under way, if one is. One that was stopped stays under way: it is to be made again."""
         if self.under_way is not None:
             step, future = self.under_way
-            result = future.result()
+            try:
+                result = future.result()
+            except BaseException:
+                self.under_way = None
+                raise
             if result is not None:
                 self.under_way = None
                 self._keep(step, result)
@@ -365,8 +366,11 @@ def _resume(stores, folder, agents, record, say, online, data) -> Agent:
     record.progress = records.Progress.from_dict(saved)
     if record.done > record.offline:
         online.restore(stores.restore_replay(record.done, online.state(data)))
-    if complaints:
-        say(" ".join([*complaints, f"The run is carried on from step {record.done}."]))
+    if complaints or record.done < record.updates:
+        again = (
+            f"The run is carried on from update {record.done}; what it had done after that, if anything, is done again."
+        )
+        say(" ".join([*complaints, again]))
     record.progress.scores = [item for item in scores if item["step"] <= record.done] or record.scores
     return agents
 

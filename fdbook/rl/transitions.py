@@ -7,6 +7,7 @@ which keeps every observation once instead of twice).
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,12 @@ ACTION_BOUND = 1 - 1e-5
 
 
 class Batch(NamedTuple):
-    """Transitions drawn for one update: arrays with the batch in front."""
+    """Transitions drawn for one update: arrays with the batch in front.
+
+    >>> seen, actions, numbers = jnp.zeros((8, 4)), jnp.zeros((8, 2)), jnp.ones(8)
+    >>> transitions.Batch(seen, actions, seen, numbers, masks=numbers, next_actions=actions).rewards.shape
+    (8,)
+    """
 
     observations: Float[Array, "batch *observation"] | UInt8[Array, "batch *observation"]
     actions: Float[Array, "batch action"]
@@ -46,6 +52,11 @@ class Transitions(eqx.Module):
     `observations` are float32 (rows, width) or uint8 pictures (rows, height, width, channels); `actions` float32 in
     +-ACTION_BOUND; `masks` 0 where the critic must not bootstrap (E16) and 1 elsewhere; `ends` the last row of each episode,
     whether the goal or the clock ended it.
+
+    >>> zeros, ends = np.zeros(4, np.float32), np.array([False, True, False, True])
+    >>> data = transitions.Transitions.of(zeros[:, None], zeros[:, None], zeros, zeros + 1, ends, zeros[:, None])
+    >>> data.size, data.sample(16, key=jr.key(0)).actions.shape
+    (4, (16, 1))
     """
 
     observations: Float[Array, "rows width"] | UInt8[Array, "rows height width channels"]
@@ -60,6 +71,8 @@ class Transitions(eqx.Module):
     """With stacked pictures: the first row of each row's episode."""
     normalizer: Normalizer | None
     frame_stack: int = eqx.field(static=True)
+    raw_fingerprint: str | None = eqx.field(static=True, default=None)
+    """Of normalized observations: the fingerprint of the transitions that they were made from."""
 
     @classmethod
     def of(
@@ -83,6 +96,10 @@ class Transitions(eqx.Module):
         when a batch is drawn. `where` begins every complaint. Raises ValueError on shapes that do not fit, what is not numbers,
         NaN or infinite values, actions outside [-1, 1] by more than rounding, masks and ends other than 0 and 1, and a last row
         that ends no episode.
+
+        >>> zeros, ends = np.zeros(4, np.float32), np.array([False, True, False, True])
+        >>> transitions.Transitions.of(zeros[:, None], zeros[:, None], zeros, zeros + 1, ends).size  # 2 episodes of 2 rows
+        2
         """
         given = {"observations": observations, "actions": actions, "rewards": rewards, "masks": masks, "ends": ends}
         given |= {} if next_observations is None else {"next_observations": next_observations}
@@ -119,6 +136,17 @@ class Transitions(eqx.Module):
     def action_dim(self) -> int:
         """The number of actions."""
         return self.actions.shape[1]
+
+    def fingerprint(self) -> str:
+        """A digest of the arrays. Normalized transitions have that of the raw ones, whose bits are the same on every device."""
+        if self.raw_fingerprint is not None:
+            return self.raw_fingerprint
+        result = hashlib.sha256()
+        for leaf in jax.tree.leaves(self):
+            host = np.ascontiguousarray(leaf)
+            result.update(f"{host.dtype} {host.shape}".encode())
+            result.update(host.data)
+        return result.hexdigest()[:16]
 
     def sample(self, size: int, *, key: PRNGKeyArray) -> Batch:
         """`size` transitions, drawn uniformly with replacement."""
@@ -158,7 +186,7 @@ class Transitions(eqx.Module):
         check_point(normalizer.mean, self.observations.shape[1], "Transitions.normalized")
         next_observations = None if self.next_observations is None else normalizer(self.next_observations)
         changes = {"observations": normalizer(self.observations), "next_observations": next_observations}
-        return dataclasses.replace(self, normalizer=normalizer, **changes)
+        return dataclasses.replace(self, normalizer=normalizer, raw_fingerprint=self.fingerprint(), **changes)
 
 
 def _checked(given, frame_stack, where):

@@ -25,7 +25,7 @@ def exactly_gap(gradient, metric):
     return gradient @ gradient / np.sqrt(gradient @ metric @ gradient * (gradient @ np.linalg.solve(metric, gradient)))
 
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "SLSQP": {"options": {"ftol": 1e-14, "maxiter": 500}},
     "trust-constr": {
         "options": {"gtol": 1e-10, "xtol": 1e-12, "maxiter": 3000},
@@ -34,7 +34,7 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("method", OPTIMISERS)
+@pytest.mark.parametrize("method", OPTIMIZERS)
 @pytest.mark.parametrize("dim", [2, 3, 6])
 def test_fisher_step_is_the_optimum(dim, method, budget):
     """E13 against a general constrained optimizer, which knows neither F^-1 nor eigenvectors."""
@@ -51,7 +51,7 @@ def test_fisher_step_is_the_optimum(dim, method, budget):
             )
         ],
         method=method,
-        **OPTIMISERS[method],
+        **OPTIMIZERS[method],
     )
     step = fisher_step(gradient, metric, epsilon)
     np.testing.assert_allclose(step.delta, found.x, atol=near)

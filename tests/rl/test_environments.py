@@ -115,6 +115,77 @@ def test_a_worker_that_fails_says_why():
         Workers(functools.partial(gymnasium.make, "Pendulumm-v1"), 2, 2)
 
 
+class Faulty:
+    """An environment that does at its second step, or at its reset, what no environment should."""
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def reset(self, *, seed):
+        self.time = 0
+        if self.fault == "reset":
+            raise RuntimeError("motor 3 is off")
+        return np.full(3, np.inf if self.fault == "start" else 0.0, np.float32), {}
+
+    def step(self, action):
+        self.time += 1
+        if self.time < 2 or self.fault == "reset":
+            return np.zeros(3, np.float32), 0.0, False, False, {}
+        if self.fault == "old":
+            return np.zeros(3, np.float32), 0.0, False, {}
+        if self.fault == "sentence":
+            raise OSError("The arm is not calibrated.")
+        if self.fault in ("step", "system"):
+            raise RuntimeError("motor 3\nis off.") if self.fault == "step" else ConnectionRefusedError(111, "Refused")
+        width, fill = 4 if self.fault == "shape" else 3, np.nan if self.fault == "observation" else 0.0
+        return np.full(width, fill, np.float32), np.inf if self.fault == "reward" else 0.0, False, self.time == 3, {}
+
+    def close(self):
+        pass
+
+
+FAULTS = {
+    "reset": r"The environment Faulty failed when it was reset \(RuntimeError: motor 3 is off\)\.",
+    "step": r"The environment Faulty failed when it was stepped \(RuntimeError: motor 3 is off\)\.",
+    "old": r"The environment Faulty failed when it was stepped \(ValueError: not enough values to unpack .*\)\.",
+    "system": r"The environment Faulty failed when it was stepped \(ConnectionRefusedError: .*Refused\)\.",
+    "sentence": r"The arm is not calibrated\.",
+    "shape": r"The environment Faulty gave an observation of shape \(4,\), where the first had \(3,\)\.",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_environment_that_fails_in_line_is_told_in_one_sentence(fault):
+    with pytest.raises(OSError, match=f"^{FAULTS[fault]}$"):
+        evaluate(stacked(1), [Faulty(fault)], [0], episodes=1)
+
+
+def test_gymnasium_knows_what_failed():
+    environment = PENDULUM()
+    with pytest.raises(OSError, match=r"^The environment Pendulum-v1 failed when it was stepped \(ResetNeeded: "):
+        InLine([environment]).step({0: np.zeros(1, np.float32)})
+
+
+def test_a_worker_says_what_a_process_alone_would_say():
+    pool = Workers(PENDULUM, 1, 1)
+    with pytest.raises(OSError, match=r"^The environment Pendulum-v1 failed when it was stepped \(ResetNeeded: "):
+        pool.step({0: np.zeros(1, np.float32)})
+    assert all(process.poll() is not None for process in pool.processes)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("start", "0 .* an observation"), ("observation", "2 .* an observation"), ("reward", "2 .* a reward")],
+)
+def test_values_that_are_not_finite_end_an_evaluation(fault, words):
+    step, gave = words.split(" .* ")
+    sentence = (
+        f"^The environment, at step {step} of the evaluation episode with seed 1000000, gave {gave} with NaN or inf"
+    )
+    with pytest.raises(FloatingPointError, match=sentence):
+        evaluate(stacked(1), [Faulty(fault)], [0], episodes=1)
+
+
 def test_what_no_other_process_can_make_is_stepped_in_line():
     assert Workers.can_make(PENDULUM)
     assert not Workers.can_make(lambda: PENDULUM())

@@ -29,13 +29,13 @@ class Walk:
 
     made = 0
 
-    def __init__(self, drift=0.0, spoiled=None):
+    def __init__(self, drift=0.0, spoiled=None, start=0.0):
         Walk.made += 1
-        self.drift, self.spoiled, self.steps = drift * Walk.made, spoiled, 0
+        self.drift, self.spoiled, self.start, self.steps = drift * Walk.made, spoiled, start, 0
 
     def reset(self, *, seed=None, options=None):
         self.seed, self.time = seed, 0
-        self.place = np.random.default_rng(seed).uniform(-1, 1) + self.drift
+        self.place = np.random.default_rng(seed).uniform(-1, 1) + self.drift + self.start
         return self.observation(), {}
 
     def observation(self):
@@ -65,7 +65,7 @@ def some_record(agent="bc", seeds=(0,), updates=20, online=60, evaluations=()):
     spec = {"task": {"name": "toy"}, "agent": agent, "metric": None, "preset": "none", "overrides": []}
     spec |= {"seeds": list(seeds), "updates": updates, "online": online}
     spec |= {"evaluations": list(evaluations), "config": SIZES}
-    return records.Record(spec, {"fingerprint": train.fingerprint(some_data())})
+    return records.Record(spec, {"fingerprint": some_data().fingerprint()})
 
 
 def some_online(record, **options):
@@ -221,11 +221,13 @@ def test_a_run_that_was_broken_off_ends_bit_for_bit_the_same(agent, at, tmp_path
     record = some_record(agent, seeds=(0, 5))
     with pytest.raises(Break):
         run(record, folder=tmp_path, watch=watch, log_every=1)
-    record, said = some_record(agent, seeds=(0, 5)), []
-    got = run(record, some_online(record, say=said.append), folder=tmp_path, log_every=1)
+    record, said, told = some_record(agent, seeds=(0, 5)), [], []
+    got = run(record, some_online(record, say=said.append), folder=tmp_path, log_every=1, say=told.append)
     assert equal(got, expected)
     assert record.progress.curves == whole.progress.curves
     assert said == []
+    saved = max(step for step in (26, 39, 52) if step < at)
+    assert told[0].startswith(f"The run is carried on from update {saved}; what it had done after that")
 
 
 def test_an_environment_that_does_not_repeat_itself_is_told(tmp_path):
@@ -258,6 +260,33 @@ def test_nan_from_an_environment_stops_the_run_in_one_sentence(tmp_path):
     assert read.status == "broken"
     assert read.note.startswith("The environment of seed 6")
     assert "\n" not in read.note
+
+
+def test_nan_from_a_reset_stops_the_run_in_one_sentence(tmp_path):
+    record = some_record(seeds=(2,))
+    online = some_online(record, environments=[Walk(start=np.nan)])
+    with pytest.raises(
+        FloatingPointError, match=r"^The environment of seed 2, reset with seed \d+, gave an observation"
+    ):
+        run(record, online, folder=tmp_path)
+    assert records.read(tmp_path).status == "broken"
+
+
+def test_a_buffer_that_has_no_room_is_refused_before_the_first_update(monkeypatch, tmp_path):
+    """100,000 steps of 3 + 2 + 3 + 1 + 1 numbers and a mark are 4.1 MB for each seed."""
+    monkeypatch.setattr("fdbook.rl.online.free_memory", lambda: 4 * 2**20)
+    some_online(some_record(online=100_000)).state(some_data())
+    record = some_record(online=100_000, seeds=(0, 1))
+    sentence = (
+        r"^The replay buffer of 100,000 online steps takes 0\.0 GiB, and 0\.0 GiB of memory are free: a shorter online phase "
+        r"\(--online\) or fewer seeds at once take less\.$"
+    )
+    for folder in (tmp_path, None):
+        with pytest.raises(MemoryError, match=sentence):
+            run(record, folder=folder)
+    assert record.done == 0
+    assert not (tmp_path / records.NAME).exists()  # a shorter phase may take the same folder
+    run(some_record(online=2, seeds=(0, 1)), folder=tmp_path)
 
 
 def test_an_online_phase_needs_environments():

@@ -164,6 +164,16 @@ def test_an_unknown_precision_is_refused_with_the_nearest_name():
         experiment.RunSpec("cube-single", matmul_precision="bfloat61")
 
 
+@pytest.mark.parametrize(("short", "name"), [("tf32", "tensorfloat32"), ("bf16", "bfloat16")])
+def test_short_names_are_taken_for_what_they_mean(short, name):
+    spec = experiment.RunSpec("cube-single", matmul_precision=short)
+    assert spec == experiment.RunSpec("cube-single", matmul_precision=name)
+    assert spec.to_dict()["matmul_precision"] == name
+    operand = jnp.full(2, 1 + 2.0**-9, jnp.float32)
+    few = with_matmul_precision(jnp.dot, short)(operand, operand)
+    assert few == with_matmul_precision(jnp.dot, name)(operand, operand)
+
+
 def test_a_specification_says_it_only_where_it_is_another_than_before():
     spec = experiment.RunSpec("pointmaze-medium", "bc")
     fast = spec.replace(matmul_precision="tensorfloat32")

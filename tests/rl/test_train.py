@@ -38,7 +38,7 @@ def some_data(seed=0, rows=400, reward=1.0):
 def some_record(agent="bc", seeds=(0,), updates=600, evaluations=(), data=None, **config):
     spec = {"task": {"name": "toy"}, "agent": agent, "metric": None, "preset": "none", "overrides": []}
     spec |= {"seeds": list(seeds), "updates": updates, "evaluations": list(evaluations), "config": SIZES | config}
-    return records.Record(spec, {"fingerprint": train.fingerprint(some_data() if data is None else data)})
+    return records.Record(spec, {"fingerprint": (some_data() if data is None else data).fingerprint()})
 
 
 def run(record, data=None, **options):
@@ -202,7 +202,9 @@ def test_a_stop_saves_and_the_next_call_carries_on_bit_for_bit(tmp_path, name):
         return None
 
     record = some_record("fql", updates=900, evaluations=(300, 900))
-    with pytest.raises(train.Stopped, match=r"Stopped after 300 of 900 updates; the same command carries on\."):
+    with pytest.raises(
+        train.TrainingInterrupted, match=r"Stopped after 300 of 900 updates; the same command carries on\."
+    ):
         run(record, folder=tmp_path, evaluate=stopping, save_every=500)
     assert records.read(tmp_path).status == "stopped"
     assert saved(tmp_path) == [300]
@@ -279,7 +281,7 @@ def test_an_evaluation_that_a_stop_cuts_short_is_made_again(tmp_path):
         while not stopped():
             time.sleep(0.01)
 
-    with pytest.raises(train.Stopped):
+    with pytest.raises(train.TrainingInterrupted):
         run(record, evaluate=stop_when_ahead, folder=tmp_path, background=True, save_every=1000)
     assert saved(tmp_path)[0] == 200
     again = some_record(updates=600, evaluations=(200, 600))
@@ -337,13 +339,14 @@ def test_data_that_have_changed_are_refused(tmp_path):
 
 def test_a_fingerprint_sees_every_array():
     data = some_data()
-    found = {train.fingerprint(data)}
+    found = {data.fingerprint()}
     for name in ("observations", "actions", "rewards", "masks"):
         array = getattr(data, name)
         changed = dataclasses.replace(data, **{name: array.at[(3,) + (0,) * (array.ndim - 1)].add(0.5)})
-        found.add(train.fingerprint(changed))
+        found.add(changed.fingerprint())
     assert len(found) == 5
-    assert train.fingerprint(some_data()) in found
+    assert some_data().fingerprint() in found
+    assert data.normalized().fingerprint() == data.fingerprint()
 
 
 def test_a_nan_stops_the_run_with_the_step_the_term_and_the_last_good_checkpoint(tmp_path):
@@ -374,6 +377,35 @@ def test_a_critic_that_explodes_stops_the_run():
     assert record.status == "broken"
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_an_evaluation_that_is_not_finite_breaks_the_run(tmp_path, background):
+    """A record holds no NaN, which is no JSON; in the background, too, the run does not stay "running"."""
+
+    def spoiled(agents, stopped):
+        raise FloatingPointError("The environment gave a reward with NaN or infinite values.")
+
+    record = some_record(updates=300, evaluations=(200, 300))
+    with pytest.raises(FloatingPointError, match=r"NaN or infinite values; the checkpoint of step \d+ is sound\.$"):
+        run(record, folder=tmp_path, evaluate=spoiled, background=background)
+    read = records.read(tmp_path)
+    assert (read.status, read.scores) == ("broken", [])
+    assert read.note.startswith("The environment gave a reward with NaN")
+
+
+def test_a_run_that_was_killed_says_from_where_it_is_carried_on(tmp_path):
+    def watch(record, agents):
+        if record.done >= 300:
+            raise RuntimeError("as good as killed")
+
+    said = []
+    with pytest.raises(RuntimeError):
+        run(some_record(), folder=tmp_path, watch=watch, say=said.append)
+    assert said == [f"The run is kept in {tmp_path}."]
+    run(some_record(), folder=tmp_path, say=said.append)
+    again = "The run is carried on from update 200; what it had done after that, if anything, is done again."
+    assert said[1:] == [again, f"The run is kept in {tmp_path}."]
+
+
 def test_nothing_is_compiled_after_the_first_chunk():
     from fdbook.bench.timing import compilations
 
@@ -394,7 +426,11 @@ def test_only_the_newest_checkpoints_are_kept_and_a_damaged_one_is_refused(tmp_p
     assert equal(whole, again)
     assert said[1:] == [f"The run is kept in {tmp_path}."]
     assert "The checkpoint of step 1000" in said[0]
-    assert said[0].endswith("The run is carried on from step 800.")
+    again = "The run is carried on from update 800; what it had done after that, if anything, is done again."
+    assert said[0].endswith(f" {again}")
+    said.clear()
+    run(some_record(updates=1000), folder=tmp_path, say=said.append)
+    assert said == [f"The run is kept in {tmp_path}."]  # it is finished: nothing is carried on
     assert saved(tmp_path) == [1000, 800]
 
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -98,7 +98,7 @@ def describe(name: str) -> str:
     """What a figure shows: the first line of its module's docstring. Raises ValueError for an unknown name."""
     _check_names([name])
     tree = ast.parse(_source(REGISTRY[name])[0].read_text(encoding="utf-8"))
-    return ast.get_docstring(tree).split("\n")[0]
+    return cast("str", ast.get_docstring(tree)).split("\n")[0]  # every module here has one
 
 
 def load_numbers(name: str, out: str | Path = "figures") -> dict:

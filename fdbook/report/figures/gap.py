@@ -27,7 +27,7 @@ __all__ = ["compute", "draw", "local_matrices", "noised_scores", "random_gap_qua
 TIME = 0.9
 ROBOT_TIMES = (0.7, 0.8, 0.9, 0.95)
 REACH = 0.15  # standard deviation of the neighborhood of a local matrix, in action units
-CENTRES, SAMPLES, READ = 64, 16384, 4096
+CENTERS, SAMPLES, READ = 64, 16384, 4096
 QUANTILES = (0.1, 0.5, 0.9)
 CONDITIONS = np.geomspace(1, 1000, 151)
 TIGHT = 10.0
@@ -107,7 +107,7 @@ def _toy(name, key):
     density = densities.make(name)
     sample_key, read_key, noise_key, gradient_key = jr.split(key, 4)
     samples, actions = density.sample(SAMPLES, key=sample_key), density.sample(READ, key=read_key)
-    centers, gradients = actions[:CENTRES], jr.normal(gradient_key, (CENTRES, density.dim), actions.dtype)
+    centers, gradients = actions[:CENTERS], jr.normal(gradient_key, (CENTERS, density.dim), actions.dtype)
     points = paths.interpolate(TIME, jr.normal(noise_key, actions.shape, actions.dtype), actions)
     sharp_scores = jax.jit(jax.vmap(density.score))(actions)
     noised = noised_scores(samples, TIME, points)

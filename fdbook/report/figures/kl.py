@@ -5,6 +5,7 @@ order), E11 (the paper's form) and L2, made comparable by the density's mean sti
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter
 
 from fdbook.checks import Array
 from fdbook.geometry import densities, metrics, transport
-from fdbook.geometry.densities import Nodes, Warped
+from fdbook.geometry.densities import Nodes, Shear, Warped
 from fdbook.geometry.transport import LocalTransport
 from fdbook.report import style
 from fdbook.report.figures import Context
@@ -75,7 +76,7 @@ def displacements(
 
     The learned ones are `transport.fit` for minus the squared distance to a goal, under E10 and under E11.
     """
-    slope = jax.grad(density.warp.bend)
+    slope = jax.grad(cast(Shear, density.warp).bend)
 
     def tangent(observation, action):
         along = jnp.stack([jnp.ones_like(action[0]), slope(action[0])])

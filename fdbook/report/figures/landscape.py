@@ -9,6 +9,7 @@ column is no method: it is E25, the best of all distributions, computed cell by 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import diffrax
 import jax
@@ -69,7 +70,7 @@ def compute(
     )
     yardstick = frontier.Yardstick(density, value, GRID, key=yard_key, order=12, crowd=crowd)
     none = transport.LocalTransport(lambda observation, action: jnp.zeros_like(action))
-    numbers = {"targets": list(TARGETS), "behavior": yardstick.mass / GRID.area, "metrics": {}}
+    numbers: dict[str, Any] = {"targets": list(TARGETS), "behavior": yardstick.mass / GRID.area, "metrics": {}}
     numbers["behavior_off"] = yardstick.measure(none).off
     for place, name in enumerate(names):
 
@@ -87,9 +88,12 @@ def compute(
         numbers["metrics"][name] = result
     best = [yardstick.best(kl) for kl in (*CURVE, *TARGETS)]
     curve, panels = best[: len(CURVE)], best[len(CURVE) :]
-    numbers["optimum"] = {"kl": [item.kl for item in curve], "gain": [item.gain for item in curve]}
-    numbers["optimum"]["panels"] = [{"kl": item.kl, "gain": item.gain} for item in panels]
-    numbers["optimum"]["densities"] = np.stack([item.density for item in panels])
+    numbers["optimum"] = {
+        "kl": [item.kl for item in curve],
+        "gain": [item.gain for item in curve],
+        "panels": [{"kl": item.kl, "gain": item.gain} for item in panels],
+        "densities": np.stack([item.density for item in panels]),
+    }
     return numbers
 
 

@@ -216,13 +216,13 @@ def _times(ax, numbers) -> None:
     rows = [row for row in numbers["ablations"] if _time(row) and row["readings"] == usual]
     rows = [row for row in rows if row["damping"] == DAMPING and not row["trace_normalized"]]
     for name in sorted({row["name"] for row in rows}):
-        own = sorted((row for row in rows if row["name"] == name), key=_time)
-        times = np.array([_time(row) for row in own])
+        own = sorted((row for row in rows if row["name"] == name), key=lambda row: row["t"])
+        times = np.array([row["t"] for row in own])
         middle, low, high = np.array([row["ratio"] for row in own]).T
         ax.errorbar(times, middle, np.maximum([middle - low, high - middle], 0), elinewidth=0.8, **_look(own[0]))
         ax.plot(times, [row["predicted"] for row in own], color=style.METRIC_COLORS[name], linewidth=0.8, alpha=0.7)
     ax.set(xlabel="time t at which the flow is read", ylabel=f"gain over that of L2, at {numbers['at']:g} nats")
-    ax.xaxis.set_major_locator(FixedLocator(sorted({_time(row) for row in rows})))
+    ax.xaxis.set_major_locator(FixedLocator(sorted({row["t"] for row in rows})))
     ax.set_title("thin lines: predicted by E26")
 
 

@@ -44,7 +44,12 @@ def flow_network(
 
 
 class FlowBC(base.Agent):
-    """Flow matching alone (E2). It acts with samples of the flow."""
+    """Flow matching alone (E2). It acts with samples of the flow.
+
+    >>> agent = agents.FlowBC.init((4,), 2, key=jr.key(0), width=8, depth=1)
+    >>> list(agent.networks), list(agent.targets)  # no critic, and nothing that follows one
+    (['flow'], [])
+    """
 
     target_names = ()
 

@@ -127,7 +127,14 @@ class DecoratedFlowConfig(base.Config):
 
 
 class DecoratedFlowDraws(NamedTuple):
-    """Flow matching's draws; the noises of the base actions, K for each state; those of the next states; a key for the metric."""
+    """Flow matching's draws; the noises of the base actions, K for each state; those of the next states; a key for the metric.
+
+    >>> agent = agents.make("fidec")((4,), 2, key=jr.key(0), width=8, depth=1, batch_size=8)
+    >>> seen, actions, numbers = jnp.zeros((8, 4)), jnp.zeros((8, 2)), jnp.zeros(8)
+    >>> draws = agent.draw(transitions.Batch(seen, actions, seen, numbers, numbers, actions), key=jr.key(1))
+    >>> draws.noise.shape, draws.next_noise.shape  # 4 base actions in each of 8 / 4 states
+    ((2, 4, 2), (8, 2))
+    """
 
     matching: bc.MatchingDraws
     noise: Float[Array, "states K d"]
