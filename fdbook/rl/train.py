@@ -148,8 +148,8 @@ def train(
 
     Raises TrainingInterrupted after Ctrl-C or SIGTERM, with everything saved; FloatingPointError when a scalar becomes NaN or a
     critic explodes, with the update and the term; ValueError for a folder that holds another run, data that have changed, or an
-    online phase without its environments; OSError when nothing can be saved; and what `evaluate` raises. The record then says
-    that the run stopped, and why.
+    online phase without its environments; MemoryError for a replay buffer without room; OSError when nothing can be saved; and
+    what `evaluate` raises. The record says that a run that had begun stopped, and why.
     """
     if record.updates > record.offline and online is None:
         raise ValueError(

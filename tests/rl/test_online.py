@@ -283,7 +283,7 @@ def test_a_buffer_that_has_no_room_is_refused_before_the_first_update(monkeypatc
     )
     for folder in (tmp_path, None):
         with pytest.raises(MemoryError, match=sentence):
-            run(record, folder=folder)
+            run(record, folder=folder, watch=lambda record, agents: pytest.fail("an update was made"))
     assert record.done == 0
     assert not (tmp_path / records.NAME).exists()  # a shorter phase may take the same folder
     run(some_record(online=2, seeds=(0, 1)), folder=tmp_path)
