@@ -352,7 +352,7 @@ def test_the_command_writes_the_record_and_shows_it(run, climbed, tmp_path, monk
     assert (spec.updates, spec.metrics) == (20, (L2, metrics.make("exact", t=0.95, damping=0.0)))
     shown = capsys.readouterr().out
     assert "deflow on " in shown
-    assert "gain in Q over that of L2" in shown
+    assert "gain in Q, in units of L2" in shown
     tree = json.loads((tmp_path / "ladder.json").read_text())
     assert tree["fingerprint"] == climbed.fingerprint
     assert tree["run"] == run[0].spec.to_dict()

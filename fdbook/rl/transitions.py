@@ -19,12 +19,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray, UInt8
 
 from fdbook.checks import Array, check_point, check_rows, check_shape
-from fdbook.rl.arrays import cast, clip_actions
+from fdbook.rl.arrays import ALIGNMENT, aligned, cast, clip_actions
 from fdbook.rl.fourier_features import Normalizer
 
 
 __all__ = ["ACTION_BOUND", "Batch", "Transitions"]
 
+LARGE = 2**26
+"""Bytes from which an array is shared where that can be done."""
 ACTION_BOUND = 1 - 1e-5
 """Recorded actions are clipped to +-ACTION_BOUND, as the papers do."""
 
@@ -95,7 +97,7 @@ class Transitions(eqx.Module):
         pictures, the last ones of the same episode (its first one again where there are fewer), are joined along the channels
         when a batch is drawn. `where` begins every complaint. Raises ValueError on shapes that do not fit, what is not numbers,
         NaN or infinite values, actions outside [-1, 1] by more than rounding, masks and ends other than 0 and 1, and a last row
-        that ends no episode.
+        that ends no episode. A large array in memory of `fdbook.rl.arrays.aligned` is shared on a CPU, and must not change.
 
         >>> zeros, ends = np.zeros(4, np.float32), np.array([False, True, False, True])
         >>> transitions.Transitions.of(zeros[:, None], zeros[:, None], zeros, zeros + 1, ends).size  # 2 episodes of 2 rows
@@ -248,4 +250,11 @@ def _other_than_0_or_1(masks):
 
 
 def _device(array) -> jax.Array:
-    return jnp.asarray(array)
+    """The array on the device. A large one is put where a CPU can share its memory: JAX would hold two copies more at first."""
+    if not isinstance(array, np.ndarray) or array.nbytes < LARGE:
+        return jnp.asarray(array)
+    if array.ctypes.data % ALIGNMENT or not array.flags.c_contiguous:
+        shared = aligned(array.shape, array.dtype)
+        shared[...] = array
+        array = shared
+    return jax.device_put(array, may_alias=True)

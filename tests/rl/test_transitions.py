@@ -7,6 +7,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
+from fdbook.rl import transitions
+from fdbook.rl.arrays import aligned
 from fdbook.rl.transitions import ACTION_BOUND, Transitions
 
 
@@ -325,3 +327,17 @@ def test_stacks_need_the_compact_layout():
 def test_a_stack_of_none_is_refused():
     with pytest.raises(ValueError, match="stacks at least one picture, and only pictures; got frame_stack=0"):
         Transitions.of(**pictures(), frame_stack=0)
+
+
+def test_a_large_array_is_not_copied_where_its_memory_can_be_shared(monkeypatch):
+    """On a CPU JAX would copy it, twice for a while; what begins elsewhere is copied once, into memory that can be shared."""
+    monkeypatch.setattr(transitions, "LARGE", 1000)
+    count, ends = 300, np.arange(300) % 100 == 99
+    apart = np.empty((count, 4), np.float32)[:, :3]
+    for observations, is_shared in ((aligned((count, 3), np.float32), True), (apart, False)):
+        observations[...] = np.arange(count * 3).reshape(count, 3)
+        ones = np.ones(count, np.float32)
+        data = Transitions.of(observations, np.zeros((count, 2), np.float32), ones, ones, ends)
+        np.testing.assert_array_equal(data.observations, np.arange(count * 3, dtype=np.float32).reshape(count, 3))
+        assert data.observations.unsafe_buffer_pointer() % 64 == 0
+        assert (data.observations.unsafe_buffer_pointer() == observations.ctypes.data) == is_shared
