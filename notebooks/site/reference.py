@@ -69,7 +69,7 @@ def read(name, source, is_package):
             base = parts[: len(parts) - node.level + is_package] if node.level else []
             whole = ".".join([*base, *([node.module] if node.module else [])])
             offers |= {a.asname or a.name: f"{whole}.{a.name}" for a in node.names if (a.asname or a.name) in public}
-        elif isinstance(node, ast.FunctionDef) and node.name in public:
+        elif isinstance(node, ast.FunctionDef) and node.name in public and not _is_overload(node):
             items.append(_function(node, "function"))
         elif isinstance(node, ast.ClassDef) and node.name in public:
             items.append(_class(node))
@@ -78,6 +78,11 @@ def read(name, source, is_package):
             if isinstance(target, ast.Name) and target.id in public:
                 items.append(Item("data", target.id, doc=_text(after)))
     return Module(name, ast.get_docstring(tree) or "", items, offers)
+
+
+def _is_overload(node):
+    """Whether a function says only what another one, below it, gives for arguments of one kind."""
+    return any(ast.unparse(mark).endswith("overload") for mark in node.decorator_list)
 
 
 def _listed(tree):
