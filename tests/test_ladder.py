@@ -184,15 +184,18 @@ def test_a_ladder_plays_its_own_displacements(run, climbed):
     compared = ladder.play_difference(climbed, DISGUISED, "score", entry["ratio"]["kl"])
     np.testing.assert_allclose(entry["difference"]["score"]["value"][:3], compared.value[:3], rtol=1e-3)
     assert entry["difference"].keys() == {"score", "length"}
-    told = experiment.ladder_table(tree).splitlines()
-    row = told[told.index(next(line for line in told if line.startswith("score beyond"))) + 2]
-    shown = [
-        int(word.strip("()"))
-        for word in row.removeprefix(tree["metrics"][1]["label"]).split()
-        if word not in ("-", "to")
-    ]
-    told_difference = tree["metrics"][1]["difference"]["score"]
-    assert shown[:3] == [round(told_difference[key][0]) for key in ("value", "low", "high")]
+    count = len(entry["ratio"]["kl"])
+    entry["difference"]["score"] = {
+        "value": [1.4] * count,
+        "low": [-2.6] * count,
+        "high": [None, *[12.3] * (count - 1)],
+    }
+    entry["difference"]["score"] |= {"value": [None, *[1.4] * (count - 1)]}  # at the first KL nothing is known
+    entry["ratio"] |= {"ratio": [1.5] * count, "low": [1.25] * count, "high": [2.0] * count}
+    rows = [line.split() for line in experiment.ladder_table(tree).splitlines() if line.startswith(entry["label"])]
+    assert rows[0][-2:] == ["1.50", "(1.25-2.00)"]
+    assert rows[1][-4:] == ["+1", "(-3", "to", "+12)"]
+    assert "-" in rows[1]
 
 
 def measured_translation(run, step, scale=0.0):
