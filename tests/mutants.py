@@ -249,8 +249,8 @@ MUTANTS = [
     ),
     Mutant(
         "rl/agents/rebrac.py",
-        "% self.config.actor_every == 0",
-        "% self.config.actor_every >= 0",
+        "% self.config.actor_freq == 0",
+        "% self.config.actor_freq >= 0",
         f"{UPDATES}rebracs_actor_goes_on_by_its_momentum_between_its_turns",
         "ReBRAC's actor does not wait for its critics",
     ),

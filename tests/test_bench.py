@@ -177,7 +177,7 @@ def test_the_loop_is_timed(small, monkeypatch):
 def test_every_method_is_timed_once(small, monkeypatch):
     for name, value in {"LAPTOP": (4, 1), "AGENT_UPDATES": 1, "METHODS": ("l2", "exact")}.items():
         monkeypatch.setattr(timed_agents, name, value)
-    monkeypatch.setattr(agents, "NAMES", {name: agents.NAMES[name] for name in ("bc", "fidec")})
+    monkeypatch.setattr(agents, "AGENTS", {name: agents.AGENTS[name] for name in ("bc", "fidec")})
     monkeypatch.setattr(timing, "best", lambda works, rounds: {key: len(work()) for key, work in works.items()})
     with jax.enable_x64(False):
         rows = timed_agents.measure_methods()
@@ -194,6 +194,20 @@ def test_what_is_measured_is_printed_and_kept(toys, tmp_path, capsys):
     assert kept["one"] == [{"what": "first", "value": 1.23457, "unit": "s", "bound": "at most 2"}]
     assert kept["about"]["cores"] == os.cpu_count()
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_what_was_measured_before_it_failed_is_kept(toys, tmp_path, monkeypatch):
+    """A long measurement yields its rows; what ends it, as a kill would, leaves those before."""
+
+    def fails():
+        yield bench.Row("third", 3.0, "s")
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setitem(bench.BENCHMARKS, "two", fails)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        bench.run(["one", "two"], json=tmp_path / "bench.json")
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["what"] for row in kept["one"] + kept["two"]] == ["first", "third"]
 
 
 @pytest.mark.parametrize(

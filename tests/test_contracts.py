@@ -84,7 +84,7 @@ def check_metric_is_told(name):
     where = "fdbook/geometry/metrics/__init__.py: the docstring's table"
     assert f"| `{name}` " in metrics.__doc__, f"{where} has no row for {name!r}"
     short = metrics.short_name(metrics.make(name))
-    fixed = {entry.metric for entry in agents.NAMES.values() if not entry.any_metric}
+    fixed = {entry.metric for entry in agents.AGENTS.values() if not entry.any_metric}
     told = short in fixed or re.search(rf"[` ]{short}`", README)
     assert told, f"README.md, Training: the metrics of `fidec` lack {short!r}"
 
@@ -335,7 +335,7 @@ def updated(name):
 
 def check_agent_is_whole(name):
     """Nothing of what an agent is made of is missing."""
-    kind, summary = agents.NAMES[name].kind, agents.NAMES[name].summary
+    kind, summary = agents.AGENTS[name].kind, agents.AGENTS[name].summary
     assert issubclass(kind, agents.Agent), f"{home(kind)}: {kind.__name__} is no Agent"
     for method in ("build", "draw", "loss", "act"):
         missing = getattr(getattr(kind, method), "__isabstractmethod__", False)
@@ -343,7 +343,7 @@ def check_agent_is_whole(name):
     assert summary.strip(), f"fdbook/rl/agents/__init__.py: the summary of {name!r} in NAMES is empty"
     assert issubclass(kind.Config, agents.Config), f"{home(kind)}: the Config of {kind.__name__} is no agents.Config"
     settings, known = ({field.name for field in dataclasses.fields(each)} for each in (kind.Config, Task))
-    for setting, source in agents.NAMES[name].of_task.items():
+    for setting, source in agents.AGENTS[name].of_task.items():
         where = f"fdbook/rl/agents/__init__.py: of_task of {name!r}"
         assert source in known, f"{where} asks for {source!r}, which a Task does not have"
         assert setting in settings | set(agents.OF_TASK), f"{where} sets {setting!r}, which its Config does not have"
@@ -415,7 +415,7 @@ def check_learning_figure(name):
     record = records.Record(spec, {"fingerprint": "0"}, "finished", progress=progress)
     context = figures.Context(0, str, dict, lambda share, message: None, lambda: [record])
     (mean,) = labeled(learning.compute(context))
-    metric = agents.NAMES[name].metric
+    metric = agents.AGENTS[name].metric
     of = "" if metric is None or name in learning.LOOKS else f" ({metric})"
     assert mean.get_label() == f"{learning.LABELS[name]}{of}, 2 seeds"
     where = "fdbook/report/figures/learning.py: MARKS"
@@ -437,7 +437,7 @@ def labeled(numbers):
     return fig.axes[0].get_legend_handles_labels()[0]
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_agent_is_whole(name):
     check_agent_is_whole(name)
 
@@ -450,7 +450,7 @@ def compared_with_numpy(source):
             yield from (node.value for node in ast.walk(function) if isinstance(node, ast.Constant))
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_agent_is_told_and_its_loss_is_compared(name):
     assert f"`{name}`" in README, f"README.md, Training: the agents lack {name!r}"
     path = ROOT / "tests" / "rl" / "test_agents.py"
@@ -458,22 +458,22 @@ def test_agent_is_told_and_its_loss_is_compared(name):
     assert name in set(compared_with_numpy(path.read_text(encoding="utf-8"))), says
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_agent_learns(name):
     check_update(name)
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_agent_acts(name):
     check_actions(name)
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_agent_refuses_unknown_settings(name):
     check_refusal(name)
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_agent_has_its_line_in_the_figure_of_learning(name):
     check_learning_figure(name)
 
@@ -481,7 +481,7 @@ def test_agent_has_its_line_in_the_figure_of_learning(name):
 def test_every_agent_is_registered():
     for module in pkgutil.iter_modules(agents.__path__, f"{agents.__name__}."):
         importlib.import_module(module.name)
-    known = {entry.kind for entry in agents.NAMES.values()}
+    known = {entry.kind for entry in agents.AGENTS.values()}
     missing = [kind for kind in whole_classes(agents.Agent) if kind not in known]
     assert [f"{agents.__name__}: NAMES has no entry for {kind.__name__} of {home(kind)}" for kind in missing] == []
 
@@ -489,9 +489,9 @@ def test_every_agent_is_registered():
 def test_every_agent_has_its_column():
     columns = published.METHODS
     where = "fdbook/report/published.py: METHODS"
-    missing = [f"{where} has no entry for {name!r}" for name in agents.NAMES if name not in columns]
+    missing = [f"{where} has no entry for {name!r}" for name in agents.AGENTS if name not in columns]
     assert (
-        missing + [f"{where} names {name!r}, which is no agent" for name in columns if name not in agents.NAMES] == []
+        missing + [f"{where} names {name!r}, which is no agent" for name in columns if name not in agents.AGENTS] == []
     )
     assert len(set(columns.values())) == len(columns), f"{where} calls two agents the same"
 
@@ -761,7 +761,7 @@ class Wild(agents.FlowBC):
 @pytest.fixture
 def toy_agent(monkeypatch):
     """Registers a class as 'toy' for one test."""
-    yield lambda kind, summary="a toy": monkeypatch.setitem(agents.NAMES, "toy", agents.Entry(kind, summary))
+    yield lambda kind, summary="a toy": monkeypatch.setitem(agents.AGENTS, "toy", agents.Entry(kind, summary))
     made.cache_clear()
     updated.cache_clear()
 
@@ -789,7 +789,7 @@ def test_an_agent_that_breaks_the_contract_is_told_how(toy_agent, kind, check, s
     ],
 )
 def test_settings_that_no_task_or_agent_has_are_told(toy_agent, monkeypatch, of_task, sentence):
-    monkeypatch.setitem(agents.NAMES, "toy", agents.Entry(Newcomer, "a toy", of_task=of_task))
+    monkeypatch.setitem(agents.AGENTS, "toy", agents.Entry(Newcomer, "a toy", of_task=of_task))
     with pytest.raises(AssertionError, match=rf"of_task of 'toy' {sentence}"):
         check_agent_is_whole("toy")
 

@@ -13,14 +13,14 @@ import nbformat
 import pytest
 
 from fdbook import book, cli
-from fdbook.cli import findings, needs, probing
+from fdbook.cli import checkup, probing, requirements
 from fdbook.cli.probing import Answer
 
 
 @pytest.fixture(scope="module")
 def chapters():
     """What the book's chapters need."""
-    return {number: needs.of_notebook(path) for number, path in book.chapters().items()}
+    return {number: requirements.of_notebook(path) for number, path in book.chapters().items()}
 
 
 def notebook(folder, *cells, name="03_a_chapter.ipynb", kernel="python3"):
@@ -33,7 +33,7 @@ def notebook(folder, *cells, name="03_a_chapter.ipynb", kernel="python3"):
 
 
 def test_needs_are_read_from_the_code_of_a_chapter(tmp_path):
-    need = needs.of_notebook(
+    need = requirements.of_notebook(
         notebook(
             tmp_path,
             "import numpy as np\nfrom fdbook.data.ogbench import load_or_record, maze_layout\n%config Inline.x = 1",
@@ -57,7 +57,7 @@ def test_needs_are_read_from_the_code_of_a_chapter(tmp_path):
 
 def test_a_chapter_that_asks_for_nothing_needs_nothing(tmp_path):
     code = "from fdbook.geometry import flow\nfrom fdbook.data.tasks import TASKS"
-    need = needs.of_notebook(notebook(tmp_path, code, "record = 3", kernel="other"))
+    need = requirements.of_notebook(notebook(tmp_path, code, "record = 3", kernel="other"))
     assert (need.records, need.episodes, need.uses_data, need.records_anew) == ((), {}, False, False)
     assert need.kernel == "other"
 
@@ -67,7 +67,7 @@ def test_a_damaged_chapter_is_told_by_name(tmp_path, text):
     path = tmp_path / "01_x.ipynb"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"01_x\.ipynb is damaged: "):
-        needs.of_notebook(path)
+        requirements.of_notebook(path)
 
 
 def test_what_the_chapters_of_the_book_need(chapters):
@@ -87,8 +87,8 @@ def test_late_imports_are_those_of_others_inside_functions(tmp_path):
         "import early\ndef f():\n    import late.inner, json\n    from later import x\n    from fdbook import checks\n"
         '    importlib.import_module("latest")\n    importlib.import_module(name)\n'
     )
-    assert needs.late_imports(tmp_path) == ("late.inner", "later", "latest")
-    assert {"ogbench", "minari", "gymnasium"} <= set(needs.late_imports(book.PACKAGE / "data"))
+    assert requirements.late_imports(tmp_path) == ("late.inner", "later", "latest")
+    assert {"ogbench", "minari", "gymnasium"} <= set(requirements.late_imports(book.PACKAGE / "data"))
 
 
 def test_what_is_tried_is_told_and_ends_no_one_else():
@@ -149,7 +149,7 @@ def test_the_inventory_tells_what_is_here_and_what_is_not(tmp_path, monkeypatch)
     assert 0.5 < first["bytes"] / there < 3  # files are compressed a little
 
 
-KERNEL, ASKED_ONCE = findings._kernel, functools.cache(findings._kernel)
+KERNEL, ASKED_ONCE = checkup._kernel, functools.cache(checkup._kernel)
 GOOD = {"device": Answer(result=[["cpu", "cpu"]]), "renderer": Answer(result="egl")}
 STOCK = {"root": ".", "here": {}, "chapters": {}}
 
@@ -157,7 +157,7 @@ STOCK = {"root": ".", "here": {}, "chapters": {}}
 @pytest.fixture
 def doctor(monkeypatch, capsys, tmp_path):
     """Runs the doctor with answers that are made up; returns its exit code, the findings by name, and, if asked, its table."""
-    monkeypatch.setattr(findings, "_kernel", ASKED_ONCE)  # it is tested by itself below
+    monkeypatch.setattr(checkup, "_kernel", ASKED_ONCE)  # it is tested by itself below
 
     def run(answers=None, *, here=True, root=tmp_path, table=False):
         told = dict(GOOD, **(answers or {}))
@@ -174,7 +174,7 @@ def doctor(monkeypatch, capsys, tmp_path):
             known = stock | {"chapters": {number: [data] for number in book.chapters(book.NOTEBOOKS)}}
             return {name: told.get(name, Answer(result=known if name == "data" else None)) for name in tasks}
 
-        monkeypatch.setattr(findings.probing, "try_out", try_out)
+        monkeypatch.setattr(checkup.probing, "try_out", try_out)
         code = cli.main(["doctor", "--json"])
         found = {each["what"]: each for each in json.loads(capsys.readouterr().out)}
         assert not table or cli.main(["doctor"]) == code
@@ -275,8 +275,8 @@ def test_a_gpu_is_told_and_so_is_one_that_is_not_used(doctor, monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     _, found, _ = doctor({"device": Answer(result=[["gpu", "Fast One"], ["gpu", "Fast One"]])})
     assert found["device"]["found"] == "2 of gpu: Fast One"
-    says = findings._says
-    monkeypatch.setattr(findings, "_says", lambda command: "GPU 0" if command[0] == "nvidia-smi" else says(command))
+    says = checkup._says
+    monkeypatch.setattr(checkup, "_says", lambda command: "GPU 0" if command[0] == "nvidia-smi" else says(command))
     _, found, _ = doctor()
     assert found["device"]["state"] == "note"
     assert "which JAX does not use" in found["device"]["found"]
@@ -296,7 +296,7 @@ def test_data_that_are_not_here_are_recorded_if_they_can_be(doctor, monkeypatch,
     assert stopped(found) == ["07", "08", "09"]
     assert found["07"]["found"].endswith("not here: ogbench/x; nothing can be recorded into /dev/null/x")
     assert found["data"]["state"] == "note"
-    monkeypatch.setattr(findings, "_free", lambda folder: 100_000_000)
+    monkeypatch.setattr(checkup, "_free", lambda folder: 100_000_000)
     code, found, _ = doctor(here=False)
     assert code == 1
     assert f"100 MB of {tmp_path} are too little" in found["08"]["found"]
@@ -359,10 +359,10 @@ def test_versions_are_compared_with_what_is_needed_and_with_the_constraints(doct
 
 
 def test_a_look_that_fails_is_told(doctor, monkeypatch):
-    monkeypatch.setattr(findings, "_pins", lambda: 1 / 0)
+    monkeypatch.setattr(checkup, "_pins", lambda: 1 / 0)
     _, found, _ = doctor()
     assert found["packages"]["found"] == "cannot be looked at (ZeroDivisionError: division by zero)"
-    monkeypatch.setattr(findings, "_kernel", KERNEL)
+    monkeypatch.setattr(checkup, "_kernel", KERNEL)
     monkeypatch.setitem(sys.modules, "jupyter_client", None)
     code, found, _ = doctor()
     assert code == 1
@@ -378,22 +378,22 @@ def kernel(folder, name, *argv):
 
 def test_the_kernel_has_to_be_one_of_this_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
-    assert findings._kernel("not-there").found == "Jupyter has no kernel 'not-there'"
+    assert checkup._kernel("not-there").found == "Jupyter has no kernel 'not-there'"
     other = tmp_path / "python-of-another"
     other.write_text(f"#!/bin/sh\necho {tmp_path}\n")
     other.chmod(0o755)
     kernel(tmp_path, "another", str(other), "-m", "ipykernel_launcher")
-    found = findings._kernel("another")
+    found = checkup._kernel("another")
     assert found.state == "missing"
     assert f"starts another environment: {tmp_path}" in found.found
     assert "-m jupyter kernelspec remove another && " in found.mend
     assert found.mend.endswith("-m ipykernel install --sys-prefix --name another")
     kernel(tmp_path, "gone", "/nowhere/python", "-m", "ipykernel_launcher")
-    assert findings._kernel("gone").found == "'gone' starts /nowhere/python, which has no ipykernel"
+    assert checkup._kernel("gone").found == "'gone' starts /nowhere/python, which has no ipykernel"
     kernel(tmp_path, "ours", "python", "-m", "ipykernel_launcher")
-    assert findings._kernel("ours").state == "ok"
+    assert checkup._kernel("ours").state == "ok"
     kernel(tmp_path, "full", sys.executable, "-m", "ipykernel_launcher")
-    assert findings._kernel("full").state == "ok"
+    assert checkup._kernel("full").state == "ok"
 
 
 @pytest.mark.slow
@@ -431,6 +431,6 @@ def test_here_every_chapter_can_run(tmp_path):
 
 
 def test_the_doctor_starts_fast():
-    code = "import sys; from fdbook.cli import doctor, findings; print(*sys.modules)"
+    code = "import sys; from fdbook.cli import doctor, checkup; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert {"jax", "numpy", "matplotlib", "jupyter_client", "equinox", "ogbench"} & set(loaded) == set()

@@ -18,7 +18,7 @@ from plain_bandit import Bandit
 from fdbook import cli, experiment
 from fdbook.data import custom
 from fdbook.data.load import load
-from fdbook.experiment import RunSpec, ladder, measure, playing, refit
+from fdbook.experiment import RunSpec, ladder, measure, refit, rollouts
 from fdbook.experiment.run import Run
 from fdbook.geometry import metrics
 from fdbook.geometry.anisotropy import GaussianPolicy
@@ -174,9 +174,9 @@ def test_the_record_says_what_was_measured(climbed):
 def test_a_ladder_plays_its_own_displacements(run, climbed):
     """The record keeps the means of each rung, those of the flow, and what lies between two metrics at equal KL."""
     tree = json.loads(json.dumps(climbed.to_dict()))
-    with playing.player(run[0], 2, "task") as play:
+    with rollouts.player(run[0], 2, "task") as play:
         entry, maps, played = (each[-1] for each in (tree["metrics"], climbed.maps, climbed.played))
-        again, base = play(maps), play(playing.zero_displacements(maps))
+        again, base = play(maps), play(rollouts.zero_displacements(maps))
     np.testing.assert_array_equal(played.score, again.score)
     np.testing.assert_allclose(entry["played"]["score"], again.score.mean(axis=2), rtol=1e-4)
     np.testing.assert_allclose(tree["base"]["score"], base.score[0].mean(axis=1), rtol=1e-4)
@@ -379,7 +379,7 @@ def test_an_audit_knows_what_a_displacement_costs_and_what_its_metric_says(run, 
     )
     made = experiment.audit(made_run, loaded=run[1], states=24, actions=256)
     costs = np.array([[0.5 * s @ np.linalg.solve(sigma, s) for sigma in COVARIANCES] for s in np.asarray(step)])
-    assert made.exact
+    assert made.exact_kl
     assert np.all((costs.min(axis=1) < made.kl) & (made.kl < costs.max(axis=1)))
     np.testing.assert_allclose(made.surrogate, np.sum(np.asarray(step) ** 2, axis=1) / 2, rtol=1e-5)
     np.testing.assert_allclose(made.gain, np.array([1, 2]) * (np.asarray(step) @ SLOPE), atol=2e-3)
@@ -412,7 +412,7 @@ def test_an_audit_of_a_one_step_policy_counts_neighbors(run):
     )
     made_run = dataclasses.replace(run[0], spec=RunSpec(run[0].spec.task, "fql", seeds=2, updates=1), agents=fql)
     made = experiment.audit(made_run, loaded=run[1], states=24, actions=256)
-    assert not made.exact
+    assert not made.exact_kl
     assert made.surrogate is None
     thin = np.linalg.solve(COVARIANCES[0], [0.1, 0.1]) @ [0.1, 0.1] / 2
     assert np.all((made.kl > thin) & (made.kl < 1))

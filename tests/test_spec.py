@@ -22,7 +22,7 @@ METRICS = ("paper", "released", "exact", "fisher-rao")
 @pytest.mark.parametrize("preset", list(experiment.PRESETS))
 def test_presets_fit_every_task_and_agent(preset):
     for task in TASKS.values():
-        for agent in agents.NAMES:
+        for agent in agents.AGENTS:
             spec = RunSpec(task, agent, preset=preset)
             assert spec.evaluations[-1] == spec.updates
             assert spec.config.discount == task.discount
@@ -235,6 +235,18 @@ def test_a_specification_of_format_1_is_the_same_run():
     again = RunSpec.from_dict(before)
     assert (again, again.hash, again.overrides) == (spec, spec.hash, spec.overrides)
     assert (again.config.num_samples, again.config.max_grad_norm, again.config.q_agg) == (16, 2.0, "min")
+
+
+def test_a_specification_of_format_2_is_the_same_run():
+    """ReBRAC's settings as records had them before they were called as in its published code: written out by hand."""
+    spec = RunSpec(CUBE, agent="rebrac", config={"actor_noise": 0.3, "actor_freq": 4})
+    tree = spec.to_dict()
+    config = {name: value for name, value in tree["config"].items() if not name.startswith("actor_")}
+    config |= {"noise": 0.3, "noise_bound": 0.5, "actor_every": 4}
+    before = tree | {"config": config, "overrides": ["config.noise", "config.actor_every"]}
+    again = RunSpec.from_dict(before)
+    assert (again, again.hash, again.overrides) == (spec, spec.hash, spec.overrides)
+    assert (again.config.actor_noise, again.config.actor_noise_clip, again.config.actor_freq) == (0.3, 0.5, 4)
 
 
 def test_a_wrong_word_in_python_gets_one_sentence():

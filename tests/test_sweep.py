@@ -288,7 +288,15 @@ def test_an_estimate_for_a_device_that_is_not_here_gets_one_sentence(write, rate
 @pytest.mark.slow
 def test_the_files_that_readers_begin_with_are_sweeps(write):
     cells = {"maze-metrics": 12, "thin-maze-metrics": 3, "thin-maze-seeds": 4, "thin-maze-ten-critics": 3}
-    cells |= {"online": 6, "full-size": 8, "papers": 511, "matrix-mazes": 33, "precision": 3, "arm-doses": 2}
+    cells |= {
+        "online": 6,
+        "full-size": 8,
+        "papers": 511,
+        "matrix-mazes": 33,
+        "precision": 3,
+        "arm-doses": 2,
+        "thin-arm-metrics": 3,
+    }
     for name, count in cells.items():
         assert len(read_sweep(ROOT / "figures" / "data" / "sweeps" / f"{name}.toml").cells) == count
     assert {path.stem for path in (ROOT / "figures" / "data" / "sweeps").glob("*.toml")} == cells.keys()

@@ -16,7 +16,7 @@ from fdbook.rl import records
 
 __all__ = ["BENCHMARKS", "Row", "run"]
 
-BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
     "import": flow.measure_import,
     "flow": flow.measure_flow,
     "compile": flow.measure_compile,
@@ -33,7 +33,7 @@ LARGE = ("pictures",)
 
 
 def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[str, list[Row]]:
-    """Runs the named benchmarks (all but `LARGE` by default), prints a table, and writes it to `json` if that is given.
+    """Runs the named benchmarks (all but `LARGE` by default) and prints a table; writes it to `json`, if given, after each row.
 
     Raises ValueError for an unknown name, and OSError, before anything is measured, for a file that cannot be written.
     """
@@ -45,13 +45,15 @@ def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[st
         if Path(json).is_dir():
             raise IsADirectoryError(f"A file is wanted for what is measured; {json} is a folder.")
         numbers.check_writable(Path(json).parent)
-    measured = {}
+    measured: dict[str, list[Row]] = {}
+    about = records.about()
     for name in names:
-        measured[name] = BENCHMARKS[name]()
-        for row in measured[name]:
+        measured[name] = []
+        for row in BENCHMARKS[name]():
             bound = f"  ({row.bound}{': missed' if row.missed else ''})" if row.bound else ""
-            print(f"{name:<8} {row.what:<62} {row.value:>9.4g} {row.unit}{bound}".rstrip(), flush=True)
-    if json is not None:
-        tree = {"about": records.about(), **{name: [asdict(row) for row in rows] for name, rows in measured.items()}}
-        numbers.write_whole({Path(json): (numbers.layout(numbers.encode(tree)) + "\n").encode()})
+            print(f"{name:<10} {row.what:<68} {row.value:>9.4g} {row.unit}{bound}".rstrip(), flush=True)
+            measured[name].append(row)
+            if json is not None:
+                tree = {"about": about} | {each: [asdict(row) for row in rows] for each, rows in measured.items()}
+                numbers.write_whole({Path(json): (numbers.layout(numbers.encode(tree)) + "\n").encode()})
     return measured

@@ -260,7 +260,7 @@ def measure_methods() -> list[Row]:
     from fdbook.rl.evaluate import act
 
     data, sizes = random_rows(20_020), {"width": LAPTOP[0], "depth": LAPTOP[1]}
-    made = {name: stacked_agents(name, **sizes) for name, entry in agents.NAMES.items() if not entry.any_metric}
+    made = {name: stacked_agents(name, **sizes) for name, entry in agents.AGENTS.items() if not entry.any_metric}
     chosen = {name: metrics.make(name) for name in METHODS}
     made |= {
         agents.method("fidec", name): stacked_agents("fidec", metric=metric, **sizes) for name, metric in chosen.items()

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Iterator
 
 from fdbook.bench import timing
 from fdbook.bench.agents import LAPTOP, PAPER, SMALL, random_rows, stacked_agents
@@ -24,7 +25,7 @@ PRODUCT, REPEATS = {"cpu": 512, "gpu": 8192}, 10
 """Rows of the square matrices whose products stand for the device's rate, and how many are timed together."""
 
 
-def measure_seeds() -> list[Row]:
+def measure_seeds() -> Iterator[Row]:
     """Updates of FQL and FiDec for several seeds at once, in every precision: time, memory, compilation (best, in turns)."""
     import jax
 
@@ -32,20 +33,17 @@ def measure_seeds() -> list[Row]:
 
     device = "cpu" if jax.default_backend() == "cpu" else "gpu"
     rates = {precision: _product_rate(precision, PRODUCT[device]) for precision in PRECISIONS}
-    rows = [Row(f"matrix products in {name}", rate / 1e9, "GFLOP/s") for name, rate in rates.items()]
+    yield from (Row(f"matrix products in {name}", rate / 1e9, "GFLOP/s") for name, rate in rates.items())
     for (width, depth), precision, count in itertools.product(SIZES[device], PRECISIONS, COUNTS[device]):
         times, where = {}, f"{plural(count, 'seed')}, {width}x{depth}, {precision}"
         for name in AGENTS:
             measured = _measure(name, count, width, depth, precision, UPDATES[device])
             times[name], compiling, memory, flops = measured
-            rows += [
-                Row(f"{name}, {where}: an update of all", 1e3 * times[name], "ms"),
-                Row(f"{name}, {where}: share of that rate", flops / times[name] / rates[precision], ""),
-                Row(f"{name}, {where}: compiling", compiling, "s"),
-                Row(f"{name}, {where}: memory", memory / 2**20, "MiB"),
-            ]
-        rows.append(Row(f"fidec over fql, {where}", times["fidec"] / times["fql"], "", GOAL[device]))
-    return rows
+            yield Row(f"{name}, {where}: an update of all", 1e3 * times[name], "ms")
+            yield Row(f"{name}, {where}: share of that rate", flops / times[name] / rates[precision], "")
+            yield Row(f"{name}, {where}: compiling", compiling, "s")
+            yield Row(f"{name}, {where}: memory", memory / 2**20, "MiB")
+        yield Row(f"fidec over fql, {where}", times["fidec"] / times["fql"], "", GOAL[device])
 
 
 def _measure(name: str, count: int, width: int, depth: int, precision: str, updates: int):

@@ -28,10 +28,10 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _doctor(arguments):
-    from fdbook.cli import findings
+    from fdbook.cli import checkup
 
     found = []
-    for finding in findings.all_of_them():
+    for finding in checkup.findings():
         found.append(finding)
         if not arguments.json:
             print("\n".join(_row(finding)), flush=True)

@@ -134,7 +134,7 @@ class _Names(argparse.Action):
         from fdbook.geometry import metrics
         from fdbook.rl import agents
 
-        for name, entry in agents.NAMES.items():
+        for name, entry in agents.AGENTS.items():
             print(f"agent   {name:<11} {entry.summary}")
         for name, summary in metrics.summaries().items():
             print(f"metric  {name:<11} {summary}")

@@ -146,7 +146,8 @@ class Arrays(Own):
         if task.has_environment:
             environment: Any = self.make()
             try:
-                if getattr(environment.unwrapped, "_reward_task_id", None) is not None and "qpos" in arrays:
+                labeled = getattr(environment.unwrapped, "_reward_task_id", None) is not None and "qpos" in arrays
+                if labeled and environment.spec is not None:
                     return ogbench.label(environment.spec.id.removeprefix("visual-"), environment, arrays)
             finally:
                 environment.close()

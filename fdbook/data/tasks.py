@@ -69,6 +69,7 @@ class Hand:
     random: float  # return of a random policy, which a normalized return puts at 0
     expert: float  # return of an expert policy, which it puts at 100
     horizon: int = 200  # steps of an evaluation: those that the two returns belong to
+    longest: int = 200  # steps of an episode that people showed, and of its clones, at most; an expert's has 200
 
 
 def _arm(*, cubes: int = 0, buttons: int = 0, sliders: int = 0, **columns: Any) -> World:
@@ -148,9 +149,9 @@ POINTMAZE = {
 
 ADROIT = {
     "pen": Hand(observation=45, action=24, random=96.262799, expert=3076.8331, horizon=100),
-    "door": Hand(observation=39, action=28, random=-56.512833, expert=2880.569309),
-    "hammer": Hand(observation=46, action=26, random=-274.856578, expert=12_794.134825),
-    "relocate": Hand(observation=39, action=30, random=-6.425911, expert=4233.877798),
+    "door": Hand(observation=39, action=28, random=-56.512833, expert=2880.569309, longest=300),
+    "hammer": Hand(observation=46, action=26, random=-274.856578, expert=12_794.134825, longest=625),
+    "relocate": Hand(observation=39, action=30, random=-6.425911, expert=4233.877798, longest=530),
 }
 ADROIT_ALPHA = {  # FQL's weight alpha, by who made the data
     "human": {"pen": 10_000.0, "door": 30_000.0, "hammer": 30_000.0, "relocate": 10_000.0},
@@ -211,7 +212,8 @@ def _d4rl_sets() -> Iterator[DataSet]:
         options = {"environment": f"AdroitHand{name.capitalize()}-v1", "observation": (hand.observation,)}
         for source in ADROIT_ALPHA:
             what = f"a robot hand, {name}, {source} data ({hand.observation} observations, {hand.action} actions)"
-            yield DataSet(name=f"D4RL/{name}/{source}-v2", description=what, action=hand.action, steps=200, **options)
+            options |= {"action": hand.action, "steps": 200 if source == "expert" else hand.longest}
+            yield DataSet(name=f"D4RL/{name}/{source}-v2", description=what, **options)
     for name, maze in POINTMAZE.items():
         what = f"a point with inertia in D4RL's {name} maze (6 observations, 2 actions)"
         options = {"steps": 1000, "episodes": 1000, "controller": "waypoints", "goal": True}

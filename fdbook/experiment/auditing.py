@@ -33,9 +33,9 @@ NEIGHBORS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """One value for each agent. `exact` says whether `kl` is E9 or an estimate from nearest neighbors."""
+    """One value for each agent. `exact_kl` says whether `kl` is E9 or an estimate from nearest neighbors."""
 
-    exact: bool
+    exact_kl: bool
     kl: np.ndarray
     """Nats, in the mean over states, of the policy before the box cuts it off from the flow's own law."""
     surrogate: np.ndarray | None
@@ -49,7 +49,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        plain = {name: value for name, value in dataclasses.asdict(self).items() if value is None or name == "exact"}
+        plain = {name: value for name, value in dataclasses.asdict(self).items() if value is None or name == "exact_kl"}
         others = {name: value for name, value in dataclasses.asdict(self).items() if name not in plain}
         return plain | {name: np.asarray(value, float).tolist() for name, value in others.items()}
 
@@ -165,7 +165,7 @@ def neighbor_kl(ours: Float[Array, "n d"], theirs: Float[Array, "m d"], k: int =
 
 def audit_table(run: Run, audited: Audit) -> str:
     """An audit in lines: a row for each seed."""
-    kind = "exact KL" if audited.exact else "KL (neighbors)"
+    kind = "exact KL" if audited.exact_kl else "KL (neighbors)"
     columns = {
         kind: audited.kl,
         "metric says": audited.surrogate,
@@ -180,7 +180,7 @@ def audit_table(run: Run, audited: Audit) -> str:
     for i, seed in enumerate(run.spec.seeds):
         cells = (f"{column[i]:16.1%}" if name in shares else f"{column[i]:16.4g}" for name, column in columns.items())
         lines.append(f"  {seed:>4}" + "".join(cells))
-    if audited.exact:
+    if audited.exact_kl:
         penalty = run.record.progress.curves.get("penalty")
         agents = cast(DecoratedFlow, run.agents)  # no other policy has a KL that is exact
         config = agents.config

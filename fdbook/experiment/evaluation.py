@@ -14,7 +14,7 @@ from jaxtyping import Float
 from fdbook.data import load
 from fdbook.data.tasks import Task
 from fdbook.rl.agents import Agent
-from fdbook.rl.environments import Environments, InLine, Workers, cores
+from fdbook.rl.environments import AsyncEnvironments, Environments, SyncEnvironments, cores
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.offline_evaluation import FittedQ, offline_evaluate
@@ -80,12 +80,12 @@ def check_pictures(task: Task) -> None:
 def _environments(task, count, workers, starts) -> Environments:
     check_pictures(task)  # and what works is known to the processes that are started
     make = functools.partial(load.environment, task, starts=starts)
-    if workers > 0 and Workers.can_make(make):
+    if workers > 0 and AsyncEnvironments.can_make(make):
         try:
-            return Workers(make, count, workers)
+            return AsyncEnvironments(make, count, workers)
         except OSError as error:  # an environment that only this process knows, for one
             warnings.warn(f"Environments of {task.name} are stepped in line. {error}", stacklevel=2)
-    return InLine([make() for _ in range(count)])
+    return SyncEnvironments([make() for _ in range(count)])
 
 
 def episode_scores(task: Task, result: Evaluation) -> Float[np.ndarray, "seeds episodes"]:

@@ -23,9 +23,9 @@ from jaxtyping import PyTree
 
 from fdbook.checks import Array, check_kinds, check_range, unknown
 from fdbook.data.load import STARTS, Loaded, environment
-from fdbook.experiment import gains, measure, playing, refit
+from fdbook.experiment import gains, measure, refit, rollouts
 from fdbook.experiment.gains import AT, Difference, Ratio
-from fdbook.experiment.playing import Played
+from fdbook.experiment.rollouts import Played
 from fdbook.experiment.run import Run
 from fdbook.geometry import metrics
 from fdbook.geometry.metrics import Metric
@@ -244,9 +244,9 @@ def run_ladder(
 
 def _played(ladder: Ladder, run: Run, progress) -> Ladder:
     """The ladder with what its displacements, and the flow without any, come to in the task's environment."""
-    with playing.player(run, ladder.spec.episodes, ladder.spec.starts) as play:
+    with rollouts.player(run, ladder.spec.episodes, ladder.spec.starts) as play:
         progress("playing the flow")
-        base, results = play(playing.zero_displacements(ladder.maps[0])), []
+        base, results = play(rollouts.zero_displacements(ladder.maps[0])), []
         for metric, maps in zip(ladder.spec.metrics, ladder.maps, strict=True):
             progress(f"playing {label(metric)}")
             results.append(play(maps))

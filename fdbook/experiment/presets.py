@@ -88,5 +88,5 @@ def registry(task: Task, agent: str, *, online: bool = False) -> dict[str, Any]:
 
     `online` says that the run has an online phase, for which the papers' authors trained some agents with other settings.
     """
-    config = {setting: getattr(task, name) for setting, name in agents.NAMES[agent].of_task.items()}
+    config = {setting: getattr(task, name) for setting, name in agents.AGENTS[agent].of_task.items()}
     return config | task.hyperparameters.get(agent, {}) | (task.online_hyperparameters.get(agent, {}) if online else {})

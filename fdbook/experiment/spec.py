@@ -294,7 +294,7 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     """Every part of a specification, filled in and checked."""
     task = given["task"] if isinstance(given["task"], Task) else find_task(given["task"])
     kind, filled = agents.family(given["agent"]), preset(given["preset"], task)
-    named = filled.metric if agents.NAMES[given["agent"]].any_metric else None
+    named = filled.metric if agents.AGENTS[given["agent"]].any_metric else None
     metric = agents.choose_metric(given["agent"], named if given["metric"] is None else given["metric"])
     known = {field.name for field in dataclasses.fields(kind.Config)}
     online = _online(given, task)

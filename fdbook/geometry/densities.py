@@ -271,6 +271,7 @@ class Ring(Density):
         return normal - np.log(self._spread * (2 * np.pi) ** 1.5).item() - 2 * log_r
 
     def sample(self, n: int, *, key: PRNGKeyArray) -> Float[Array, "n 2"]:
+        """n independent draws (n, 2): a log-normal radius, whose spread follows from `width`, and a uniform angle."""
         radius_key, angle_key = jr.split(key)
         r = self.radius * jnp.exp(self._spread * jr.normal(radius_key, (n,)))
         angle = jr.uniform(angle_key, (n,), maxval=2 * np.pi)

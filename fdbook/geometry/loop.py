@@ -13,10 +13,21 @@ from jaxtyping import PRNGKeyArray, PyTree
 from tqdm.auto import tqdm
 
 
-__all__ = ["Adam", "Program", "Training", "advance", "average", "copy", "descend", "fit", "run", "training"]
+__all__ = [
+    "Adam",
+    "Program",
+    "Training",
+    "advance",
+    "apply_gradient",
+    "copy",
+    "fit",
+    "incremental_update",
+    "run",
+    "training",
+]
 
 
-def descend(
+def apply_gradient(
     optimizer: optax.GradientTransformation, gradient: PyTree, state: PyTree, model: PyTree
 ) -> tuple[PyTree, PyTree]:
     """One optax step on a model's inexact arrays: the new model and the new optimizer state."""
@@ -25,7 +36,7 @@ def descend(
     return eqx.apply_updates(model, updates), state
 
 
-def average(old: PyTree, new: PyTree, step_size: float) -> PyTree:
+def incremental_update(old: PyTree, new: PyTree, step_size: float) -> PyTree:
     """E16: `(1 - step_size) * old + step_size * new` on the inexact arrays of two models; what else is in `old` stays."""
     arrays, rest = eqx.partition(old, eqx.is_inexact_array)
     return eqx.combine(optax.incremental_update(eqx.filter(new, eqx.is_inexact_array), arrays, step_size), rest)
@@ -154,7 +165,7 @@ class _Step(eqx.Module):
 
     def __call__(self, state, data, *, key):
         (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(state.model, data, key=key)
-        model, opt_state = descend(self.optimizer(), gradient, state.opt_state, state.model)
+        model, opt_state = apply_gradient(self.optimizer(), gradient, state.opt_state, state.model)
         if self.decay is None:
             return Training(model, model, opt_state, state.ema_state), info
         arrays, rest = eqx.partition(model, eqx.is_inexact_array)

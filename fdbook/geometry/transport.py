@@ -8,7 +8,7 @@ delta is a contraction. Maps are for one point; expectations are over `Nodes`, f
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,9 +21,9 @@ from jaxtyping import Float, PRNGKeyArray, PyTree
 
 from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, known
 from fdbook.geometry import flow, information, loop
+from fdbook.geometry.base_actions import BaseActions, base_from_density, base_from_flow
 from fdbook.geometry.densities import Density, Nodes
 from fdbook.geometry.metrics import Metric
-from fdbook.geometry.paths import Velocity
 
 
 __all__ = [
@@ -206,7 +206,12 @@ def kl_second_order(
 def kl_second_order_hessian(
     transport: LocalTransport, density: Density, nodes: Nodes, observation: Float[Array, " n"] = flow.EMPTY
 ) -> Float[Array, ""]:
-    """E10, second form: 1/2 E[-delta^T (Hess log pi) delta + tr((grad delta)^2)], equal to the first by parts, in nats."""
+    """E10, second form: 1/2 E[-delta^T (Hess log pi) delta + tr((grad delta)^2)], equal to the first by parts, in nats.
+
+    >>> g, wider = densities.gaussian(jnp.zeros(1), jnp.eye(1)), transport.LocalTransport(lambda s, a: 0.1 * a)
+    >>> round(float(transport.kl_second_order_hessian(wider, g, g.quadrature(8))), 3)  # 1/2 E[0.1^2 a^2 + 0.1^2] = 0.1^2
+    0.01
+    """
 
     def rate(action):
         delta, jacobian = transport.delta(observation, action), transport.jacobian(observation, action)
@@ -225,39 +230,6 @@ def kl_fisher(
     0.015
     """
     return _at_nodes(lambda a: 0.5 * (density.score(a) @ transport.delta(observation, a)) ** 2, nodes)
-
-
-class BaseActions(NamedTuple):
-    """A batch for an actor loss: b states, K base actions of each (b, K, d), and what the metric reads there (b, K, ...).
-
-    States are an array (b, n) or a pytree of such arrays. A pooled metric may have readings of other actions of those states, and
-    of another number of them. A metric that reads nothing has None.
-    """
-
-    observations: PyTree
-    actions: Float[Array, "b k d"]
-    readings: PyTree
-
-
-def base_from_density(density: Density, n: int, *, key: PRNGKeyArray) -> BaseActions:
-    """n actions of a toy policy with their exact scores, as one state."""
-    actions = density.sample(n, key=key)
-    return BaseActions(jnp.zeros((1, 0), actions.dtype), actions[None], jax.vmap(density.score)(actions)[None])
-
-
-def base_from_flow(
-    field: Velocity, metric: Metric, observations: Float[Array, "b n"], k: int, *, key: PRNGKeyArray, **options: Any
-) -> BaseActions:
-    """K actions of each state sampled from a flow (E3, `options` as in `flow.sample`) with what the metric reads there."""
-    noise_key, score_key = jr.split(key)
-    states = observations.shape[0]
-    noises = jr.normal(noise_key, (states, k, field.action_dim), jnp.float32)
-    draw = jax.vmap(lambda s, z: flow.sample(field, s, z, **options), in_axes=(None, 0))
-    actions = jax.vmap(draw)(observations, noises)
-    readings = jax.vmap(lambda s, a, subkey: metric.perturbed(field, s, a, key=subkey))(
-        observations, actions, jr.split(score_key, states)
-    )
-    return BaseActions(observations, actions, readings)
 
 
 def actor_loss(

@@ -20,7 +20,16 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 
-__all__ = ["Environment", "Environments", "InLine", "Step", "Workers", "check_answer", "cores", "in_line"]
+__all__ = [
+    "AsyncEnvironments",
+    "Environment",
+    "Environments",
+    "Step",
+    "SyncEnvironments",
+    "as_environments",
+    "check_answer",
+    "cores",
+]
 
 
 @runtime_checkable
@@ -111,13 +120,13 @@ def _name(environment) -> str:
     return getattr(getattr(environment, "spec", None), "id", None) or type(environment).__name__
 
 
-class InLine(Environments):
+class SyncEnvironments(Environments):
     """Environments that this process steps, one after the other.
 
     Raises OSError, in one sentence, when one of them fails, or gives an observation of another shape than the first one.
 
     >>> import gymnasium
-    >>> worlds = environments.InLine([gymnasium.make("Pendulum-v1") for _ in range(2)])
+    >>> worlds = environments.SyncEnvironments([gymnasium.make("Pendulum-v1") for _ in range(2)])
     >>> len(worlds), worlds.reset({1: 0})[1].shape, worlds.step({1: np.zeros(1, np.float32)})[1].over
     (2, (3,), False)
     """
@@ -165,9 +174,9 @@ class InLine(Environments):
             environment.close()
 
 
-def in_line(environments: "Environments | Sequence[Any]") -> "Environments":
+def as_environments(environments: "Environments | Sequence[Any]") -> "Environments":
     """The environments; a sequence of Gymnasium's as some that this process steps."""
-    return InLine(environments) if isinstance(environments, Sequence) else environments
+    return SyncEnvironments(environments) if isinstance(environments, Sequence) else environments
 
 
 def cores() -> int:
@@ -182,7 +191,7 @@ def _serve(descriptor: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         try:
             make, count = pipe.recv()
-            mine = InLine([make() for _ in range(count)])
+            mine = SyncEnvironments([make() for _ in range(count)])
             pipe.send(("ready", None))
             while True:
                 what, argument = pipe.recv()
@@ -194,7 +203,7 @@ def _serve(descriptor: int) -> None:
             pipe.send(("failed", str(error) if _is_sentence(error) else sentence))
 
 
-class Workers(Environments):
+class AsyncEnvironments(Environments):
     """Environments in worker processes, which are dealt out in turn: `make()` makes one, and can be pickled.
 
     Raises OSError, with the reason, when a worker fails or dies.

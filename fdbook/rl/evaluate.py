@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fdbook.checks import Array
 from fdbook.rl.agents import Agent
 from fdbook.rl.agents.base import values
-from fdbook.rl.environments import Environment, Environments, InLine, check_answer, in_line
+from fdbook.rl.environments import Environment, Environments, SyncEnvironments, as_environments, check_answer
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.precision import with_matmul_precision
 
@@ -107,7 +107,7 @@ def evaluate(
         )
     if critics and "critic" not in agents.networks:
         raise ValueError(f"evaluate compares returns with critics, and {type(agents).__name__} has none.")
-    playing = _Playing(in_line(environments), len(seeds), share, episodes)
+    playing = _Playing(as_environments(environments), len(seeds), share, episodes)
     if critics:
         playing.watch_critics(agents.config.discount, reward_shift)
     seed_numbers = np.asarray(seeds, np.int32)
@@ -224,7 +224,7 @@ def film(
     seed. The episode is the one that `evaluate` plays under the same number.
     """
     agent = jax.tree.map(lambda leaf: leaf[index : index + 1] if eqx.is_array(leaf) else leaf, agents)
-    only, time, step = InLine([environment]), 0, None
+    only, time, step = SyncEnvironments([environment]), 0, None
     seen = only.reset({0: FIRST_SEED + episode})[0]
     frames = [environment.render()]
     while step is None or not step.over:

@@ -138,8 +138,8 @@ def held_out_losses(
     Batches are as large as the agents train on. One key draws the same rows from data of the same size for every agent, so that
     two runs on the same episodes are compared on the same transitions. Raises ValueError for no batch.
     """
-    if batches < 1:
-        raise ValueError(f"held_out_losses takes at least one batch; got batches={batches}.")
+    if not isinstance(batches, int) or batches < 1:
+        raise ValueError(f"held_out_losses takes a whole number of batches, at least one; got batches={batches!r}.")
     numbers, means = jnp.asarray(seeds), []
     for batch_key in jr.split(key, batches):
         means.append(_losses(agents, data, numbers, batch_key))
@@ -247,8 +247,8 @@ class _Update(eqx.Module):
 
         value, gradient = eqx.filter_value_and_grad(loss)(state.critic)
         optimizer = optax.adam(self.fitted.learning_rate)
-        critic, opt_state = loop.descend(optimizer, gradient, state.opt_state, state.critic)
-        target = loop.average(state.target, critic, self.fitted.tau)
+        critic, opt_state = loop.apply_gradient(optimizer, gradient, state.opt_state, state.critic)
+        target = loop.incremental_update(state.target, critic, self.fitted.tau)
         return _State(critic, target, opt_state), value
 
 

@@ -24,15 +24,18 @@ NAME = "record.json"
 LABELS = ("preset", "overrides")
 """Parts of a specification that say where its values came from, and not what they are."""
 RENAMED = {
+    "actor_every": "actor_freq",
     "aggregation": "q_agg",
     "candidates": "num_samples",
     "clip_norm": "max_grad_norm",
     "critics": "num_critics",
     "fisher_count": "num_fisher_samples",
+    "noise": "actor_noise",
+    "noise_bound": "actor_noise_clip",
     "normalise_value": "normalize_q",
     "refinements": "num_refinements",
 }
-"""Settings of agents by the names that they had in version 0.1, in records of format 1 and on the command line."""
+"""Settings of agents by the names that they had in version 0.1, in older records and on the command line."""
 FORMAT = 2
 """The format of specifications in records."""
 
@@ -183,11 +186,13 @@ class Record:
 
 
 def upgraded(spec: dict[str, Any]) -> dict[str, Any]:
-    """A specification of format 1 with the names of today; any other as it is."""
-    if spec.get("format") != 1 or not isinstance(spec.get("config"), dict):
+    """A specification of format 1 or 2 with the names of today; any other as it is."""
+    if spec.get("format") not in (1, FORMAT) or not isinstance(spec.get("config"), dict):
         return spec
     config = {RENAMED.get(name, name): value for name, value in spec["config"].items()}
     overrides = [_renamed(name) for name in spec.get("overrides", ())]
+    if spec["format"] == FORMAT:
+        return spec | {"config": config, "overrides": overrides}
     task = dict(spec["task"])
     if options := task.get("options"):
         options = {RENAMED.get(name, name): value for name, value in options.items()}

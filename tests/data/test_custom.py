@@ -11,6 +11,7 @@ import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
 from fdbook import experiment
 from fdbook.data import custom, spaces, summary
@@ -326,6 +327,21 @@ def test_rewards_from_a_function(logged):
         ValueError, match=r"^The dict of arrays has no rewards: store an array 'rewards' \(or, from Python"
     ):
         load(custom.from_arrays(plain, PENDULUM))
+
+
+def test_an_environment_of_ogbench_that_has_no_name_labels_nothing(logged):
+    """One that a user makes of OGBench's classes by hand: its labels are found by the name that it is registered by."""
+
+    def made():
+        environment = PendulumEnv()
+        environment._reward_task_id = 1
+        return gymnasium.wrappers.TimeLimit(environment, 5)
+
+    arrays = {name: values for name, values in logged.items() if name != "rewards"}
+    arrays["qpos"] = arrays["observations"]
+    assert made().spec is None
+    with pytest.raises(ValueError, match=r"^The dict of arrays has no rewards: store an array 'rewards'"):
+        load(custom.from_arrays(arrays, made))
 
 
 @pytest.mark.slow

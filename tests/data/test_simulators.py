@@ -76,8 +76,8 @@ def test_workers_that_play_ask_for_no_renderer(tmp_path):
         "import functools\n"
         "from fdbook.data.load import environment\n"
         "from fdbook.data.tasks import find_task\n"
-        "from fdbook.rl.environments import Workers\n"
-        f"played = Workers(functools.partial(environment, find_task({TASK!r})), 2, 2)\n"
+        "from fdbook.rl.environments import AsyncEnvironments\n"
+        f"played = AsyncEnvironments(functools.partial(environment, find_task({TASK!r})), 2, 2)\n"
         "played.close()\n"
         "print('as expected')\n"
     )

@@ -55,7 +55,7 @@ def data():
 
 def audit(kl, metric=None):
     made = {
-        "exact": True,
+        "exact_kl": True,
         "kl": kl,
         "surrogate": [0.1, 0.2],
         "off": [0.2, 0.4],
@@ -113,7 +113,7 @@ def test_numbers_are_those_of_the_records():
 
 def test_more_seeds_of_a_training_are_joined_in_their_order():
     def record(seeds, part, **lists):
-        return {"run": {"seeds": seeds, "agent": "deflow"}, part: {"exact": True} | lists}
+        return {"run": {"seeds": seeds, "agent": "deflow"}, part: {"exact_kl": True} | lists}
 
     records = {
         "audit-whole-seeds-5-to-6": record([5, 6], "audit", kl=[3.0, 4.0]),
@@ -125,7 +125,7 @@ def test_more_seeds_of_a_training_are_joined_in_their_order():
     whole = microscope.join_seeds(records)
     assert whole.keys() == {"audit-whole", "evaluated-whole", "geometry-cube"}
     assert whole["audit-whole"]["run"] == {"seeds": [0, 1, 5, 6], "agent": "deflow"}
-    assert whole["audit-whole"]["audit"] == {"exact": True, "kl": [1.0, 2.0, 3.0, 4.0]}
+    assert whole["audit-whole"]["audit"] == {"exact_kl": True, "kl": [1.0, 2.0, 3.0, 4.0]}
     assert whole["evaluated-whole"]["evaluation"]["score"] == [10, 20, 30, 40]
     assert whole["geometry-cube"] == {"name": "cube"}
     records["audit-whole-seeds-5-to-6"]["run"]["agent"] = "fidec"
@@ -172,7 +172,7 @@ def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():
 def test_other_records_are_left_out_or_refused_in_a_sentence():
     """An audit of a one-step policy, whose KL is an estimate; a ladder without a dose; one that ends before 0.2 nats."""
     records, one_step = trees(), audit([1.0, 2.0])
-    one_step["audit"] |= {"exact": False, "surrogate": None, "folded": None, "clipped": None}
+    one_step["audit"] |= {"exact_kl": False, "surrogate": None, "folded": None, "clipped": None}
     records["played-plain"] = ladder(entry(1.5, "deblurred", **RAW)) | {"run": {"data": {}}}
     numbers = microscope.compute(context(records | {"audit-fql": one_step}))
     assert "audit-fql" not in numbers["audits"]

@@ -273,7 +273,7 @@ def test_the_draws_of_an_update_are_independent(name, budget):
     assert np.abs(np.corrcoef(rows) - np.eye(len(rows))).max() < bound
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_an_update_descends(name):
     agent, batch = make(name, learning_rate=1e-3), some_batch()
     draws = agent.draw(batch, key=jr.key(2))
@@ -289,7 +289,7 @@ DETERMINISTIC = ("iql", "rebrac")
 """Agents whose actions do not depend on the key."""
 
 
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_actions_lie_in_the_box_and_depend_on_the_key_alone(name):
     agent = make(name)
     observations = 3 * jr.normal(jr.key(5), (16, N), jnp.float32)

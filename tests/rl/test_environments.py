@@ -18,7 +18,7 @@ from fdbook.data.tasks import find_task
 from fdbook.experiment import evaluation
 from fdbook.rl import agents, train
 from fdbook.rl.agents.base import values
-from fdbook.rl.environments import InLine, Workers
+from fdbook.rl.environments import AsyncEnvironments, SyncEnvironments
 from fdbook.rl.evaluate import evaluate
 from fdbook.rl.fourier_features import Normalizer
 
@@ -33,13 +33,13 @@ def stacked(seeds=2):
 
 @pytest.fixture
 def pool():
-    made = Workers(PENDULUM, 5, 2)
+    made = AsyncEnvironments(PENDULUM, 5, 2)
     yield made
     made.close()
 
 
 def test_the_same_numbers_in_line_and_by_workers(pool):
-    here = InLine([PENDULUM() for _ in range(5)])
+    here = SyncEnvironments([PENDULUM() for _ in range(5)])
     results = [evaluate(stacked(), place, [0, 3], episodes=5) for place in (here, pool)]
     assert results[0].lengths.tolist() == [[7] * 5] * 2
     assert len(np.unique(results[0].returns)) == 10
@@ -112,7 +112,7 @@ def test_a_worker_that_dies_is_told(pool):
 
 def test_a_worker_that_fails_says_why():
     with pytest.raises(OSError, match=r"^A process that steps environments failed \(NameNotFound: .*Pendulumm"):
-        Workers(functools.partial(gymnasium.make, "Pendulumm-v1"), 2, 2)
+        AsyncEnvironments(functools.partial(gymnasium.make, "Pendulumm-v1"), 2, 2)
 
 
 class Faulty:
@@ -163,11 +163,11 @@ def test_an_environment_that_fails_in_line_is_told_in_one_sentence(fault):
 def test_gymnasium_knows_what_failed():
     environment = PENDULUM()
     with pytest.raises(OSError, match=r"^The environment Pendulum-v1 failed when it was stepped \(ResetNeeded: "):
-        InLine([environment]).step({0: np.zeros(1, np.float32)})
+        SyncEnvironments([environment]).step({0: np.zeros(1, np.float32)})
 
 
 def test_a_worker_says_what_a_process_alone_would_say():
-    pool = Workers(PENDULUM, 1, 1)
+    pool = AsyncEnvironments(PENDULUM, 1, 1)
     with pytest.raises(OSError, match=r"^The environment Pendulum-v1 failed when it was stepped \(ResetNeeded: "):
         pool.step({0: np.zeros(1, np.float32)})
     assert all(process.poll() is not None for process in pool.processes)
@@ -187,15 +187,15 @@ def test_values_that_are_not_finite_end_an_evaluation(fault, words):
 
 
 def test_what_no_other_process_can_make_is_stepped_in_line():
-    assert Workers.can_make(PENDULUM)
-    assert not Workers.can_make(lambda: PENDULUM())
+    assert AsyncEnvironments.can_make(PENDULUM)
+    assert not AsyncEnvironments.can_make(lambda: PENDULUM())
 
 
 def test_workers_end_with_the_process_that_they_serve():
     code = """
 import functools, os, gymnasium
-from fdbook.rl.environments import Workers
-pool = Workers(functools.partial(gymnasium.make, "Pendulum-v1"), 2, 2)
+from fdbook.rl.environments import AsyncEnvironments
+pool = AsyncEnvironments(functools.partial(gymnasium.make, "Pendulum-v1"), 2, 2)
 print(*(process.pid for process in pool.processes), flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -223,7 +223,7 @@ def test_a_task_of_ogbench_in_both_ways(workers):
     task = find_task("pointmaze-medium")
     with evaluation.environments(task, 1, 2, workers=workers) as get:
         made = get()
-        assert (type(made), len(made)) == (Workers if workers else InLine, 2)
+        assert (type(made), len(made)) == (AsyncEnvironments if workers else SyncEnvironments, 2)
         first = made.reset({0: 5, 1: 6})
         assert made.step({1: np.ones(2, np.float32)})[1].success is False
     with evaluation.environments(task, 1, 2, workers=0) as get:

@@ -157,7 +157,7 @@ WANTED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_every_agent_is_judged_by_what_it_has(name):
     assert name in WANTED, f"tests/rl/test_offline_evaluation.py: WANTED has no entry for {name!r}"
     data, _ = logged(episodes=8)
@@ -191,7 +191,9 @@ def test_held_out_losses_are_those_of_the_networks_on_the_same_rows_for_every_ag
     elsewhere = dataclasses.replace(data, observations=data.observations + 1)
     same = held_out_losses(moved, elsewhere, SEEDS, **options)["flow"]
     np.testing.assert_array_equal(same, found["flow"])
-    with pytest.raises(ValueError, match=r"^held_out_losses takes at least one batch; got batches=0\.$"):
+    with pytest.raises(
+        ValueError, match=r"^held_out_losses takes a whole number of batches, at least one; got batches=0\.$"
+    ):
         held_out_losses(stacked, data, SEEDS, batches=0, key=jr.key(0))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fdbook.rl import agents, records, train
-from fdbook.rl.environments import InLine
+from fdbook.rl.environments import SyncEnvironments
 from fdbook.rl.fourier_features import Normalizer
 from fdbook.rl.online import Online, ReplayBuffer, Transition
 from fdbook.rl.precision import PRECISIONS
@@ -70,7 +70,7 @@ def some_record(agent="bc", seeds=(0,), updates=20, online=60, evaluations=()):
 
 def some_online(record, **options):
     environments = options.pop("environments", None) or [Walk() for _ in record.seeds]
-    return Online(lambda: InLine(environments), record.seeds, record.updates - record.offline, **options)
+    return Online(lambda: SyncEnvironments(environments), record.seeds, record.updates - record.offline, **options)
 
 
 def run(record, online=None, **options):
@@ -319,5 +319,5 @@ def test_what_explores_and_what_does_not():
         if name == "iql":
             assert np.mean(inside) == pytest.approx(0.6827, abs=0.05)  # of a Gaussian within one standard deviation
         else:
-            assert np.abs(noise).max() <= agent.config.noise_bound + 1e-6
+            assert np.abs(noise).max() <= agent.config.actor_noise_clip + 1e-6
             assert noise.std() == pytest.approx(agent.config.noise, rel=0.1)

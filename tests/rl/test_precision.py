@@ -120,7 +120,7 @@ def some_data():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", agents.NAMES)
+@pytest.mark.parametrize("name", agents.AGENTS)
 def test_no_product_of_an_update_keeps_all_digits(name):
     stacked = train.init(agents.make(name), (3,), 2, (0, 1), width=8, depth=2, batch_size=4)
     arrays, rest = eqx.partition(stacked, eqx.is_array)

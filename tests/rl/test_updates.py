@@ -29,7 +29,7 @@ def agents_after(agent, updates):
     return met
 
 
-@pytest.mark.parametrize("name", [name for name in agents.NAMES if name != "bc"])
+@pytest.mark.parametrize("name", [name for name in agents.AGENTS if name != "bc"])
 def test_target_networks_follow_what_the_networks_were_before_each_update(budget, name):
     """Six updates: a copy that follows the new weights, the order that textbooks have, is one update early."""
     met = agents_after(make(name, learning_rate=1e-2, tau=0.3), 6)

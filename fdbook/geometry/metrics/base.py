@@ -166,6 +166,7 @@ class L2(Metric):
     def raw_cost(
         self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: PyTree
     ) -> Float[Array, " k"]:
+        """E18: |delta|^2, shape (k,)."""
         return jnp.sum(delta**2, axis=-1)
 
     def level(self, readings: PyTree) -> float:

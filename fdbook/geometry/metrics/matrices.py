@@ -78,9 +78,11 @@ class Information(Metric):
     def raw_cost(
         self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Curvatures
     ) -> Float[Array, " k"]:
+        """delta^T H delta with the matrices of `forms` (E28, E29), shape (k,)."""
         forms = self.forms(readings)
         return jnp.einsum("ki,kij,kj->k", delta, jnp.broadcast_to(forms, (*delta.shape, delta.shape[-1])), delta)
 
     def level(self, readings: Curvatures) -> Float[Array, ""]:
+        """tr H / d of the state's mean matrix: what E24 divides by."""
         forms = self.forms(readings)
         return jnp.trace(jnp.mean(forms, axis=0)) / forms.shape[-1]

@@ -80,6 +80,7 @@ class ScoreMetric(Metric):
         return _read_score(self.score, t, points, velocities)
 
     def level(self, readings: Float[Array, "k d"]) -> Float[Array, ""]:
+        """tr F / d, F the mean outer product of the scores: what E24 divides by."""
         return jnp.mean(readings**2)
 
 
@@ -106,6 +107,7 @@ class Fisher(ScoreMetric):
     def raw_cost(
         self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "m d"]
     ) -> Float[Array, " k"]:
+        """delta^T F delta with the state's one matrix (E20, E21), or (score . delta)^2 at each action (E11, E19); shape (k,)."""
         if self.pooled:
             return jnp.einsum("ki,ij,kj->k", delta, fisher_matrix(readings), delta)
         return jnp.sum(readings * delta, axis=-1) ** 2
@@ -124,6 +126,7 @@ class FisherRao(ScoreMetric):
     def raw_cost(
         self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "k d"]
     ) -> Float[Array, " k"]:
+        """E22: (score . delta + div delta)^2 at each action, shape (k,)."""
         return (jnp.sum(readings * delta, axis=-1) + divergence) ** 2
 
 
@@ -143,4 +146,5 @@ class FisherScale(ScoreMetric):
     def raw_cost(
         self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "m d"]
     ) -> Float[Array, " k"]:
+        """tr F / d |delta|^2, shape (k,)."""
         return self.level(readings) * jnp.sum(delta**2, axis=-1)

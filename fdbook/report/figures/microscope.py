@@ -40,7 +40,7 @@ def compute(context: Context) -> dict:
     trees = join_seeds(context.ladders())
     for name, tree in trees.items():
         kind = name.split("-")[0]
-        if kind in KINDS and (kind != "audit" or tree["audit"]["exact"]):
+        if kind in KINDS and (kind != "audit" or tree["audit"]["exact_kl"]):
             found[kind][name] = tree
     for kind in KINDS:
         if not found[kind]:

@@ -17,10 +17,10 @@ from fdbook.rl.agents.rebrac import ReBRAC
 
 
 __all__ = [
+    "AGENTS",
     "FQL",
     "IFQL",
     "IQL",
-    "NAMES",
     "Agent",
     "Config",
     "DecoratedFlow",
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
     """Settings that come from the task where none are said: their names, and what a `Task` has for them."""
 
 
-NAMES = {
+AGENTS = {
     "bc": Entry(FlowBC, "a flow that imitates the data (E2)"),
     "ifql": Entry(IFQL, "the best of 32 samples of that flow, judged by implicit Q-learning"),
     "fql": Entry(
@@ -79,14 +79,14 @@ NAMES = {
 
 def family(name: str) -> type[Agent]:
     """The class of a named agent. Raises ValueError, with the nearest name, when there is none."""
-    if name not in NAMES:
-        raise ValueError(unknown("agent", name, NAMES))
-    return NAMES[name].kind
+    if name not in AGENTS:
+        raise ValueError(unknown("agent", name, AGENTS))
+    return AGENTS[name].kind
 
 
 def method(name: str, metric: str | None) -> str:
     """What an agent with a metric of that short name is called in tables and figures, as in "deflow" or "fidec exact"."""
-    return f"{name} {metric}" if name in NAMES and NAMES[name].any_metric else name
+    return f"{name} {metric}" if name in AGENTS and AGENTS[name].any_metric else name
 
 
 def choose_metric(name: str, metric: metrics.Metric | str | None) -> metrics.Metric | None:
@@ -94,9 +94,9 @@ def choose_metric(name: str, metric: metrics.Metric | str | None) -> metrics.Met
 
     Raises ValueError, with a sentence that says which agents take another, for a metric that the agent cannot have.
     """
-    entry = NAMES[name]
+    entry = AGENTS[name]
     chosen = metric if metric is None or isinstance(metric, metrics.Metric) else metrics.make(str(metric))
-    takers = " or ".join(repr(other) for other in NAMES if NAMES[other].any_metric)
+    takers = " or ".join(repr(other) for other in AGENTS if AGENTS[other].any_metric)
     if entry.metric is None and chosen is not None:
         raise ValueError(f"Only the agent {takers} takes a metric; got metric={metric!r} for {name!r}.")
     if entry.metric is None:
@@ -119,7 +119,7 @@ def make(name: str) -> Callable[..., Agent]:
     >>> agent.action_dim, metrics.short_name(agent.config.metric)
     (2, 'exact')
     """
-    kind, entry = family(name), NAMES[name]
+    kind, entry = family(name), AGENTS[name]
 
     def init(observation_shape: tuple[int, ...], action_dim: int, *, key: PRNGKeyArray, **config: Any) -> Agent:
         return kind.init(observation_shape, action_dim, key=key, **_with_metric(name, config))
@@ -129,14 +129,14 @@ def make(name: str) -> Callable[..., Agent]:
 
 def _with_metric(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """The settings of an agent, with the metric that its name stands for."""
-    return config if NAMES[name].metric is None else config | {"metric": choose_metric(name, config.get("metric"))}
+    return config if AGENTS[name].metric is None else config | {"metric": choose_metric(name, config.get("metric"))}
 
 
 def check(name: str, **config: Any) -> None:
     """Refuses settings that a named agent does not have, and values out of range, without building it."""
     kind = family(name)
     for item in config:
-        if item.startswith("metric.") and NAMES[name].metric is not None:
+        if item.startswith("metric.") and AGENTS[name].metric is not None:
             option = item.removeprefix("metric.")
             raise ValueError(f"{option!r} is an option of a metric: say metric=metrics.make(name, {option}=...).")
     check_fields(kind.Config, config, f"setting of {name}")

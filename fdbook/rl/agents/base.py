@@ -126,16 +126,18 @@ class Agent(eqx.Module):
         return self.act(observation, key=key)
 
     def update(self, batch: Batch, *, key: PRNGKeyArray) -> tuple["Agent", dict[str, Float[Array, ""]]]:
-        """The agent after one step on a batch, and scalars to log."""
+        """The agent after one step on a batch of b transitions, and scalars () to log; `key` gives the draws of its losses."""
         draws = self.draw(batch, key=key)
         (_, info), gradient = eqx.filter_value_and_grad(self.loss, has_aux=True)(self.networks, batch, draws)
-        trained, opt_state = loop.descend(self.config.optimizer, gradient, self.opt_state, self.networks)
+        trained, opt_state = loop.apply_gradient(self.config.optimizer, gradient, self.opt_state, self.networks)
         return dataclasses.replace(self, networks=trained, targets=self.updated_targets(), opt_state=opt_state), info
 
     def updated_targets(self) -> dict[str, PyTree]:
         """E16: the target networks, a little nearer to the networks as they are before the update, as in the published code."""
         tau = self.config.tau
-        return {name: loop.average(target, self.networks[name], tau) for name, target in self.targets.items()}
+        return {
+            name: loop.incremental_update(target, self.networks[name], tau) for name, target in self.targets.items()
+        }
 
     def aggregate(self, q: Float[Array, "critics *batch"]) -> Float[Array, " *batch"]:
         """E16: the mean or the minimum over the critics."""

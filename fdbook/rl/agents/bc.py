@@ -65,6 +65,7 @@ class FlowBC(base.Agent):
     def loss(
         self, trained: dict[str, PyTree], batch: Batch, draws: MatchingDraws
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """E2: flow matching to the logged actions."""
         field = trained["flow"]
         loss = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
         return loss, {"flow": loss}

@@ -71,6 +71,7 @@ class FQL(base.Agent):
     def loss(
         self, trained: dict[str, PyTree], batch: Batch, draws: FQLDraws
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """E2 for the flow, E16 for the critics, E17 for the one-step actor."""
         target = self.targets["critic"]
         field = trained["flow"]
         flow_loss = base.flow_loss(

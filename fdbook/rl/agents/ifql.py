@@ -57,6 +57,7 @@ class IFQL(base.Agent):
     def loss(
         self, trained: dict[str, PyTree], batch: Batch, draws: bc.MatchingDraws
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """E2 for the flow, and expectile regression of the state's value with the critics that follow it."""
         field = trained["flow"]
         flow = base.flow_loss(field.head, field.features(batch.observations), batch.actions, draws.t, draws.z)
         loss, info = iql.expectile_terms(self, trained, batch)

@@ -123,6 +123,7 @@ class IQL(base.Agent):
     def loss(
         self, trained: dict[str, PyTree], batch: Batch, draws: NoDraws
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Expectile regression of the state's value, the critics that follow it, advantage-weighted regression of the actor."""
         loss, info = expectile_terms(self, trained, batch)
         advantages = smaller_values(self.networks["critic"], batch)
         advantages = advantages - state_values(self.networks["value"], batch.observations)

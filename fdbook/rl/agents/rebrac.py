@@ -31,17 +31,17 @@ class ReBRACConfig(base.Config):
     """The weight of the distance to logged actions in the actor's loss."""
     alpha_critic: float = 0.01
     """The same in the critic's target."""
-    noise: float = 0.2
-    """The standard deviation of the noise on the target's actions, clipped at `noise_bound`."""
-    noise_bound: float = 0.5
-    actor_every: int = 2
+    actor_noise: float = 0.2
+    """The standard deviation of the noise on the target's actions, clipped at `actor_noise_clip`."""
+    actor_noise_clip: float = 0.5
+    actor_freq: int = 2
     """The actor learns, and the target networks follow, at every so many updates; in between Adam moves the actor on."""
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("alpha_actor", "alpha_critic", "noise", "noise_bound"):
+        for name in ("alpha_actor", "alpha_critic", "actor_noise", "actor_noise_clip"):
             check_range(getattr(self, name), name, "ReBRAC")
-        check_range(self.actor_every, "actor_every", "ReBRAC", low=1.0)
+        check_range(self.actor_freq, "actor_freq", "ReBRAC", low=1.0)
 
 
 class ReBRACDraws(NamedTuple):
@@ -71,7 +71,7 @@ class ReBRAC(base.Agent):
     @property
     def actor_turn(self) -> Bool[Array, ""]:
         """Whether the update that comes next is one of the actor's: number 2, 4, ... of all updates by default."""
-        return (optax.tree.get(self.opt_state, "count") + 1) % self.config.actor_every == 0
+        return (optax.tree.get(self.opt_state, "count") + 1) % self.config.actor_freq == 0
 
     def updated_targets(self) -> dict[str, PyTree]:
         """E16, at the actor's turns; in between the target networks stay."""
@@ -87,8 +87,9 @@ class ReBRAC(base.Agent):
     def loss(
         self, trained: dict[str, PyTree], batch: Batch, draws: ReBRACDraws
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The critics', whose target pays for the distance to the logged actions, and at its turns the actor's."""
         config, target = self.config, self.targets["critic"]
-        noise = jnp.clip(config.noise * draws.noise, -config.noise_bound, config.noise_bound)
+        noise = jnp.clip(config.actor_noise * draws.noise, -config.actor_noise_clip, config.actor_noise_clip)
         next_actions = jnp.clip(_policy(self.targets["actor"], batch.next_observations) + noise, -1, 1)
         distance_next = jnp.sum((next_actions - batch.next_actions) ** 2, axis=-1)
         next_q = self.aggregate(base.values(target, target.features(batch.next_observations), next_actions))
@@ -111,8 +112,8 @@ class ReBRAC(base.Agent):
     def explore(self, observation: Array, *, key: PRNGKeyArray) -> Float[Array, " d"]:
         """The policy's action with noise, that of the critics' target."""
         config, action = self.config, self.act(observation, key=key)
-        noise = config.noise * jax.random.normal(key, action.shape, action.dtype)
-        return jnp.clip(action + jnp.clip(noise, -config.noise_bound, config.noise_bound), -1, 1)
+        noise = config.actor_noise * jax.random.normal(key, action.shape, action.dtype)
+        return jnp.clip(action + jnp.clip(noise, -config.actor_noise_clip, config.actor_noise_clip), -1, 1)
 
 
 def _policy(actor, observations) -> Float[Array, "batch d"]:

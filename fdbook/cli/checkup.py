@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fdbook import book
-from fdbook.cli import needs, probing
+from fdbook.cli import probing, requirements
 
 
-__all__ = ["Finding", "all_of_them"]
+__all__ = ["Finding", "findings"]
 
 PYTHON = (3, 11)
 SPARE = 200e6
@@ -58,7 +58,7 @@ class Finding:
         return dataclasses.asdict(self)
 
 
-def all_of_them() -> Iterator[Finding]:
+def findings() -> Iterator[Finding]:
     """The findings, as they come: what is quick to see first. Each check that fails itself is a finding that says so."""
     yield _python()
     yield from _guarded("packages", _packages)
@@ -93,12 +93,12 @@ def _guarded(what: str, look: Callable[[], Iterable[Finding]], *, chapter: bool 
         yield Finding(what, "missing", found, mend, chapter)
 
 
-def _chapters() -> tuple[dict[str, needs.Needs], dict[str, str]]:
+def _chapters() -> tuple[dict[str, requirements.Needs], dict[str, str]]:
     """What each chapter needs, and what is wrong with those of which it cannot be read."""
     found, damaged = {}, {}
     for number, path in book.chapters().items():
         try:
-            found[number] = needs.of_notebook(path)
+            found[number] = requirements.of_notebook(path)
         except (OSError, ValueError) as error:
             damaged[number] = str(error)
     return found, damaged
@@ -351,7 +351,7 @@ def _chapter(number: str, need, answers, stops) -> Finding:
 def _late() -> list[str]:
     """The imports of `fdbook.data` that happen only when something is recorded or read; none where it cannot be read itself."""
     try:
-        return [f"import {module}" for module in needs.late_imports(book.PACKAGE / "data")]
+        return [f"import {module}" for module in requirements.late_imports(book.PACKAGE / "data")]
     except (OSError, ValueError, SyntaxError):
         return []
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fdbook.report.moving import slider
+from fdbook.report.sliders import slider
 
 
 def bar(value):

@@ -15,8 +15,8 @@ from fdbook import cli, experiment
 from fdbook.data import custom
 from fdbook.data.load import environment
 from fdbook.data.tasks import find_task
-from fdbook.experiment import RunSpec, evaluation, ladder, playing
-from fdbook.experiment.playing import Played
+from fdbook.experiment import RunSpec, evaluation, ladder, rollouts
+from fdbook.experiment.rollouts import Played
 from fdbook.experiment.run import Run
 from fdbook.geometry.anisotropy import GaussianPolicy
 from fdbook.rl import agents, evaluate, records, train
@@ -64,8 +64,8 @@ def run(request):
 def test_displaced_agents_act_with_the_flow_and_the_displacement(run):
     """Every episode has the same noise on every rung, so that what a translation earns is known exactly; the box cuts it off."""
     maps = Step(jnp.asarray(STEPS))
-    with playing.player(run, 3, "task") as play:
-        moved, base = play(maps), play(playing.zero_displacements(maps))
+    with rollouts.player(run, 3, "task") as play:
+        moved, base = play(maps), play(rollouts.zero_displacements(maps))
     assert (moved.score.shape, base.score.shape) == ((2, 2, 3), (1, 2, 3))
     assert np.all(np.std(base.score, axis=2) > 0)
     earned = 2 * (10 * STEPS[..., 0] + STEPS[..., 1]).T
@@ -87,7 +87,7 @@ def test_what_cannot_be_played_is_refused_before_anything_is_fitted(run, monkeyp
 def test_a_success_of_which_nothing_is_said_is_no_score(run):
     silent = dataclasses.replace(run.task, score="success")
     with (
-        playing.player(dataclasses.replace(run, spec=run.spec.replace(task=silent)), 2, "task") as play,
+        rollouts.player(dataclasses.replace(run, spec=run.spec.replace(task=silent)), 2, "task") as play,
         pytest.raises(ValueError, match=r"is success, of which .* says nothing"),
     ):
         play(Step(jnp.asarray(STEPS)))
