@@ -16,7 +16,7 @@ import pytest
 import fdbook
 from fdbook import experiment
 from fdbook.data import tasks
-from fdbook.experiment import auditing, estimate, measure
+from fdbook.experiment import auditing, estimate, evaluation, measure
 from fdbook.geometry import (
     anisotropy,
     base_actions,
@@ -47,6 +47,7 @@ MODULES = [
     distillation,
     environments,
     estimate,
+    evaluation,
     experiment.spec,
     flow,
     frontier,

@@ -99,7 +99,7 @@ def details(name: str) -> str:
     facts = {
         "what": dataset.description,
         "environment": dataset.environment,
-        "rows": f"{dataset.steps} in an episode; {_size(dataset)} transitions as published",
+        "rows": f"{'at most ' * (dataset.benchmark == 'd4rl')}{dataset.steps} in an episode; {_size(dataset)} transitions as published",
         "rewards": first.reward
         + (f"; {first.reward_shift:+g} is added to the recorded ones" if first.reward_shift else ""),
         "evaluation": f"{first.score} in %{low_high}; 50 episodes of at most {first.horizon} steps, "

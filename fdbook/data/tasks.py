@@ -332,7 +332,9 @@ def _look_up(name: str, kind: str, known: dict):
     for other in near:
         distinct.setdefault(known[other].name, known[other].name if other == plain else other)
     hint = f"; near it are {', '.join(list(distinct.values())[:NEAREST])}" if distinct else ""
-    raise ValueError(f"There is no {kind} called {name!r}{hint}. `fdbook data list` names them all.")
+    other_sets = not distinct and name.startswith("D4RL/") and name != "D4RL/"
+    rest = " `fdbook train --data ID` reads any other set of Minari." if other_sets else ""
+    raise ValueError(f"There is no {kind} called {name!r}{hint}. `fdbook data list` names them all.{rest}")
 
 
 def _version_fits(name: str, result) -> bool:

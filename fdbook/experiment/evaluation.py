@@ -179,9 +179,15 @@ def make_evaluator(
 
 
 def gif(frames: Sequence[np.ndarray], seconds: float = 0.05) -> bytes:
-    """An animated picture of frames (height, width, 3) of bytes."""
+    """An animated picture of frames (height, width, 3) of bytes; small ones, as agents see them, are enlarged pixel by pixel.
+
+    >>> evaluation.gif([np.zeros((64, 64, 3), np.uint8)])[6:10] == bytes([0, 1, 0, 1])  # 256 pixels each way
+    True
+    """
     from PIL import Image
 
+    larger = max(1, 256 // max(frames[0].shape[:2]))
+    frames = [frame.repeat(larger, axis=0).repeat(larger, axis=1) for frame in frames]
     buffer, pictures = io.BytesIO(), [Image.fromarray(frame) for frame in frames]
     rest = {"append_images": pictures[1:], "duration": int(1000 * seconds), "loop": 0}
     pictures[0].save(buffer, "GIF", save_all=True, **rest)
