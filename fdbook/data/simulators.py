@@ -33,7 +33,6 @@ NOTICES = (
     ".*precision lowered by casting",  # of OGBench's spaces, which are built anew at every look and reset
     ".*render_mode",  # OGBench's arm draws in modes that it does not name
     ".*is out of date",
-    ".*share an object",  # a kitchen's goals, which no one here changes
 )
 TEMPORARY = re.compile(r"ant_maze[\d.]*\.xml|tmp\w{8}\.xml")
 """What gymnasium-robotics and OGBench call the files of the mazes that they make."""

@@ -48,6 +48,7 @@ CHORES = ("kettle", "light switch", "microwave", "slide cabinet")
 """What is to be done in that kitchen, by name."""
 
 pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*share an object"),  # the goal of a kitchen
     pytest.mark.filterwarnings("ignore:.*precision lowered by casting to float32"),
     pytest.mark.filterwarnings("ignore:.*v4 is out of date"),
     pytest.mark.filterwarnings("ignore:None of the .* transitions:UserWarning"),
