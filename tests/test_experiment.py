@@ -2,6 +2,7 @@
 
 import ctypes.util
 import dataclasses
+import functools
 import json
 import signal
 import subprocess
@@ -282,15 +283,20 @@ def test_data_that_have_changed_are_not_taken_for_those_of_a_run(trained, here, 
     assert trained.held_out(loaded=raw) == usual
     fewer = dataclasses.replace(raw, train=raw.validation)
     assert trained.held_out(loaded=fewer) == usual  # by the run's own mean and scale
-    before = {"fingerprint": "another"}
-    changed = dataclasses.replace(
-        trained, record=dataclasses.replace(trained.record, data=trained.record.data | before)
-    )
-    for judge in (changed.held_out, lambda: experiment.audit(changed), lambda: experiment.run_ladder(changed)):
-        with pytest.raises(
-            ValueError, match=r"was trained on data with the fingerprint .another.; those of .* that are here"
+    assert trained.record.data["validation_fingerprint"] == raw.validation.fingerprint()
+    parts = {"fingerprint": "trained on data", "validation_fingerprint": "judged by held-out data"}
+    for name, part in parts.items():
+        record = dataclasses.replace(trained.record, data=trained.record.data | {name: "another"})
+        changed = dataclasses.replace(trained, record=record)
+        for judge in (
+            changed.held_out,
+            functools.partial(experiment.audit, changed),
+            functools.partial(experiment.run_ladder, changed),
         ):
-            judge()
+            with pytest.raises(
+                ValueError, match=rf"was {part} with the fingerprint .another.; those of .* that are here"
+            ):
+                judge()
 
 
 @pytest.mark.filterwarnings("ignore:None of the .* transitions")

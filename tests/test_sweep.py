@@ -294,7 +294,7 @@ def test_the_files_that_readers_begin_with_are_sweeps(write):
         "papers": 511,
         "matrix-mazes": 33,
         "precision": 3,
-        "arm-doses": 2,
+        "arm-doses": 3,
         "thin-arm-metrics": 3,
     }
     for name, count in cells.items():

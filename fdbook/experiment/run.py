@@ -60,16 +60,18 @@ class Run:
     def data(self, loaded: Loaded | None = None) -> Loaded:
         """The data that the run was trained on, as its agents see them; `loaded` ones, if given, stand in for them.
 
-        Raises ValueError where the transitions that are here now are others than those that its record knows.
+        Raises ValueError where the transitions that are here now, or those held out, are others than those that its record knows.
         """
         if loaded is None:
             found = _load(self.spec)
-            then, now = self.record.data["fingerprint"], found.train.fingerprint()
-            if now != then:
-                raise ValueError(
-                    f"The run was trained on data with the fingerprint {then!r}; those of {self.task.dataset.name} that are here "
-                    f"have {now!r}: they have changed, or were recorded anew elsewhere. Take the data along with the run."
-                )
+            now, name = _fingerprints(found), self.task.dataset.name
+            for kind, then in self.record.data.items():
+                if kind in now and now[kind] != then:
+                    part = "trained on data" if kind == "fingerprint" else "judged by held-out data"
+                    raise ValueError(
+                        f"The run was {part} with the fingerprint {then!r}; those of {name} that are here have "
+                        f"{now[kind]!r}: they have changed, or were recorded anew elsewhere. Take the data along with the run."
+                    )
             return found
         return _prepared(loaded, self.spec, self.normalizer)
 
@@ -295,7 +297,16 @@ def _about_data(loaded: Loaded) -> dict[str, Any]:
         "observation": list(data.observation_shape),
         "action": data.action_dim,
         "normalizer": statistics,
-        "fingerprint": data.fingerprint(),
+        **_fingerprints(loaded),
+    }
+
+
+def _fingerprints(loaded: Loaded) -> dict[str, str | None]:
+    """By their names in a record: of the transitions that are trained on, and of those that are held out, if there are any."""
+    held_out = loaded.validation
+    return {
+        "fingerprint": loaded.train.fingerprint(),
+        "validation_fingerprint": None if held_out is None else held_out.fingerprint(),
     }
 
 

@@ -70,7 +70,7 @@ class Record:
     spec: dict[str, Any]
     """The specification, as `fdbook.experiment.RunSpec.to_dict` gives it."""
     data: dict[str, Any]
-    """Name, source, size and fingerprint of the transitions."""
+    """Name, source, size and fingerprint of the transitions, and the fingerprint of those held out."""
     status: Literal["running", "stopped", "finished", "broken"] = "running"
     note: str = ""
     """Why a run broke, or which error stopped it."""
