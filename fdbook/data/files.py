@@ -6,6 +6,7 @@ sets that Minari takes as MINARI_DATASETS_PATH.
 """
 
 import dataclasses
+import math
 import os
 import shlex
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +20,7 @@ from fdbook.checks import check_rows
 from fdbook.data import tasks
 from fdbook.data.dose import Dose
 from fdbook.data.downloads import CorruptFileError
-from fdbook.rl.arrays import cast, clip_actions
+from fdbook.rl.arrays import aligned, cast, clip_actions
 
 
 __all__ = ["Place", "arrays_of", "check", "check_headers", "from_npz", "read", "root"]
@@ -27,6 +28,8 @@ __all__ = ["Place", "arrays_of", "check", "check_headers", "from_npz", "read", "
 
 LABEL = "recording.json"
 """The file in a recording's folder that says what it was made from."""
+PART = 2**20
+"""Bytes that are read at once; arrays of fewer are read by NumPy."""
 
 
 def root() -> Path:
@@ -121,13 +124,33 @@ def _expected(dataset):
     return dataset.arrays | {"terminals": ((), np.dtype(bool))}
 
 
+def _read_header(file):
+    """Shape of an array, whether it is written column after column, and dtype, from the beginning of an open npy file."""
+    version = np.lib.format.read_magic(file)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return reader(file)
+
+
 def _header(archive, key):
     """Shape and dtype of one array of an npz file."""
     with archive.zip.open(f"{key}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = reader(file)
+        shape, _, dtype = _read_header(file)
         return shape, dtype
+
+
+def _array(archive, key):
+    """One array of an npz file; a large one where JAX can share its memory on a CPU, so that it is there once and stays so."""
+    with archive.zip.open(f"{key}.npy") as file:
+        shape, by_columns, dtype = _read_header(file)
+        if by_columns or dtype.hasobject or math.prod(shape) * dtype.itemsize < PART:
+            return archive[key]
+        made = aligned(shape, dtype)
+        left = memoryview(made.reshape(-1).view(np.uint8))
+        while left and (got := file.readinto(left[:PART])):
+            left = left[got:]
+        if left or file.read(1):  # the checksum is compared at the end of a file
+            raise ValueError(f"{key} is not as long as its header says")
+        return made
 
 
 def from_npz(path: Path, read: Callable) -> Any:
@@ -151,7 +174,7 @@ def arrays_of(path: Path, keys: Collection[str] | None = None, numbers: Collecti
 
     def read(archive):
         kinds = {key: _header(archive, key)[1] for key in archive if keys is None or key in keys}
-        return {key: archive[key] for key, dtype in kinds.items() if dtype.kind in "biuf"}, kinds
+        return {key: _array(archive, key) for key, dtype in kinds.items() if dtype.kind in "biuf"}, kinds
 
     result, kinds = from_npz(path, read)
     for key, dtype in kinds.items():
@@ -219,7 +242,7 @@ def read(
     in [-1, 1] and the last row closes an episode; OSError when the file is not there or cannot be opened.
     """
     expected = _expected(dataset)
-    arrays = from_npz(path, lambda archive: {key: archive[key] for key in expected if key in archive})
+    arrays = from_npz(path, lambda archive: {key: _array(archive, key) for key in expected if key in archive})
     _check_keys(path, arrays, dataset, needed)
     _check_shapes(path, {key: (values.shape, values.dtype) for key, values in arrays.items()}, dataset)
     for key, (_, dtype) in expected.items():

@@ -1,6 +1,9 @@
 """Files that OGBench's own loader takes and ours took for damaged: other dtypes, byte orders, lengths, rounding, one split."""
 
+import io
 import json
+import tracemalloc
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +11,13 @@ import ogbench
 import pytest
 
 from fdbook import cli
-from fdbook.data import custom, minari, summary
+from fdbook.data import custom, files, minari, summary
 from fdbook.data.files import Place, read
 from fdbook.data.load import load
 from fdbook.data.ogbench import transitions
 from fdbook.data.record import record
 from fdbook.data.tasks import find, find_task
+from fdbook.rl.arrays import ALIGNMENT
 
 
 CUBE, SCENE, POINT = "ogbench/cube-single-play", "ogbench/scene-play", "D4RL/pointmaze/umaze-v2"
@@ -207,3 +211,34 @@ def test_actions_rounded_up_are_clipped_through_minari_too(point, tmp_path, valu
             ValueError, match=r"has actions outside \[-1, 1\] in 1 of .* rows, first in row 2 \(1\.0001\)"
         ):
             minari.read(find_task(POINT), tmp_path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_large_array_is_read_once_and_where_jax_shares_it(tmp_path, save):
+    pictures = np.random.default_rng(0).integers(0, 255, (1000, 64, 64, 3), np.uint8)
+    save(tmp_path / "log.npz", pictures=pictures, small=np.arange(3.0))
+    tracemalloc.start()
+    read_back = files.arrays_of(tmp_path / "log.npz")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(read_back["pictures"], pictures)
+    np.testing.assert_array_equal(read_back["small"], [0, 1, 2])
+    assert read_back["pictures"].ctypes.data % ALIGNMENT == 0
+    assert most < 1.3 * pictures.nbytes
+
+
+@pytest.mark.parametrize("harm", ["a byte", "fewer rows", "more rows"])
+def test_a_large_array_that_is_damaged_is_refused(tmp_path, harm):
+    path = tmp_path / "log.npz"
+    rows = {"fewer rows": 999, "more rows": 1001}.get(harm, 1000)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (rows, 4096)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pictures.npy", head.getvalue() + bytes(1000 * 4096))
+    assert path.stat().st_size > files.PART
+    if harm == "a byte":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"log\.npz is damaged or is not an npz file"):
+        files.arrays_of(path)
