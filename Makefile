@@ -53,7 +53,8 @@ full-size: $(VENV)/.installed ## on a GPU: measure it, record data, train what S
 	@if [ "$(DEVICE)" = gpu ]; then $(PIP) -e ".[cuda]"; fi
 	@mkdir -p "$(KEEP)"
 	[ -f "$(KEEP)/bench-seeds.json" ] || \
-	$(BIN)/fdbook bench seeds --device $(DEVICE) --json "$(KEEP)/bench-seeds.json"
+	$(BIN)/fdbook bench seeds --device $(DEVICE) --json "$(KEEP)/bench-seeds.part.json"
+	@[ ! -f "$(KEEP)/bench-seeds.part.json" ] || mv "$(KEEP)/bench-seeds.part.json" "$(KEEP)/bench-seeds.json"
 	$(BIN)/fdbook sweep "$(SWEEP)" --device $(DEVICE) --record; code=$$?; \
 	$(BIN)/fdbook sweep "$(SWEEP)" --records "$(KEEP)"; exit $$code
 

@@ -340,7 +340,7 @@ def check_agent_is_whole(name):
     for method in ("build", "draw", "loss", "act"):
         missing = getattr(getattr(kind, method), "__isabstractmethod__", False)
         assert not missing, f"{home(kind)}: {kind.__name__} has no {method}"
-    assert summary.strip(), f"fdbook/rl/agents/__init__.py: the summary of {name!r} in NAMES is empty"
+    assert summary.strip(), f"fdbook/rl/agents/__init__.py: the summary of {name!r} in AGENTS is empty"
     assert issubclass(kind.Config, agents.Config), f"{home(kind)}: the Config of {kind.__name__} is no agents.Config"
     settings, known = ({field.name for field in dataclasses.fields(each)} for each in (kind.Config, Task))
     for setting, source in agents.AGENTS[name].of_task.items():
@@ -483,7 +483,7 @@ def test_every_agent_is_registered():
         importlib.import_module(module.name)
     known = {entry.kind for entry in agents.AGENTS.values()}
     missing = [kind for kind in whole_classes(agents.Agent) if kind not in known]
-    assert [f"{agents.__name__}: NAMES has no entry for {kind.__name__} of {home(kind)}" for kind in missing] == []
+    assert [f"{agents.__name__}: AGENTS has no entry for {kind.__name__} of {home(kind)}" for kind in missing] == []
 
 
 def test_every_agent_has_its_column():
@@ -801,7 +801,7 @@ def test_an_agent_whose_loss_is_nowhere_compared_is_found():
 
 def test_an_agent_without_a_summary_is_told(toy_agent):
     toy_agent(Newcomer, summary="")
-    with pytest.raises(AssertionError, match=r"agents/__init__\.py: the summary of 'toy' in NAMES is empty"):
+    with pytest.raises(AssertionError, match=r"agents/__init__\.py: the summary of 'toy' in AGENTS is empty"):
         check_agent_is_whole("toy")
 
 

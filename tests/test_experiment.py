@@ -284,6 +284,11 @@ def test_data_that_have_changed_are_not_taken_for_those_of_a_run(trained, here, 
     fewer = dataclasses.replace(raw, train=raw.validation)
     assert trained.held_out(loaded=fewer) == usual  # by the run's own mean and scale
     assert trained.record.data["validation_fingerprint"] == raw.validation.fingerprint()
+    without = trained.record.data | {
+        "validation_fingerprint": None
+    }  # trained on given data of which nothing was held out
+    again = dataclasses.replace(trained, record=dataclasses.replace(trained.record, data=without))
+    assert again.held_out() == usual
     parts = {"fingerprint": "trained on data", "validation_fingerprint": "judged by held-out data"}
     for name, part in parts.items():
         record = dataclasses.replace(trained.record, data=trained.record.data | {name: "another"})

@@ -11,7 +11,7 @@ from fdbook import experiment
 from fdbook.data.tasks import TASKS, find_task
 from fdbook.experiment import DataSpec, RunSpec
 from fdbook.geometry import metrics
-from fdbook.rl import agents
+from fdbook.rl import agents, records
 
 
 TASK = "pointmaze-medium-navigate-singletask"
@@ -238,7 +238,7 @@ def test_a_specification_of_format_1_is_the_same_run():
 
 
 def test_a_specification_of_format_2_is_the_same_run():
-    """ReBRAC's settings as records had them before they were called as in its published code: written out by hand."""
+    """ReBRAC's settings as records had them before they were called as in FQL's published code: written out by hand."""
     spec = RunSpec(CUBE, agent="rebrac", config={"actor_noise": 0.3, "actor_freq": 4})
     tree = spec.to_dict()
     config = {name: value for name, value in tree["config"].items() if not name.startswith("actor_")}
@@ -247,6 +247,8 @@ def test_a_specification_of_format_2_is_the_same_run():
     again = RunSpec.from_dict(before)
     assert (again, again.hash, again.overrides) == (spec, spec.hash, spec.overrides)
     assert (again.config.actor_noise, again.config.actor_noise_clip, again.config.actor_freq) == (0.3, 0.5, 4)
+    mine = {"format": 2, "agent": "mine", "config": {"noise": 1.0, "critics": 3}, "overrides": ["config.noise"]}
+    assert records.upgraded(mine) == mine  # an agent of one's own may have such settings
 
 
 def test_a_wrong_word_in_python_gets_one_sentence():

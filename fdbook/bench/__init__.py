@@ -33,7 +33,7 @@ LARGE = ("pictures",)
 
 
 def run(names: Iterable[str] = (), *, json: str | Path | None = None) -> dict[str, list[Row]]:
-    """Runs the named benchmarks (all but `LARGE` by default) and prints a table; writes it to `json`, if given, after each row.
+    """Runs the named benchmarks (all but `LARGE` by default) and prints a table; writes it to `json`, if given, as it grows.
 
     Raises ValueError for an unknown name, and OSError, before anything is measured, for a file that cannot be written.
     """

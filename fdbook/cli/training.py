@@ -159,18 +159,20 @@ def _numbers(kind):
     return convert
 
 
-def _today(name: str) -> str:
-    """A setting's name; one of version 0.1 is still understood."""
-    from fdbook.rl.records import RENAMED
+def _today(name: str, agent: str | None) -> str:
+    """The name of a setting of an agent; an earlier one is still understood."""
+    from fdbook.rl.records import RENAMED, RENAMED_OF
 
-    if name in RENAMED:
-        print(f"fdbook: the setting {name} is called {RENAMED[name]} now", file=sys.stderr)
-    return RENAMED.get(name, name)
+    renamed = RENAMED | RENAMED_OF.get(agent or "", {})
+    if name in renamed:
+        print(f"fdbook: the setting {name} is called {renamed[name]} now", file=sys.stderr)
+    return renamed.get(name, name)
 
 
 def _settings(arguments) -> tuple[dict, dict]:
     """The settings of --set: the agent's, and the metric's."""
-    said = {_today(name): value for name, value in pairs(arguments.set, "--set").items()}
+    agent = getattr(arguments, "agent", None)
+    said = {_today(name, agent): value for name, value in pairs(arguments.set, "--set").items()}
     metric = {name.removeprefix("metric."): value for name, value in said.items() if name.startswith("metric.")}
     return {name: value for name, value in said.items() if not name.startswith("metric.")}, metric
 

@@ -139,7 +139,9 @@ def _header(archive, key):
 
 
 def _array(archive, key):
-    """One array of an npz file; a large one where JAX can share its memory on a CPU, so that it is there once and stays so."""
+    """One array of an npz file; a large one, unless it is written column after column, where JAX can share its memory on a CPU,
+    so that it is there once and stays so. Nothing may follow a large one.
+    """
     with archive.zip.open(f"{key}.npy") as file:
         shape, by_columns, dtype = _read_header(file)
         if by_columns or dtype.hasobject or math.prod(shape) * dtype.itemsize < PART:

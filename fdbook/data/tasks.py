@@ -69,7 +69,9 @@ class Hand:
     random: float  # return of a random policy, which a normalized return puts at 0
     expert: float  # return of an expert policy, which it puts at 100
     horizon: int = 200  # steps of an evaluation: those that the two returns belong to
-    longest: int = 200  # steps of an episode that people showed, and of its clones, at most; an expert's has 200
+    longest: int = (
+        200  # steps of an episode that people showed, and of its clones, at most; an expert's has 200 at most
+    )
 
 
 def _arm(*, cubes: int = 0, buttons: int = 0, sliders: int = 0, **columns: Any) -> World:
@@ -332,8 +334,8 @@ def _look_up(name: str, kind: str, known: dict):
     for other in near:
         distinct.setdefault(known[other].name, known[other].name if other == plain else other)
     hint = f"; near it are {', '.join(list(distinct.values())[:NEAREST])}" if distinct else ""
-    other_sets = not distinct and name.startswith("D4RL/") and name != "D4RL/"
-    rest = " `fdbook train --data ID` reads any other set of Minari." if other_sets else ""
+    of_minari = not distinct and not name.startswith("ogbench/") and re.fullmatch(r"[\w-]+/.*-v\d+", name)
+    rest = " `fdbook train --data ID` reads any other set of Minari." if of_minari else ""
     raise ValueError(f"There is no {kind} called {name!r}{hint}. `fdbook data list` names them all.{rest}")
 
 

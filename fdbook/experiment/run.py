@@ -66,7 +66,7 @@ class Run:
             found = _load(self.spec)
             now, name = _fingerprints(found), self.task.dataset.name
             for kind, then in self.record.data.items():
-                if kind in now and now[kind] != then:
+                if kind in now and then is not None and now[kind] != then:
                     part = "trained on data" if kind == "fingerprint" else "judged by held-out data"
                     raise ValueError(
                         f"The run was {part} with the fingerprint {then!r}; those of {name} that are here have "

@@ -36,7 +36,7 @@ def apply_gradient(
     return eqx.apply_updates(model, updates), state
 
 
-def incremental_update(old: PyTree, new: PyTree, step_size: float) -> PyTree:
+def incremental_update(new: PyTree, old: PyTree, step_size: float) -> PyTree:
     """E16: `(1 - step_size) * old + step_size * new` on the inexact arrays of two models; what else is in `old` stays."""
     arrays, rest = eqx.partition(old, eqx.is_inexact_array)
     return eqx.combine(optax.incremental_update(eqx.filter(new, eqx.is_inexact_array), arrays, step_size), rest)

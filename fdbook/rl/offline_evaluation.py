@@ -136,9 +136,10 @@ def held_out_losses(
     """What training logs (each loss, and the scalars beside them), with no update made: the mean over batches of held-out data.
 
     Batches are as large as the agents train on. One key draws the same rows from data of the same size for every agent, so that
-    two runs on the same episodes are compared on the same transitions. Raises ValueError for no batch.
+    two runs on the same episodes are compared on the same transitions. Raises ValueError for another number of batches than 1, 2
+    and so on.
     """
-    if not isinstance(batches, int) or batches < 1:
+    if not isinstance(batches, int | np.integer) or batches < 1:
         raise ValueError(f"held_out_losses takes a whole number of batches, at least one; got batches={batches!r}.")
     numbers, means = jnp.asarray(seeds), []
     for batch_key in jr.split(key, batches):
@@ -248,7 +249,7 @@ class _Update(eqx.Module):
         value, gradient = eqx.filter_value_and_grad(loss)(state.critic)
         optimizer = optax.adam(self.fitted.learning_rate)
         critic, opt_state = loop.apply_gradient(optimizer, gradient, state.opt_state, state.critic)
-        target = loop.incremental_update(state.target, critic, self.fitted.tau)
+        target = loop.incremental_update(critic, state.target, self.fitted.tau)
         return _State(critic, target, opt_state), value
 
 

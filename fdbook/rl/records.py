@@ -24,18 +24,17 @@ NAME = "record.json"
 LABELS = ("preset", "overrides")
 """Parts of a specification that say where its values came from, and not what they are."""
 RENAMED = {
-    "actor_every": "actor_freq",
     "aggregation": "q_agg",
     "candidates": "num_samples",
     "clip_norm": "max_grad_norm",
     "critics": "num_critics",
     "fisher_count": "num_fisher_samples",
-    "noise": "actor_noise",
-    "noise_bound": "actor_noise_clip",
     "normalise_value": "normalize_q",
     "refinements": "num_refinements",
 }
-"""Settings of agents by the names that they had in version 0.1, in older records and on the command line."""
+"""Settings by the names that they had in records of format 1; the command line takes them still."""
+RENAMED_OF = {"rebrac": {"actor_every": "actor_freq", "noise": "actor_noise", "noise_bound": "actor_noise_clip"}}
+"""By agent: settings of its own by the names that they had in records of format 1 and 2."""
 FORMAT = 2
 """The format of specifications in records."""
 
@@ -189,8 +188,9 @@ def upgraded(spec: dict[str, Any]) -> dict[str, Any]:
     """A specification of format 1 or 2 with the names of today; any other as it is."""
     if spec.get("format") not in (1, FORMAT) or not isinstance(spec.get("config"), dict):
         return spec
-    config = {RENAMED.get(name, name): value for name, value in spec["config"].items()}
-    overrides = [_renamed(name) for name in spec.get("overrides", ())]
+    renamed = (RENAMED if spec["format"] == 1 else {}) | RENAMED_OF.get(spec.get("agent", ""), {})
+    config = {renamed.get(name, name): value for name, value in spec["config"].items()}
+    overrides = [_renamed(name, renamed) for name in spec.get("overrides", ())]
     if spec["format"] == FORMAT:
         return spec | {"config": config, "overrides": overrides}
     task = dict(spec["task"])
@@ -201,9 +201,9 @@ def upgraded(spec: dict[str, Any]) -> dict[str, Any]:
     return spec | {"format": FORMAT, "task": task, "config": config, "overrides": overrides}
 
 
-def _renamed(override: str) -> str:
+def _renamed(override: str, renamed: dict[str, str]) -> str:
     part, _, name = override.rpartition(".")
-    return f"{part}.{RENAMED.get(name, name)}" if part == "config" else override
+    return f"{part}.{renamed.get(name, name)}" if part == "config" else override
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -50,9 +50,10 @@ def test_the_nearest_comes_first_and_at_most_five_are_named(said, nearest):
     assert len({find_task(name).name for name in offered}) == len(offered)
 
 
-def test_a_set_of_minari_that_is_not_in_the_list_is_one_of_your_own():
+@pytest.mark.parametrize("said", ["D4RL/kitchen/partial-v2", "mujoco/halfcheetah/expert-v0"])
+def test_a_set_of_minari_that_is_not_in_the_list_is_one_of_your_own(said):
     with pytest.raises(ValueError, match=r"names them all\. `fdbook train --data ID` reads any other set of Minari\.$"):
-        find_task("D4RL/kitchen/partial-v2")
+        find_task(said)
 
 
 @pytest.mark.parametrize("said", ["", "-", "zzz", "singletask", "v0", "task2", "ogbench/", "D4RL/", "cube", "a"])

@@ -116,7 +116,7 @@ def test_progress_is_shown_when_asked_for(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_descend_is_one_step_down():
+def test_apply_gradient_is_one_step_down():
     model, gradient = Walk(jnp.array([1.0, 2.0]), 0.1, jnp.sin), Walk(jnp.array([3.0, -1.0]), None, jnp.sin)
     optimizer = optax.sgd(0.1)
     moved, _ = loop.apply_gradient(optimizer, gradient, optimizer.init(eqx.filter(model, eqx.is_inexact_array)), model)

@@ -320,4 +320,4 @@ def test_what_explores_and_what_does_not():
             assert np.mean(inside) == pytest.approx(0.6827, abs=0.05)  # of a Gaussian within one standard deviation
         else:
             assert np.abs(noise).max() <= agent.config.actor_noise_clip + 1e-6
-            assert noise.std() == pytest.approx(agent.config.noise, rel=0.1)
+            assert noise.std() == pytest.approx(agent.config.actor_noise, rel=0.1)

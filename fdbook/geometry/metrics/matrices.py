@@ -83,6 +83,6 @@ class Information(Metric):
         return jnp.einsum("ki,kij,kj->k", delta, jnp.broadcast_to(forms, (*delta.shape, delta.shape[-1])), delta)
 
     def level(self, readings: Curvatures) -> Float[Array, ""]:
-        """tr H / d of the state's mean matrix: what E24 divides by."""
+        """tr H / d of the state's mean matrix H, before damping."""
         forms = self.forms(readings)
         return jnp.trace(jnp.mean(forms, axis=0)) / forms.shape[-1]

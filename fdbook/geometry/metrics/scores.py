@@ -80,7 +80,7 @@ class ScoreMetric(Metric):
         return _read_score(self.score, t, points, velocities)
 
     def level(self, readings: Float[Array, "k d"]) -> Float[Array, ""]:
-        """tr F / d, F the mean outer product of the scores: what E24 divides by."""
+        """tr F / d, F the mean outer product of the scores, before damping."""
         return jnp.mean(readings**2)
 
 
@@ -107,7 +107,7 @@ class Fisher(ScoreMetric):
     def raw_cost(
         self, delta: Float[Array, "k d"], divergence: Float[Array, " k"], readings: Float[Array, "m d"]
     ) -> Float[Array, " k"]:
-        """delta^T F delta with the state's one matrix (E20, E21), or (score . delta)^2 at each action (E11, E19); shape (k,)."""
+        """delta^T F delta with the state's matrix (E20, E21), or (score . delta)^2 (E11, E19), before damping; shape (k,)."""
         if self.pooled:
             return jnp.einsum("ki,ij,kj->k", delta, fisher_matrix(readings), delta)
         return jnp.sum(readings * delta, axis=-1) ** 2

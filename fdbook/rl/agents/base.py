@@ -136,7 +136,7 @@ class Agent(eqx.Module):
         """E16: the target networks, a little nearer to the networks as they are before the update, as in the published code."""
         tau = self.config.tau
         return {
-            name: loop.incremental_update(target, self.networks[name], tau) for name, target in self.targets.items()
+            name: loop.incremental_update(self.networks[name], target, tau) for name, target in self.targets.items()
         }
 
     def aggregate(self, q: Float[Array, "critics *batch"]) -> Float[Array, " *batch"]:

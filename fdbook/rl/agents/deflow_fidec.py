@@ -237,7 +237,7 @@ class DecoratedFlow(base.Agent):
     def loss(
         self, trained: dict[str, PyTree], batch: Batch, draws: DecoratedFlowDraws
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """E2 for the flow, E16 for the critics, E18 to E22 for the displacement, and E23 where the multiplier learns."""
+        """E2 for the flow, E16 for the critics, E18 to E22 or E28, E29 for the displacement, E23 for the multiplier."""
         target, config = self.targets["critic"], self.config
         field = trained["flow"]
         flow_loss = base.flow_loss(
