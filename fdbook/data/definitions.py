@@ -59,6 +59,11 @@ class DataSet:
     """The `fdbook.data.sources.Source` that data of one's own bring along; None for the benchmarks' data."""
 
     @property
+    def length(self) -> str:
+        """How many rows an episode has, said: "1001", or "at most 300" where it may have fewer."""
+        return f"at most {self.steps}" if self.benchmark == "d4rl" else str(self.steps)
+
+    @property
     def benchmark(self) -> Literal["ogbench", "d4rl", "own"]:
         """Whose data set it is."""
         if self.origin is not None:

@@ -96,11 +96,10 @@ def details(name: str) -> str:
         if first.references is None
         else f", 0 and 100 at returns of {first.references[0]:g} and {first.references[1]:g}"
     )
-    most = "at most " if dataset.benchmark == "d4rl" else ""
     facts = {
         "what": dataset.description,
         "environment": dataset.environment,
-        "rows": f"{most}{dataset.steps} in an episode; {_size(dataset)} transitions as published",
+        "rows": f"{dataset.length} in an episode; {_size(dataset)} transitions as published",
         "rewards": first.reward
         + (f"; {first.reward_shift:+g} is added to the recorded ones" if first.reward_shift else ""),
         "evaluation": f"{first.score} in %{low_high}; 50 episodes of at most {first.horizon} steps, "

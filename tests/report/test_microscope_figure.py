@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fdbook import book
-from fdbook.experiment import RunSpec
+from fdbook.experiment import RunSpec, read_sweep
 from fdbook.geometry import metrics
 from fdbook.report import figures, style
 from fdbook.report import numbers as files
@@ -239,6 +239,7 @@ def test_the_records_are_what_their_names_say(path):
         ("d4rl-pointmaze-medium", "D4RL/pointmaze/medium-v2"),
         ("cube-single", "cube-single-play-singletask-task2-v0"),
         ("cube-single-standard", "cube-single-play-singletask-task2-v0"),
+        ("cube-single-thinner", "cube-single-play-singletask-task2-v0"),
         ("cube-single-thin", "cube-single-play-singletask-task2-v0"),
         ("cube-single-thin-played", "cube-single-play-singletask-task2-v0"),
     ],
@@ -248,6 +249,7 @@ def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
     assert {path.stem for path in figures.LADDERS.glob("ladder-*")} == {
         "ladder-cube-single",
         "ladder-cube-single-standard",
+        "ladder-cube-single-thinner",
         "ladder-cube-single-thin",
         "ladder-cube-single-thin-played",
         "ladder-d4rl-pointmaze-medium",
@@ -259,13 +261,32 @@ def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
 
 
 def test_what_the_arm_gains_is_what_the_readme_says():
-    """The deblurred metric, raw, at a fifth of a nat: on two standard recordings and on the thin one; within an eighth of E26."""
+    """The deblurred metric, raw, at a fifth of a nat: on two standard recordings and two thin ones; within an eighth of E26."""
     text = (book.ROOT / "README.md").read_text(encoding="utf-8")
-    said = re.search(r"(\S+) to (\S+) times as much on the arm's standard\sdata, (\S+) times on the same arm", text)
+    said = re.search(
+        r"(\S+) to (\S+) times as much on the arm's standard data, (\S+) and (\S+) times on the same arm",
+        " ".join(text.split()),
+    )
     found = []
-    for name in ("cube-single", "cube-single-standard", "cube-single-thin"):
+    for name in ("cube-single", "cube-single-standard", "cube-single-thinner", "cube-single-thin"):
         tree = json.loads((figures.LADDERS / f"ladder-{name}.json").read_text(encoding="utf-8"))
         (entry,) = (each for each in tree["metrics"] if each["label"] == "deblurred raw")
         found.append(entry["ratio"]["ratio"][entry["ratio"]["kl"].index(0.2)])
         assert abs(found[-1] / np.mean(entry["predicted"]) - 1) < 1 / 8
     np.testing.assert_allclose([float(number) for number in said.groups()], found, atol=0.006)
+
+
+@pytest.mark.parametrize(("name", "place"), [("l2", 0), ("deblurred", 1)])
+def test_what_was_trained_whole_on_the_arm_is_of_its_sweep(name, place):
+    """The training, its audit and its evaluation are of one run, which is a cell of the file that chapter 12 names."""
+    trained = records.read(figures.RUNS.parent / "tried" / f"thin-arm-{name}")
+    sweep = read_sweep(figures.RUNS.parent / "sweeps" / "thin-arm-metrics.toml")
+    assert RunSpec.from_dict(trained.spec) == sweep.cells[place].spec
+    assert trained.done == 10_000
+    audit, played = (
+        json.loads((figures.LADDERS / f"arm-{kind}-{name}.json").read_text(encoding="utf-8"))
+        for kind in ("audit", "evaluated")
+    )
+    assert [(tree["run"], tree["step"]) for tree in (audit, played)] == 2 * [(trained.spec, 10_000)]
+    assert (played["starts"], played["episodes"]) == ("task", 100)
+    np.testing.assert_array_equal(len(audit["audit"]["kl"]), len(played["evaluation"]["score"]))
