@@ -239,14 +239,14 @@ def test_a_specification_of_format_1_is_the_same_run():
 
 def test_a_specification_of_format_2_is_the_same_run():
     """ReBRAC's settings as records had them before they were called as in FQL's published code: written out by hand."""
-    spec = RunSpec(CUBE, agent="rebrac", config={"actor_noise": 0.3, "actor_freq": 4})
+    spec = RunSpec(CUBE, agent="rebrac", config={"actor_noise": 0.3, "actor_noise_clip": 0.7, "actor_freq": 4})
     tree = spec.to_dict()
     config = {name: value for name, value in tree["config"].items() if not name.startswith("actor_")}
-    config |= {"noise": 0.3, "noise_bound": 0.5, "actor_every": 4}
-    before = tree | {"config": config, "overrides": ["config.noise", "config.actor_every"]}
+    config |= {"noise": 0.3, "noise_bound": 0.7, "actor_every": 4}
+    before = tree | {"config": config, "overrides": ["config.noise", "config.noise_bound", "config.actor_every"]}
     again = RunSpec.from_dict(before)
     assert (again, again.hash, again.overrides) == (spec, spec.hash, spec.overrides)
-    assert (again.config.actor_noise, again.config.actor_noise_clip, again.config.actor_freq) == (0.3, 0.5, 4)
+    assert (again.config.actor_noise, again.config.actor_noise_clip, again.config.actor_freq) == (0.3, 0.7, 4)
     mine = {"format": 2, "agent": "mine", "config": {"noise": 1.0, "critics": 3}, "overrides": ["config.noise"]}
     assert records.upgraded(mine) == mine  # an agent of one's own may have such settings
 
