@@ -12,7 +12,7 @@ from fdbook.data.tasks import DataSet
 
 
 if TYPE_CHECKING:
-    import fdbook.data.ogbench
+    from fdbook.data.walls import MazeLayout
 
 
 __all__ = ["of_arm", "of_maze", "plane"]
@@ -36,7 +36,7 @@ def plane(
 
 
 def of_maze(
-    dataset: DataSet, qpos: Num[np.ndarray, "n q"], layout: Callable[[str], "fdbook.data.ogbench.MazeLayout"]
+    dataset: DataSet, qpos: Num[np.ndarray, "n q"], layout: "Callable[[str], MazeLayout]"
 ) -> tuple[Coverage, ...]:
     """Where the walker was; with the walls, where we can build the maze: `layout(name)` gives it (`ogbench.maze_layout`)."""
     if dataset.controller != "maze":

@@ -20,8 +20,10 @@ from fdbook.rl.transitions import Transitions
 if TYPE_CHECKING:
     import gymnasium
 
+    from fdbook.data.walls import Distances
 
-__all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordings", "score"]
+
+__all__ = ["Loaded", "distances", "downloaded", "environment", "folder_of", "load", "recordings", "score"]
 
 SOURCES = ("auto", "recorded", "download")
 STARTS = ("task", "anywhere")
@@ -61,6 +63,14 @@ def environment(
         simulators.prepare_pictures()
     made = source.environment(task, folder, render_mode=render_mode)
     return _quiet(made if starts == "task" else source.start_anywhere(task, made))
+
+
+def distances(task: Task) -> "Distances":
+    """How far it is from everywhere in a maze to the goal of a task, along the shortest way between the walls.
+
+    Of OGBench's point mazes, where an action is a step; raises ValueError for other tasks.
+    """
+    return sources.of(task.dataset).distances(task)
 
 
 def _quiet(environment):

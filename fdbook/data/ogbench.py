@@ -1,5 +1,6 @@
 """OGBench: its tasks as transitions with its own rewards, the environments to evaluate in, recordings as arrays, and mazes."""
 
+import contextlib
 import dataclasses
 import functools
 import http.client
@@ -16,6 +17,7 @@ from fdbook.data import coverage, downloads, simulators, sources, tasks
 from fdbook.data.dose import Dose
 from fdbook.data.files import Place, arrays_of, check_headers, from_npz, read
 from fdbook.data.tasks import DataSet, Task
+from fdbook.data.walls import Distances, MazeLayout, distances
 from fdbook.rl.arrays import outside
 from fdbook.rl.transitions import Transitions
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SOURCE",
-    "MazeLayout",
     "OGBench",
     "Recording",
     "Split",
@@ -42,6 +43,8 @@ __all__ = [
 
 PATIENCE = 20
 """Seconds without an answer after which a download is given up."""
+POINT_STEP = 0.2
+"""How far an action of length 1 takes the robot of a point maze."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,24 +125,6 @@ def load_or_record(
     except (FileNotFoundError, ValueError):
         record(name, episodes=episodes, seed=seed, dose=dose, folder=folder, progress=progress)
         return load(name, episodes=episodes, seed=seed, dose=dose, folder=folder)
-
-
-@dataclasses.dataclass(frozen=True)
-class MazeLayout:
-    """The walls of a maze on a square grid, in the units of the world (those of the observations).
-
-    `walls[i, j]` is the cell whose center is (x, y) = `origin` + `cell` * (j, i): rows run along y, columns along x.
-    """
-
-    walls: Bool[np.ndarray, "rows columns"]
-    cell: float
-    origin: tuple[float, float]
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top edge: `imshow(walls, origin="lower", extent=...)` draws the maze in its place."""
-        (rows, columns), (x, y), half = self.walls.shape, self.origin, self.cell / 2
-        return x - half, x + columns * self.cell - half, y - half, y + rows * self.cell - half
 
 
 @functools.cache
@@ -364,6 +349,16 @@ class OGBench(sources.Source):
         if task.dataset.family != "maze" or task.dataset.pixels or "soccer" in task.dataset.name:
             return super().start_anywhere(task, environment)
         return _anywhere(environment)
+
+    def distances(self, task: Task) -> Distances:
+        """Those of a point maze, from its walls and the goal of the task."""
+        if task.dataset.controller != "maze":
+            return super().distances(task)
+        with contextlib.closing(environment(task)) as made:
+            made.reset(seed=0)
+            maze: Any = made.unwrapped
+            goal, radius = maze.ij_to_xy(maze.cur_task_info["goal_ij"]), maze.model.geom("pointbody").size[0]
+        return distances(maze_layout(task.dataset.name), goal, radius=float(radius), step=POINT_STEP)
 
     def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> sources.Contents:
         """What is in the training file, with what each task rewards."""

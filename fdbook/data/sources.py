@@ -22,6 +22,8 @@ from fdbook.rl.transitions import Transitions
 if TYPE_CHECKING:
     import gymnasium
 
+    from fdbook.data.walls import Distances
+
 
 __all__ = ["Contents", "Coverage", "Source", "normalized_score", "of"]
 
@@ -103,6 +105,10 @@ class Source(abc.ABC):
         raise ValueError(
             f"Only OGBench's mazes without a ball can start anywhere; {task.name} starts as its task says."
         )
+
+    def distances(self, task: Task) -> "Distances":
+        """The shortest ways to the goal of a maze in which an action is a step; ValueError for other tasks."""
+        raise ValueError(f"Shortest ways to the goal are known in OGBench's point mazes only; {task.name} is none.")
 
     @abc.abstractmethod
     def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> Contents:

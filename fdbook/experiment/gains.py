@@ -20,7 +20,7 @@ __all__ = ["AT", "Difference", "Ratio", "difference", "ladder_table", "ratio"]
 
 MOST = 0.9
 """The share of resamples that must reach a KL for it to be compared."""
-AT = (0.05, 0.1, 0.2, 0.5, 1.0)
+AT = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """The exact KLs, in nats, at which metrics are compared, as far as a ladder is to go beyond them."""
 PLAYED = ("score", "length")
 """What is compared of episodes that were played."""

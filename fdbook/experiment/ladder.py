@@ -24,6 +24,7 @@ from jaxtyping import PyTree
 from fdbook.checks import Array, check_kinds, check_range, unknown
 from fdbook.data.load import STARTS, Loaded, environment
 from fdbook.experiment import gains, measure, refit, rollouts
+from fdbook.experiment.distance_critic import with_distance_critic
 from fdbook.experiment.gains import AT, Difference, Ratio
 from fdbook.experiment.rollouts import Played
 from fdbook.experiment.run import Run
@@ -48,6 +49,7 @@ RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
 LEAST = {"rungs": 2.0, "seed": 0.0, "episodes": 0.0}
 PARTS = ("flow", "critic")
+CRITICS = ("trained", "distance")
 
 
 def _compared() -> tuple[Metric, ...]:
@@ -100,6 +102,9 @@ class LadderSpec:
     """Actions of each held-out state whose exact scores make its true Fisher matrix, for the prediction."""
     episodes: int = 0
     """Episodes that each displacement plays in the task's environment; 0: none are played."""
+    critic: str = "trained"
+    """Whose Q is gained: that of the run's "trained" critics, or, in OGBench's point mazes, the "distance" by which an action
+    brings the robot nearer to the goal, which has no errors (`fdbook.experiment.distance_critic`)."""
     starts: str = "task"
     """Where they start: as the "task" says, or, in OGBench's mazes, "anywhere"."""
     seed: int = 0
@@ -114,6 +119,8 @@ class LadderSpec:
         check_range(self.learning_rate, "a learning rate", "LadderSpec", open_low=True)
         if self.starts not in STARTS:
             raise ValueError(unknown("kind of starts", self.starts, STARTS))
+        if self.critic not in CRITICS:
+            raise ValueError(unknown("critic", self.critic, CRITICS))
         if self.starts != "task" and not self.episodes:
             raise ValueError(
                 f"LadderSpec takes starts = {self.starts} with a number of episodes to play; got episodes = 0."
@@ -210,6 +217,8 @@ def run_ladder(
     is one. Takes any run whose agent has a flow and critics; raises ValueError for others, and what loading data raises.
     """
     spec = LadderSpec() if spec is None else spec
+    if spec.critic == "distance":
+        run = with_distance_critic(run)
     missing = [name for name in PARTS if name not in run.agents.networks]
     if missing:
         raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
