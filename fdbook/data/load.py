@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fdbook.data.walls import Distances
 
 
-__all__ = ["Loaded", "distances", "downloaded", "environment", "folder_of", "load", "recordings", "score"]
+__all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordings", "score", "shortest_ways"]
 
 SOURCES = ("auto", "recorded", "download")
 STARTS = ("task", "anywhere")
@@ -65,12 +65,12 @@ def environment(
     return _quiet(made if starts == "task" else source.start_anywhere(task, made))
 
 
-def distances(task: Task) -> "Distances":
+def shortest_ways(task: Task) -> "Distances":
     """How far it is from everywhere in a maze to the goal of a task, along the shortest way between the walls.
 
     Of OGBench's point mazes, where an action is a step; raises ValueError for other tasks.
     """
-    return sources.of(task.dataset).distances(task)
+    return sources.of(task.dataset).shortest_ways(task)
 
 
 def _quiet(environment):

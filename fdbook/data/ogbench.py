@@ -17,7 +17,7 @@ from fdbook.data import coverage, downloads, simulators, sources, tasks
 from fdbook.data.dose import Dose
 from fdbook.data.files import Place, arrays_of, check_headers, from_npz, read
 from fdbook.data.tasks import DataSet, Task
-from fdbook.data.walls import Distances, MazeLayout, distances
+from fdbook.data.walls import Distances, MazeLayout, shortest_ways
 from fdbook.rl.arrays import outside
 from fdbook.rl.transitions import Transitions
 
@@ -350,15 +350,15 @@ class OGBench(sources.Source):
             return super().start_anywhere(task, environment)
         return _anywhere(environment)
 
-    def distances(self, task: Task) -> Distances:
+    def shortest_ways(self, task: Task) -> Distances:
         """Those of a point maze, from its walls and the goal of the task."""
         if task.dataset.controller != "maze":
-            return super().distances(task)
+            return super().shortest_ways(task)
         with contextlib.closing(environment(task)) as made:
             made.reset(seed=0)
             maze: Any = made.unwrapped
             goal, radius = maze.ij_to_xy(maze.cur_task_info["goal_ij"]), maze.model.geom("pointbody").size[0]
-        return distances(maze_layout(task.dataset.name), goal, radius=float(radius), step=POINT_STEP)
+        return shortest_ways(maze_layout(task.dataset.name), goal, radius=float(radius), step=POINT_STEP)
 
     def contents(self, tasks: Sequence[Task], folder: str | Path | None = None) -> sources.Contents:
         """What is in the training file, with what each task rewards."""

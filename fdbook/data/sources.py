@@ -106,7 +106,7 @@ class Source(abc.ABC):
             f"Only OGBench's mazes without a ball can start anywhere; {task.name} starts as its task says."
         )
 
-    def distances(self, task: Task) -> "Distances":
+    def shortest_ways(self, task: Task) -> "Distances":
         """The shortest ways to the goal of a maze in which an action is a step; ValueError for other tasks."""
         raise ValueError(f"Shortest ways to the goal are known in OGBench's point mazes only; {task.name} is none.")
 

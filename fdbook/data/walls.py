@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.sparse import csgraph
 
 
-__all__ = ["Distances", "MazeLayout", "distances"]
+__all__ = ["Distances", "MazeLayout", "shortest_ways"]
 
 TOUCH = 1e-6
 """How much narrower a wall is when a way is tested against it, so that ways may run along walls."""
@@ -45,7 +45,7 @@ class Distances(NamedTuple):
     """How far an action of length 1 takes the robot."""
 
 
-def distances(
+def shortest_ways(
     layout: MazeLayout, goal: tuple[float, float], *, radius: float, step: float, spacing: float = 0.25
 ) -> Distances:
     """The shortest ways to `goal` between the walls of a maze, of a robot with some `radius` that an action moves by `step`.
@@ -54,7 +54,7 @@ def distances(
     ValueError if the goal lies in a wall.
 
     >>> maze = walls.MazeLayout(np.eye(3)[1:2] > 0, 2.0, (-2.0, 0.0))  # one wall, 2 wide, around the origin
-    >>> made = walls.distances(maze, (3.0, 0.0), radius=0.0, step=1.0, spacing=1.0)
+    >>> made = walls.shortest_ways(maze, (3.0, 0.0), radius=0.0, step=1.0, spacing=1.0)
     >>> [round(float(made.values[i, 1]), 3) for i in (0, 1, 2, 4)]  # around the wall; inside; from its front; near by
     [4.236, 3.236, 2.0, 1.0]
     """

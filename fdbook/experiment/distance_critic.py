@@ -44,7 +44,8 @@ class DistanceCritic(eqx.Module):
 
     def features(self, observations: Float[Array, "*batch features"]) -> Float[Array, "*batch 2"]:
         """Where the robot is."""
-        return observations[..., :2] * self.scale + self.mean
+        shape = (1,) * (observations.ndim - 1) + (2,)
+        return observations[..., :2] * self.scale.reshape(shape) + self.mean.reshape(shape)
 
     @property
     def head(self) -> Callable:
@@ -61,7 +62,7 @@ class DistanceCritic(eqx.Module):
 
 def with_distance_critic(run: Run) -> Run:
     """The same run with a `DistanceCritic` in the place of its critics; ValueError for tasks other than OGBench's point mazes."""
-    critic = DistanceCritic.of(load.distances(run.task), run.normalizer)
+    critic = DistanceCritic.of(load.shortest_ways(run.task), run.normalizer)
     stacked = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(run.spec.seeds), *x.shape)), critic)
     agents = dataclasses.replace(run.agents, networks=run.agents.networks | {"critic": stacked})
     return dataclasses.replace(run, agents=agents)

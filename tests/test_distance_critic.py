@@ -1,0 +1,109 @@
+"""The critic that knows the way: its values by hand, and a ladder in a maze whose trained critics point away from the goal."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fdbook.data import walls
+from fdbook.data.load import Loaded
+from fdbook.experiment import RunSpec, distance_critic, gains, ladder, measure
+from fdbook.experiment.run import Run
+from fdbook.geometry import metrics
+from fdbook.geometry.anisotropy import GaussianPolicy
+from fdbook.rl import agents, records, train
+from fdbook.rl.fourier_features import Normalizer
+from fdbook.rl.networks import Encoded
+from fdbook.rl.transitions import Transitions
+
+
+MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
+STEP, DEVIATION = 0.2, 0.3
+PLAIN = walls.MazeLayout(np.array([[True, False, False, False]]), 2.0, (-20.0, 0.0))
+"""A wall that is in nobody's way."""
+
+
+@pytest.fixture(
+    params=[None, Normalizer(jnp.array([1.0, -2.0], jnp.float32), jnp.array([0.5, 4.0], jnp.float32), (2.0,))]
+)
+def seen(request):
+    """The critic of a place with a goal at the origin's right, and observations as it gets them."""
+    ways = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.0, step=0.2, spacing=0.5)
+    normalizer = request.param
+    return distance_critic.DistanceCritic.of(ways, normalizer), normalizer or (lambda x: x)
+
+
+def test_an_action_is_worth_the_way_that_it_saves(seen):
+    """Along the straight way to the goal: its part along the way, times the step, whatever observations are normalized to."""
+    critic, normalized = seen
+    places = jnp.array([[-18.0, 0.5], [-17.0, 0.5]], jnp.float32)
+    inputs = critic.features(normalized(places))
+    np.testing.assert_allclose(inputs, places, rtol=1e-5)
+    for action, saved in (((1.0, 0.0), 0.2), ((-0.5, 0.0), -0.1), ((0.0, 0.0), 0.0)):
+        value = jax.vmap(critic.head, in_axes=(0, None))(inputs, jnp.array(action, jnp.float32))
+        np.testing.assert_allclose(value, np.full((2, 1), saved), atol=1e-5)
+    assert isinstance(critic, measure.Critics)
+
+
+class Trembling(eqx.Module):
+    """A flow whose law is the Gaussian around no action with DEVIATION, wherever it is."""
+
+    action_dim: int = eqx.field(static=True, default=2)
+
+    def __call__(self, t, place, x):
+        told = jnp.array([0.0, 0.0, DEVIATION**2, 0.0, 0.0, DEVIATION**2], x.dtype)
+        return GaussianPolicy(2)(t, told, x)
+
+
+def run_of(agent):
+    """Two agents whose flow is a Gaussian around no action, and places in six cells of the maze."""
+    config = {"width": 32, "depth": 2, "batch_size": 16}
+    cells = np.array([(1, 1), (2, 4), (4, 1), (4, 5), (5, 3), (6, 5)])[np.arange(600) % 6]
+    places = (4 * cells[:, ::-1] - 4 + np.random.default_rng(0).uniform(-1, 1, (600, 2))).astype(np.float32)
+    ends, zeros = np.arange(600) % 100 == 99, np.zeros(600, np.float32)
+    data = Transitions.of(places, np.zeros((600, 2), np.float32), zeros, 1 - zeros, ends)
+    spec = RunSpec(MAZE, agent, seeds=2, updates=1, config=config)
+    normalizer = data.normalized(wavelengths=spec.wavelengths).normalizer
+    stacked = train.init(agents.make(agent), (normalizer.width,), 2, (0, 1), **config)
+    stacked = dataclasses.replace(stacked, networks=stacked.networks | {"flow": Encoded(None, Trembling())})
+    run = Run(spec, records.Record(spec.to_dict(), {}), stacked, 1, normalizer)
+    return run, Loaded(run.task, data, None, Path(), "own")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", ["deflow", "bc"])
+def test_a_ladder_by_distance_gains_way_whatever_the_critics_say(agent, budget):
+    """Of untrained critics, or of none. The best at a KL of k is a step of the deviation times sqrt(2 k), along the way."""
+    run, data = run_of(agent)
+    spec = ladder.LadderSpec(
+        metrics=("exact",), critic="distance", rungs=2, kl=(0.05, 0.2), updates=600, states=400, readings=4,
+        batch_states=64, held_out_states=64, held_out_actions=4, fisher_actions=4,
+    )  # fmt: skip
+    made = ladder.run_ladder(run, spec, loaded=data)
+    rungs = made.of(metrics.L2())
+    best = STEP * DEVIATION * np.sqrt(2 * rungs.kl.mean(axis=-1))
+    share = rungs.gain.mean(axis=-1) / best
+    assert np.all((1 - budget("distance_gain") < share) & (share < 1.01))
+    tree = json.loads(json.dumps(made.to_dict()))
+    assert tree["ladder"]["critic"] == "distance"
+    assert gains.ladder_table(tree).startswith("gain in Q")
+
+
+def test_other_tasks_and_critics_are_refused(unhooked):
+    cube = RunSpec("cube-single", "deflow", seeds=1, updates=1)
+    run = Run(cube, records.Record(cube.to_dict(), {}), None, 1)
+    with pytest.raises(
+        ValueError, match=r"^Shortest ways to the goal are known in OGBench's point mazes only; cube-single"
+    ):
+        ladder.run_ladder(run, ladder.LadderSpec(critic="distance"))
+    with pytest.raises(ValueError, match=r"no critic called 'distances'\. Did you mean 'distance'"):
+        ladder.LadderSpec(critic="distances")
+    plain = RunSpec("cube-single", "bc", seeds=1, updates=1)
+    stacked = train.init(agents.make("bc"), (28,), 5, (0,), width=8, depth=1)
+    with pytest.raises(ValueError, match=r"^A ladder needs a frozen flow and critics; a run of bc has no critic\.$"):
+        ladder.run_ladder(Run(plain, records.Record(plain.to_dict(), {}), stacked, 1))
