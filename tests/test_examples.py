@@ -15,7 +15,7 @@ import pytest
 
 import fdbook
 from fdbook import experiment
-from fdbook.data import tasks
+from fdbook.data import tasks, walls
 from fdbook.experiment import auditing, estimate, evaluation, measure
 from fdbook.geometry import (
     anisotropy,
@@ -64,6 +64,7 @@ MODULES = [
     transitions,
     transport,
     trust_region,
+    walls,
     warps,
 ]
 NAMESPACE = {module.__name__.rpartition(".")[-1]: module for module in [*MODULES, experiment]}

@@ -21,6 +21,7 @@ def add_ladder(commands: Commands) -> None:
             "fdbook ladder runs/...                                    what the book compares, against L2",
             "fdbook ladder runs/... --metric exact --metric deblurred  two of them",
             "fdbook ladder runs/... --metric exact,t=0.8 --set updates=2000",
+            "fdbook ladder runs/... --set critic=distance              in a point maze of OGBench: by a critic without errors",
         ),
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run that has a flow and critics")
@@ -31,7 +32,7 @@ def add_ladder(commands: Commands) -> None:
         help="a metric, as `fdbook train --names` lists them; can be given several times (default: all that the book compares)",
     )
     parser.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="updates, rungs, states, seed and so on"
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="updates, rungs, states, critic, episodes, seed and so on"
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="the record to write (default: ladder.json in RUN)")
     parser.add_argument("--no-progress", action="store_true", help="say nothing on the way")
