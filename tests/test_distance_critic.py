@@ -26,6 +26,7 @@ MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
 STEP, DEVIATION = 0.2, 0.3
 PLAIN = walls.MazeLayout(np.array([[True, False, False, False]]), 2.0, (-20.0, 0.0))
 """A wall that is in nobody's way."""
+WAYS = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.0, step=0.2, spacing=0.5)
 
 
 @pytest.fixture(
@@ -33,9 +34,8 @@ PLAIN = walls.MazeLayout(np.array([[True, False, False, False]]), 2.0, (-20.0, 0
 )
 def seen(request):
     """The critic of a place with a goal at the origin's right, and observations as it gets them."""
-    ways = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.0, step=0.2, spacing=0.5)
     normalizer = request.param
-    return distance_critic.DistanceCritic.of(ways, normalizer), normalizer or (lambda x: x)
+    return distance_critic.DistanceCritic.of(WAYS, normalizer), normalizer or (lambda x: x)
 
 
 def test_an_action_is_worth_the_way_that_it_saves(seen):
@@ -48,6 +48,17 @@ def test_an_action_is_worth_the_way_that_it_saves(seen):
         value = jax.vmap(critic.head, in_axes=(0, None))(inputs, jnp.array(action, jnp.float32))
         np.testing.assert_allclose(value, np.full((2, 1), saved), atol=1e-5)
     assert isinstance(critic, measure.Critics)
+
+
+def test_with_a_discount_it_is_the_return_of_the_shortest_way():
+    """Against the sum of the discounted costs of whole steps, 1 each, on a straight way of so many of them."""
+    ways = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.0, step=0.5, spacing=0.5)
+    critic = distance_critic.DistanceCritic.of(ways, None, 0.9)
+    cost = {steps: sum(0.9**k for k in range(steps)) for steps in (5, 6, 7)}
+    place = jnp.array([-17.0, 0.5], jnp.float32)  # six steps away
+    for action, steps in ((1.0, 5), (0.0, 6), (-1.0, 7)):
+        value = critic.head(place, jnp.array([action, 0.0], jnp.float32))
+        np.testing.assert_allclose(value, [cost[6] - cost[steps]], atol=1e-5)
 
 
 class Trembling(eqx.Module):
@@ -92,6 +103,25 @@ def test_a_ladder_by_distance_gains_way_whatever_the_critics_say(agent, budget):
     tree = json.loads(json.dumps(made.to_dict()))
     assert tree["ladder"]["critic"] == "distance"
     assert gains.ladder_table(tree).startswith("gain in Q")
+
+
+def test_the_optimal_critic_has_the_discount_of_the_run(monkeypatch):
+    run, _ = run_of("deflow")
+    asked = []
+    monkeypatch.setattr(ladder, "with_distance_critic", lambda run, **options: asked.append(options) or run)
+    monkeypatch.setattr(ladder.measure, "observations", lambda *_, **__: 1 / 0)  # what comes after is not looked at
+    for kind in ("trained", "distance", "optimal"):
+        with pytest.raises(ZeroDivisionError):
+            ladder.run_ladder(run, ladder.LadderSpec(critic=kind))
+    assert asked == [{"discounted": False}, {"discounted": True}]
+    monkeypatch.setattr(distance_critic.load, "shortest_ways", lambda task: WAYS)
+    plain, discounted = (
+        distance_critic.with_distance_critic(run, discounted=flag).agents.networks["critic"] for flag in (False, True)
+    )
+    assert plain.values.shape == (2, *WAYS.values.shape)
+    np.testing.assert_allclose(plain.values[1], WAYS.values, rtol=1e-6)
+    steps, discount = WAYS.values / WAYS.step, run.spec.config.discount
+    np.testing.assert_allclose(discounted.values[0], (1 - discount**steps) / (1 - discount), rtol=1e-5)
 
 
 def test_other_tasks_and_critics_are_refused(unhooked):

@@ -32,7 +32,11 @@ def add_ladder(commands: Commands) -> None:
         help="a metric, as `fdbook train --names` lists them; can be given several times (default: all that the book compares)",
     )
     parser.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="updates, rungs, states, critic, seed and so on"
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="updates, rungs, states, critic, seed and so on",
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="the record to write (default: ladder.json in RUN)")
     parser.add_argument("--no-progress", action="store_true", help="say nothing on the way")

@@ -49,7 +49,7 @@ RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
 LEAST = {"rungs": 2.0, "seed": 0.0, "episodes": 0.0}
 PARTS = ("flow", "critic")
-CRITICS = ("trained", "distance")
+CRITICS = ("trained", "distance", "optimal")
 
 
 def _compared() -> tuple[Metric, ...]:
@@ -103,8 +103,8 @@ class LadderSpec:
     episodes: int = 0
     """Episodes that each displacement plays in the task's environment; 0: none are played."""
     critic: str = "trained"
-    """Whose Q is gained: that of the run's "trained" critics, or, in OGBench's point mazes, the "distance" by which an action
-    brings the robot nearer to the goal, which has no errors (`fdbook.experiment.distance_critic`)."""
+    """Whose Q is gained: that of the run's "trained" critics, or, in OGBench's point mazes, of one without errors: the "distance"
+    by which an action brings the robot nearer to the goal, or the "optimal" return, with the run's discount, of walking there."""
     starts: str = "task"
     """Where they start: as the "task" says, or, in OGBench's mazes, "anywhere"."""
     seed: int = 0
@@ -217,8 +217,8 @@ def run_ladder(
     is one. Takes any run whose agent has a flow and critics; raises ValueError for others, and what loading data raises.
     """
     spec = LadderSpec() if spec is None else spec
-    if spec.critic == "distance":
-        run = with_distance_critic(run)
+    if spec.critic != "trained":
+        run = with_distance_critic(run, discounted=spec.critic == "optimal")
     missing = [name for name in PARTS if name not in run.agents.networks]
     if missing:
         raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
