@@ -106,13 +106,13 @@ def test_a_ladder_by_distance_gains_way_whatever_the_critics_say(agent, budget):
 
 
 def test_the_optimal_critic_has_the_discount_of_the_run(monkeypatch):
-    run, _ = run_of("deflow")
+    run, data = run_of("deflow")
     asked = []
     monkeypatch.setattr(ladder, "with_distance_critic", lambda run, **options: asked.append(options) or run)
     monkeypatch.setattr(ladder.measure, "observations", lambda *_, **__: 1 / 0)  # what comes after is not looked at
     for kind in ("trained", "distance", "optimal"):
         with pytest.raises(ZeroDivisionError):
-            ladder.run_ladder(run, ladder.LadderSpec(critic=kind))
+            ladder.run_ladder(run, ladder.LadderSpec(critic=kind), loaded=data)
     assert asked == [{"discounted": False}, {"discounted": True}]
     monkeypatch.setattr(distance_critic.load, "shortest_ways", lambda task: WAYS)
     plain, discounted = (

@@ -25,9 +25,9 @@ __all__ = ["DistanceCritic", "with_distance_critic"]
 class DistanceCritic(eqx.Module):
     """Q(s, a) = U(s) - U(s + step a), where U is the way that is left to the goal: its length D, or what it costs.
 
-    With a discount g, walking it in full steps costs U = (1 - g^(D / step)) / (1 - g), 1 for each step, so that Q is the return of
-    taking the action and then the shortest way, but for a factor of g and a part that no action changes. It stands in the place of
-    an agent's critics, and sees what these see: observations that may be normalized.
+    With a discount g, walking it in full steps costs U = (1 - g^(D / step)) / (1 - g), 1 for each step, so that Q is the return
+    of taking the action and then the shortest way, but for a factor of g and a part that no action changes. It stands in the
+    place of an agent's critics, and sees what these see: observations that may be normalized.
     """
 
     values: Float[Array, "columns rows"]
