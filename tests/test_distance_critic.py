@@ -26,25 +26,25 @@ MAZE = "pointmaze-medium-navigate-singletask-task1-v0"
 STEP, DEVIATION = 0.2, 0.3
 PLAIN = walls.MazeLayout(np.array([[True, False, False, False]]), 2.0, (-20.0, 0.0))
 """A wall that is in nobody's way."""
-WAYS = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.0, step=0.2, spacing=0.5)
+WAYS = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.1, step=0.2, spacing=0.5)
 
 
 @pytest.fixture(
     params=[None, Normalizer(jnp.array([1.0, -2.0], jnp.float32), jnp.array([0.5, 4.0], jnp.float32), (2.0,))]
 )
 def seen(request):
-    """The critic of a place with a goal at the origin's right, and observations as it gets them."""
+    """A critic that knows the way to a goal at (-14, 0.5), and what turns places into observations."""
     normalizer = request.param
     return distance_critic.DistanceCritic.of(WAYS, normalizer), normalizer or (lambda x: x)
 
 
 def test_an_action_is_worth_the_way_that_it_saves(seen):
-    """Along the straight way to the goal: its part along the way, times the step, whatever observations are normalized to."""
+    """The part of it along the straight way to the goal, times the step, whatever observations are normalized to."""
     critic, normalized = seen
     places = jnp.array([[-18.0, 0.5], [-17.0, 0.5]], jnp.float32)
     inputs = critic.features(normalized(places))
     np.testing.assert_allclose(inputs, places, rtol=1e-5)
-    for action, saved in (((1.0, 0.0), 0.2), ((-0.5, 0.0), -0.1), ((0.0, 0.0), 0.0)):
+    for action, saved in (((1.0, 0.0), 0.2), ((-0.5, 0.0), -0.1), ((0.0, 0.0), 0.0), ((0.5, 0.0), 0.1)):
         value = jax.vmap(critic.head, in_axes=(0, None))(inputs, jnp.array(action, jnp.float32))
         np.testing.assert_allclose(value, np.full((2, 1), saved), atol=1e-5)
     assert isinstance(critic, measure.Critics)
@@ -52,7 +52,7 @@ def test_an_action_is_worth_the_way_that_it_saves(seen):
 
 def test_with_a_discount_it_is_the_return_of_the_shortest_way():
     """Against the sum of the discounted costs of whole steps, 1 each, on a straight way of so many of them."""
-    ways = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.0, step=0.5, spacing=0.5)
+    ways = walls.shortest_ways(PLAIN, (-14.0, 0.5), radius=0.1, step=0.5, spacing=0.5)
     critic = distance_critic.DistanceCritic.of(ways, None, 0.9)
     cost = {steps: sum(0.9**k for k in range(steps)) for steps in (5, 6, 7)}
     place = jnp.array([-17.0, 0.5], jnp.float32)  # six steps away
@@ -105,13 +105,17 @@ def test_a_ladder_by_distance_gains_way_whatever_the_critics_say(agent, budget):
     assert gains.ladder_table(tree).startswith("gain in Q")
 
 
-def test_the_optimal_critic_has_the_discount_of_the_run(monkeypatch):
+def stop(*_, **__):
+    raise StopIteration
+
+
+def test_the_discounted_critic_has_the_discount_of_the_run(monkeypatch):
     run, data = run_of("deflow")
     asked = []
     monkeypatch.setattr(ladder, "with_distance_critic", lambda run, **options: asked.append(options) or run)
-    monkeypatch.setattr(ladder.measure, "observations", lambda *_, **__: 1 / 0)  # what comes after is not looked at
-    for kind in ("trained", "distance", "optimal"):
-        with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr(ladder.measure, "observations", stop)  # what comes after is not looked at
+    for kind in ("trained", "distance", "discounted"):
+        with pytest.raises(StopIteration):
             ladder.run_ladder(run, ladder.LadderSpec(critic=kind), loaded=data)
     assert asked == [{"discounted": False}, {"discounted": True}]
     monkeypatch.setattr(distance_critic.load, "shortest_ways", lambda task: WAYS)
@@ -126,11 +130,21 @@ def test_the_optimal_critic_has_the_discount_of_the_run(monkeypatch):
 
 def test_other_tasks_and_critics_are_refused(unhooked):
     cube = RunSpec("cube-single", "deflow", seeds=1, updates=1)
-    run = Run(cube, records.Record(cube.to_dict(), {}), None, 1)
+    stacked = train.init(agents.make("deflow"), (28,), 5, (0,), width=8, depth=1)
+    run = Run(cube, records.Record(cube.to_dict(), {}), stacked, 1)
     with pytest.raises(
         ValueError, match=r"^Shortest ways to the goal are known in OGBench's point mazes only; cube-single"
     ):
         ladder.run_ladder(run, ladder.LadderSpec(critic="distance"))
+    for discount in (0.0, 1.0, np.nan):
+        with pytest.raises(ValueError, match=r"^DistanceCritic takes a discount in \(0, 1\); got"):
+            distance_critic.DistanceCritic.of(WAYS, None, discount)
+    rebrac = RunSpec(MAZE, "rebrac", seeds=1, updates=1)
+    stacked = train.init(agents.make("rebrac"), (14,), 2, (0,), width=8, depth=1)
+    with pytest.raises(ValueError, match=r"^A ladder needs a frozen flow and critics; a run of rebrac has no flow\.$"):
+        ladder.run_ladder(
+            Run(rebrac, records.Record(rebrac.to_dict(), {}), stacked, 1), ladder.LadderSpec(critic="distance")
+        )
     with pytest.raises(ValueError, match=r"no critic called 'distances'\. Did you mean 'distance'"):
         ladder.LadderSpec(critic="distances")
     plain = RunSpec("cube-single", "bc", seeds=1, updates=1)

@@ -21,7 +21,7 @@ def add_ladder(commands: Commands) -> None:
             "fdbook ladder runs/...                                    what the book compares, against L2",
             "fdbook ladder runs/... --metric exact --metric deblurred  two of them",
             "fdbook ladder runs/... --metric exact,t=0.8 --set updates=2000",
-            "fdbook ladder runs/... --set critic=distance              in a point maze of OGBench: by a critic without errors",
+            "fdbook ladder runs/... --set critic=distance              in a point maze of OGBench: by the way that is saved",
         ),
     )
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run that has a flow and critics")

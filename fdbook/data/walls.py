@@ -1,4 +1,4 @@
-"""The walls of a maze, and how far it is between them to a goal: what a critic without errors would know."""
+"""The walls of a maze, and how far it is between them to a goal (the geodesic distance): what a perfect critic would know."""
 
 import dataclasses
 from typing import NamedTuple
@@ -8,12 +8,15 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from scipy.sparse import csgraph
 
+from fdbook.checks import check_range
+
 
 __all__ = ["Distances", "MazeLayout", "shortest_ways"]
 
 TOUCH = 1e-6
 """How much narrower a wall is when a way is tested against it, so that ways may run along walls."""
-CHUNK = 256
+CHUNK = 64
+"""Points of the grid at a time, at least: all of them at once would fill the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Distances(NamedTuple):
     """The length of the shortest way to a goal from the points of a grid, in the units of the world."""
 
     values: Float[np.ndarray, "columns rows"]
-    """That of the point (x, y) = `origin` + `spacing` * (i, j); in a wall, that of the nearest point outside."""
+    """That of the point (x, y) = `origin` + `spacing` * (i, j); where nobody can be, that of the nearest point from which a way
+    leads to the goal."""
     origin: tuple[float, float]
     spacing: float
     step: float
@@ -50,17 +54,20 @@ def shortest_ways(
 ) -> Distances:
     """The shortest ways to `goal` between the walls of a maze, of a robot with some `radius` that an action moves by `step`.
 
-    Walls are widened by the radius, and keep sharp corners; a shortest way runs straight from corner to corner of them. Raises
-    ValueError if the goal lies in a wall.
+    Walls are widened by the radius, and keep sharp corners (a round robot would save up to 0.43 radii at a right angle); a
+    shortest way runs straight from corner to corner of them. All lengths are in the units of the world. Raises ValueError if the
+    goal lies in a wall or no point of the grid sees it, and for a radius, a step or a spacing that is not above 0.
 
     >>> maze = walls.MazeLayout(np.eye(3)[1:2] > 0, 2.0, (-2.0, 0.0))  # one wall, 2 wide, around the origin
-    >>> made = walls.shortest_ways(maze, (3.0, 0.0), radius=0.0, step=1.0, spacing=1.0)
-    >>> [round(float(made.values[i, 1]), 3) for i in (0, 2, 4)]  # from far behind the wall, from its back, from its front
-    [6.472, 5.236, 2.0]
+    >>> made = walls.shortest_ways(maze, (3.0, 0.0), radius=0.5, step=1.0, spacing=1.0)
+    >>> [round(float(made.values[i, 1]), 3) for i in (0, 5)]  # from behind the wall, round two corners, and from its front
+    [7.243, 1.0]
     """
+    for name, value in (("a radius", radius), ("a step", step), ("a spacing", spacing)):
+        check_range(value, name, "shortest_ways", open_low=True)
     cells, half = np.argwhere(layout.walls)[:, ::-1], layout.cell / 2 + radius
     walls, target = np.asarray(layout.origin) + layout.cell * cells, np.asarray(goal, float)
-    if not _free(target[None], walls, half)[0]:
+    if not (np.all(np.isfinite(target)) and _free(target[None], walls, half)[0]):
         raise ValueError(f"A goal lies in no wall, nor nearer to one than the robot's radius, {radius:g}; got {goal}.")
     corners = (walls[:, None] + half * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])).reshape(-1, 2)
     turns = np.concatenate([target[None], np.unique(corners[_free(corners, walls, half)].round(9), axis=0)])
@@ -71,6 +78,8 @@ def shortest_ways(
     values, free = np.full(len(points), np.inf), np.flatnonzero(_free(points, walls, half))
     for chunk in np.array_split(free, max(1, len(free) // CHUNK)):
         values[chunk] = np.min(_straight(points[chunk], turns, walls, half) + lengths, axis=1)
+    if not np.any(np.isfinite(values)):
+        raise ValueError(f"From no point of the maze a way leads to the goal {goal}.")
     grid = values.reshape([len(axis) for axis in axes])
     nearest = ndimage.distance_transform_edt(~np.isfinite(grid), return_distances=False, return_indices=True)
     return Distances(grid[tuple(nearest)], (left, bottom), spacing, step)

@@ -49,7 +49,7 @@ RAW += ("information-deblurred", "information-sharp")
 FORMAT = 1
 LEAST = {"rungs": 2.0, "seed": 0.0, "episodes": 0.0}
 PARTS = ("flow", "critic")
-CRITICS = ("trained", "distance", "optimal")
+CRITICS = ("trained", "distance", "discounted")
 
 
 def _compared() -> tuple[Metric, ...]:
@@ -103,8 +103,8 @@ class LadderSpec:
     episodes: int = 0
     """Episodes that each displacement plays in the task's environment; 0: none are played."""
     critic: str = "trained"
-    """Whose Q is gained: that of the run's "trained" critics, or, in OGBench's point mazes, of one without errors: the "distance"
-    by which an action brings the robot nearer to the goal, or the "optimal" return, with the run's discount, of walking there."""
+    """Whose Q is gained: that of the run's "trained" critics, or, in OGBench's point mazes, of one that knows the way to the
+    goal: the "distance" that an action saves of it, or the "discounted" return of walking on in actions of length 1."""
     starts: str = "task"
     """Where they start: as the "task" says, or, in OGBench's mazes, "anywhere"."""
     seed: int = 0
@@ -217,11 +217,12 @@ def run_ladder(
     is one. Takes any run whose agent has a flow and critics; raises ValueError for others, and what loading data raises.
     """
     spec = LadderSpec() if spec is None else spec
-    if spec.critic != "trained":
-        run = with_distance_critic(run, discounted=spec.critic == "optimal")
-    missing = [name for name in PARTS if name not in run.agents.networks]
+    needed = PARTS if spec.critic == "trained" else ("flow",)
+    missing = [name for name in needed if name not in run.agents.networks]
     if missing:
         raise ValueError(f"A ladder needs a frozen flow and critics; a run of {run.spec.method} has no {missing[0]}.")
+    if spec.critic != "trained":
+        run = with_distance_critic(run, discounted=spec.critic == "discounted")
     if spec.episodes:
         environment(
             run.task, starts=spec.starts
