@@ -95,6 +95,8 @@ WITHOUT = {
     "fdbook.report.figures.dose.draw": FIGURE,
     "fdbook.report.figures.geometry.draw": FIGURE,
     "fdbook.report.figures.load_numbers": FIGURE,
+    "fdbook.report.figures.critics.compute": FIGURE,
+    "fdbook.report.figures.critics.draw": FIGURE,
     "fdbook.report.figures.microscope.compute": FIGURE,
     "fdbook.report.figures.microscope.draw": FIGURE,
     "fdbook.report.figures.robot.band": FIGURE,

@@ -46,6 +46,7 @@ REGISTRY: dict[str, str] = {
         "learning",
         "dose",
         "microscope",
+        "critics",
         "ceilings",
         "cost",
         "profile",

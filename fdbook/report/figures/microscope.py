@@ -5,8 +5,11 @@ one setting differs, `audit-*` what whole trainings spend, `evaluated-*` what th
 in the environment.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -16,7 +19,7 @@ from fdbook.report import style
 from fdbook.report.figures import Context
 
 
-__all__ = ["compute", "draw", "join_seeds"]
+__all__ = ["compute", "draw", "draw_played", "join_seeds", "played_curves"]
 
 AT = 0.2
 """The exact KL, in nats, at which settings are compared."""
@@ -49,7 +52,7 @@ def compute(context: Context) -> dict:
                 f"--out figures/data/ladders/{kind}-NAME.json"
             )
     ablations = [row for name, tree in found["ablation"].items() for row in _ablation(name, tree)]
-    played = {name: _played(tree) for name, tree in found["played"].items()}
+    played = {name: played_curves(tree) for name, tree in found["played"].items()}
     return {
         "at": AT,
         "ablations": ablations,
@@ -149,8 +152,8 @@ def _whole(trees) -> dict[str, dict]:
     return made
 
 
-def _played(tree) -> dict:
-    """The flow's own score, the condition number of the dose, and a curve of each metric."""
+def played_curves(tree: dict) -> dict:
+    """Of a played ladder's record: the flow's own score, the condition number of its dose, and a curve of each metric."""
     dose = tree["run"]["data"].get("dose") or {}
     widths = sorted(dose.get(name) or 1.0 for name in ("along", "across"))
     curves = [
@@ -277,12 +280,24 @@ def _shown(numbers) -> list[tuple[dict, bool]]:
     return [(item, ours) for item, ours in chosen if ours or item["condition"] < thinnest]
 
 
+def draw_played(ax: Axes, item: dict, **changes: Any) -> None:
+    """The goals that a ladder's displacements reach against their KL, by `played_curves`; on the left the flow without any.
+
+    `changes` override how the curves look.
+    """
+    for curve in item["curves"]:
+        look = _look(curve, **changes)
+        ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
+    ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)", ylim=(0, None))
+    ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
+    ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
 def _returns(ax, numbers) -> None:
     """Goals reached against the KL: the run of the ablations, and, as thin lines, runs on rounder data."""
     for item, ours in _shown(numbers):
-        for curve in item["curves"]:
-            look = _look(curve) if ours else _look(curve, marker="", linewidth=0.8, alpha=0.6)
-            ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
+        draw_played(ax, item, **({} if ours else {"marker": "", "linewidth": 0.8, "alpha": 0.6}))
     places = {}
     for row in numbers["whole"].values():
         look = _look(row, linestyle="none", markersize=9, alpha=0.8, label=None)
@@ -291,8 +306,4 @@ def _returns(ax, numbers) -> None:
     for critics in sorted(places)[1:]:
         about = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 7}
         ax.annotate(f"{critics} critics", np.mean(places[critics], axis=0), color=style.GRAY, **about)
-    ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)", ylim=(0, None))
-    ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
-    ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())
     ax.set_title("started anywhere in the maze" if numbers["starts"] == ["anywhere"] else "played")
