@@ -118,6 +118,9 @@ def test_the_discounted_critic_has_the_discount_of_the_run(monkeypatch):
         with pytest.raises(StopIteration):
             ladder.run_ladder(run, ladder.LadderSpec(critic=kind), loaded=data)
     assert asked == [{"discounted": False}, {"discounted": True}]
+    without, logged = run_of("bc")
+    with pytest.raises(StopIteration):  # a run without critics of its own is as good
+        ladder.run_ladder(without, ladder.LadderSpec(critic="distance"), loaded=logged)
     monkeypatch.setattr(distance_critic.load, "shortest_ways", lambda task: WAYS)
     plain, discounted = (
         distance_critic.with_distance_critic(run, discounted=flag).agents.networks["critic"] for flag in (False, True)
