@@ -214,7 +214,8 @@ def run_ladder(
     """Refits displacements of a run's frozen flow under each metric of a ladder, and measures them on held-out states.
 
     `loaded` data stand in for those that the run was trained on; states to measure at come from its validation set where there
-    is one. Takes any run whose agent has a flow and critics; raises ValueError for others, and what loading data raises.
+    is one. Takes any run whose agent has a flow and, unless the specification has another critic, critics; raises ValueError for
+    others, and what loading data raises.
     """
     spec = LadderSpec() if spec is None else spec
     needed = PARTS if spec.critic == "trained" else ("flow",)
