@@ -64,6 +64,22 @@ def test_numbers_are_those_of_the_records():
     assert deblurred["folded"] == 0.02
 
 
+def test_ladders_with_another_critic_and_those_of_other_figures_are_no_doses():
+    known = ladder(0.3, 0.03, scale=2.0) | {"ladder": {"critic": "discounted"}}
+    trained = ladder(0.3, 0.03) | {"ladder": {"critic": "trained"}}
+    numbers = dose.compute(context(known=known, thin=trained, **{"played-thin": ladder(0.3, 0.03)}))
+    assert [item["name"] for item in numbers["doses"]] == ["thin"]
+    kept = dose.compute(context(**{path.stem: json.loads(path.read_text()) for path in figures.LADDERS.glob("*.json")}))
+    assert [item["name"] for item in kept["doses"]] == [
+        f"dose-along-0.3-across-{across}" for across in (0.3, 0.16, 0.095, 0.0535, 0.03)
+    ]
+
+
+def test_two_ladders_of_one_dose_are_refused():
+    with pytest.raises(ValueError, match="one ladder of each dose; first and second are of the same"):
+        dose.compute(context(first=ladder(0.3, 0.03), second=ladder(0.3, 0.03)))
+
+
 def test_single_agents_are_compared_at_the_kl_and_not_beyond_their_rungs():
     tree = ladder(0.3, 0.03)
     tree["metrics"][1]["gain"] = [[3.0, 8.0], [9.0, 16.0]]

@@ -35,18 +35,21 @@ PARTS = {
 def compute(context: Context) -> dict:
     """For each recording the dose, what the flow's true Fisher matrix is like, and of each metric curves and ratios to L2.
 
+    Of ladders with the critics that were trained: one with another critic is no further dose.
+
     At the exact KL `AT`: `ratio` is the mean over agents and its interval, `each` the ratio of each agent, `off` the mean share
     of displaced actions that the flow calls rarer than all but 1% of its own, `folded at` the largest share of an agent's folded
     samples; `folded` is that on the whole ladder.
 
-    Raises FileNotFoundError when there is no record of a ladder on such a recording.
+    Raises FileNotFoundError when there is no record of a ladder on such a recording, and ValueError for two of one dose.
     """
-    doses = []
+    doses: list[dict] = []
     for name, tree in context.ladders().items():
         dose = tree.get("run", {}).get("data", {}).get("dose") or {}
         if (
             "metrics" not in tree
             or name.split("-")[0] in KINDS
+            or tree.get("ladder", {}).get("critic", "trained") != "trained"
             or not {"along", "across"} <= dose.keys()
             or dose["across"] is None
         ):
@@ -54,6 +57,9 @@ def compute(context: Context) -> dict:
         first = tree["metrics"][0]["ratio"]["kl"]
         if AT not in first:
             raise ValueError(f"The ladder {name} compares metrics at {first} nats; the figure needs {AT:g} among them.")
+        twins = [item["name"] for item in doses if all(item[part] == dose[part] for part in ("along", "across"))]
+        if twins:
+            raise ValueError(f"The figure takes one ladder of each dose; {twins[0]} and {name} are of the same.")
         doses.append(_dose(name, tree, dose))
     if not doses:
         raise FileNotFoundError(
