@@ -75,11 +75,11 @@ def shortest_ways(task: Task) -> "Distances":
 
 def _quiet(environment):
     """The environment without gymnasium's notices at a reset, a picture and a look at its spaces; with one sentence where nothing
-    renders.
+    renders; and whose end is that of its renderers, too.
     """
     import gymnasium
 
-    reset, render = environment.reset, environment.render
+    reset, render, close = environment.reset, environment.render, environment.close
 
     def quiet_reset(*, seed=None, options=None):
         with simulators.simulating():
@@ -89,7 +89,11 @@ def _quiet(environment):
         with simulators.simulating():
             return render()
 
-    environment.reset, environment.render = quiet_reset, quiet_render
+    def whole_close():
+        close()
+        simulators.close_renderers(environment)
+
+    environment.reset, environment.render, environment.close = quiet_reset, quiet_render, whole_close
     if isinstance(environment, gymnasium.Wrapper):
         with simulators.simulating():
             environment.action_space = environment.action_space  # OGBench's is built anew whenever it is asked for

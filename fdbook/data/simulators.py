@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 
-__all__ = ["import_ogbench", "making", "prepare_pictures", "renderer", "simulating", "tidy"]
+__all__ = ["close_renderers", "import_ogbench", "making", "prepare_pictures", "renderer", "simulating", "tidy"]
 
 World = TypeVar("World")
 """Any environment: the same that comes in goes out."""
@@ -100,6 +100,17 @@ def tidy(environment: World) -> World:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
     return environment
+
+
+def close_renderers(environment: Any) -> None:
+    """Closes what an environment of OGBench draws with, which its own `close` leaves to the garbage collector: that may run in
+    another thread, where EGL refuses.
+    """
+    world = getattr(environment, "unwrapped", environment)
+    for name in ("_renderer", "custom_renderer"):
+        close = getattr(getattr(world, name, None), "close", None)
+        if close is not None:
+            close()
 
 
 def import_ogbench() -> ModuleType:

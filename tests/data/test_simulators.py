@@ -13,6 +13,7 @@ from PIL import Image
 
 from fdbook import cli, experiment
 from fdbook.data import simulators
+from fdbook.data.load import environment as environment_of
 from fdbook.data.record import record
 from fdbook.experiment import RunSpec
 
@@ -319,3 +320,17 @@ def test_the_renderer_is_told_after_it_was_tried(monkeypatch, complaints, asked,
     else:
         with pytest.raises(OSError, match=told):
             simulators.renderer()
+
+
+@renders
+@pytest.mark.parametrize(("task", "mode"), [("visual-cube-single", None), ("cube-single", "rgb_array")])
+def test_the_end_of_an_environment_is_that_of_its_renderer(monkeypatch, task, mode):
+    """Left to the garbage collector it is ended in whichever thread that runs, where EGL refuses."""
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    environment = environment_of(RunSpec(task).task, render_mode=mode)
+    environment.reset(seed=0)
+    environment.render()
+    renderer = environment.unwrapped._renderer
+    assert renderer._gl_context is not None
+    environment.close()
+    assert renderer._gl_context is None
