@@ -261,7 +261,7 @@ def test_a_ladder_of_another_task_is_of_the_task_that_its_name_says(name, task):
 
 
 def test_what_the_arm_gains_is_what_the_readme_says():
-    """The deblurred metric, raw, at a fifth of a nat: on two standard recordings and two thin ones, of three agents each; within an eighth of E26."""
+    """The deblurred metric, raw, at a fifth of a nat, on two standard recordings and two thin ones; within an eighth of E26."""
     text = (book.ROOT / "README.md").read_text(encoding="utf-8")
     said = re.search(
         r"(\S+) to (\S+) times what L2 gains on the arm's standard data, (\S+) and (\S+) times on the same arm",
