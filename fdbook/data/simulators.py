@@ -108,9 +108,9 @@ def close_renderers(environment: Any) -> None:
     """
     world = getattr(environment, "unwrapped", environment)
     for name in ("_renderer", "custom_renderer"):
-        close = getattr(getattr(world, name, None), "close", None)
-        if close is not None:
-            close()
+        held = getattr(world, name, None)
+        if type(held).__module__.partition(".")[0] == "mujoco":
+            held.close()
 
 
 def import_ogbench() -> ModuleType:

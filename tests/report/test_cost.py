@@ -47,13 +47,3 @@ def test_the_record_of_the_book_times_every_method_that_is_named():
     """The record that lies in the repository is one that the figure takes."""
     numbers = cost.compute(context(json.loads(figures.BENCH.read_text(encoding="utf-8"))))
     assert {"bc", "fql", "deflow", "fidec exact"} <= {row["method"] for row in numbers["methods"]}
-
-
-def test_what_the_readme_says_of_the_cost():
-    """An update in units of FQL's: the metrics that are charged, the deblurred one, Fisher-Rao; and an action."""
-    times = {row["method"]: row for row in figures.load_numbers("cost")["methods"]}
-    update, act = ({name: row[part] / times["fql"][part] for name, row in times.items()} for part in ("update", "act"))
-    plain = [update[name] for name in ("deflow", "fidec paper", "fidec released", "fidec exact", "fidec scale")]
-    assert [round(end(plain), 1) for end in (min, max)] == [1.2, 1.2]
-    assert (round(update["fidec deblurred"], 1), round(update["fidec fisher-rao"], 1)) == (1.3, 1.9)
-    assert round(act["fidec exact"]) == 4

@@ -1,8 +1,6 @@
 """The figure of learned critics beside one that knows the way: pairs of ladders of the same flows, and what the README says."""
 
 import copy
-import json
-import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,10 +9,6 @@ import pytest
 from fdbook.geometry import metrics
 from fdbook.report import figures
 from fdbook.report.figures import critics
-from fdbook.rl import records
-
-
-README = (figures.RUNS.parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def ladder(across, scores, critic):
@@ -102,34 +96,3 @@ def test_what_the_readme_says_of_the_two_kinds_of_critics():
     assert round(last["thinnest", "played"]["l2"][1]) == 43
     ends = last["roundest", "discounted"]
     assert [round(score) for _, score in ends.values()] == [99, 99, 99]
-
-
-def test_what_the_readme_says_of_runs():
-    """Fisher Decorator and what stands beside it, over three seeds and the last three evaluations."""
-    told = {"tried/d4rl-pointmaze-umaze": 100, "tried/d4rl-pointmaze-medium": 96, "tried/d4rl-pointmaze-large": 88}
-    told |= {
-        "runs/pointmaze-medium-fidec-exact": 100,
-        "runs/pointmaze-medium-deflow": 100,
-        "runs/pointmaze-medium-fql": 88,
-    }
-    told |= {"runs/pointmaze-medium-bc": 0, "runs/cube-single-bc": 5}
-    for name, percent in told.items():
-        assert round(records.read(figures.RUNS.parent / name).score().mean()) == percent
-    cube = [records.read(figures.RUNS / f"cube-single-fidec-exact-seed-{seed}").score() for seed in range(3)]
-    assert round(np.mean(cube)) == 79
-
-
-def test_what_the_readme_says_of_all_fits():
-    """The slope, through zero, of what was gained beyond L2 against what E26 predicts, at 0.2 nats, and how many fits."""
-    predicted, gained = [], []
-    for path in figures.LADDERS.glob("*.json"):
-        tree = json.loads(path.read_text())
-        if "metrics" in tree and tree["ladder"]["updates"] >= 1400 and path.stem != "ablation-readings-4":
-            for entry in tree["metrics"]:
-                if entry["label"] != "l2" and "t=0.97" not in entry["label"]:
-                    predicted.append(sum(entry["predicted"]) / len(entry["predicted"]) - 1)
-                    gained.append(entry["ratio"]["ratio"][entry["ratio"]["kl"].index(0.2)] - 1)
-    (slope,), *_ = np.linalg.lstsq(np.array(predicted)[:, None], np.array(gained), rcond=None)
-    told = re.search(r"over (\d+) fits (\d+)% of what is promised beyond L2", README.replace("\n", " "))
-    assert told
-    assert tuple(map(int, told.groups())) == (len(gained), round(100 * slope))

@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from scipy.stats import f_oneway
 
 from fdbook.report import figures
 from fdbook.report import numbers as files
@@ -67,21 +66,9 @@ def test_without_records_it_says_how_to_make_them():
         profile.compute(context([]))
 
 
-def test_what_the_readme_says_of_the_matrix():
-    """Three seeds tell no metric from another; IQL leads in the mean; imitation is as good as any in D4RL's medium maze."""
+def test_the_profiles_of_the_metrics_cross_that_of_l2():
     found = figures.load_numbers("profile")["methods"]
-    assert len(found) == 11
-    l2 = found["deflow"]
-    metrics = [l2, *(entry for entry in found.values() if entry["agent"] == "fidec")]
-    assert len(metrics) == 6
-    large, medium, ogbench = sorted(l2["scores"])
-    chances = [f_oneway(*(entry["scores"][maze] for entry in metrics)).pvalue for maze in l2["scores"]]
-    assert (round(min(chances), 2), round(max(chances), 2)) == (0.16, 0.65)
-    assert max(found, key=lambda name: found[name]["mean"]) == "iql"
-    means = {name: {maze: np.mean(scores) for maze, scores in entry["scores"].items()} for name, entry in found.items()}
-    assert round(means["bc"][medium]) == round(max(each[medium] for each in means.values())) == 96
-    assert (np.max(found["bc"]["scores"][ogbench]), round(means["bc"][large])) == (0, 83)
-    assert (round(means["fidec exact"][ogbench]), round(means["deflow"][ogbench])) == (34, 78)
-    assert np.rint(found["fidec exact"]["scores"][ogbench]).tolist() == [33, 69, 0]
-    lines = [np.array(entry["profile"], float) for entry in metrics]
-    assert any({-1, 1} <= set(np.sign(line - lines[0])) for line in lines[1:])
+    lines = [np.array(entry["profile"], float) for entry in found.values() if entry["agent"] in ("deflow", "fidec")]
+    flat = np.array(found["deflow"]["profile"], float)
+    assert len(lines) == 6
+    assert any({-1, 1} <= set(np.sign(line - flat)) for line in lines)
