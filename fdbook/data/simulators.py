@@ -108,7 +108,7 @@ def close_renderers(environment: Any) -> None:
     """
     world = getattr(environment, "unwrapped", environment)
     for name in ("_renderer", "custom_renderer"):
-        held = getattr(world, name, None)
+        held: Any = getattr(world, name, None)
         if type(held).__module__.partition(".")[0] == "mujoco":
             held.close()
 
