@@ -293,13 +293,14 @@ def shared_colorbar(fig: Figure | SubFigure, image: ScalarMappable, axes: Iterab
 
 
 def _fewer_colors(png: bytes) -> bytes:
-    """The same picture with a palette of 256 colors."""
+    """The same picture with a palette of 256 colors, rare ones too: a thin line or a single marker keeps its own."""
     from PIL import Image
 
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(png))
     dpi = picture.info.get("dpi", (DPI["png"],) * 2)
-    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True, dpi=dpi)
+    few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, "png", optimize=True, dpi=dpi)
     return buffer.getvalue()
 
 

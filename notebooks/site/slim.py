@@ -2,7 +2,7 @@
 
     python notebooks/site/slim.py notebooks/05_why_l2_misleads.ipynb ...
 
-A notebook of the book is at most 400 kB. Text outputs stay as they are.
+A notebook of the book is at most 400 kB: its pictures keep as many colors as that allows. Text outputs stay as they are.
 """
 
 import base64
@@ -14,38 +14,48 @@ import nbformat
 from PIL import Image
 
 
-COLORS = 96
-"""Of a picture: fewer show in shaded densities."""
+LARGEST = 400_000
+"""Bytes of a notebook."""
+COLORS = (256, 192, 128, 96, 64)
+"""Of its pictures: the first number with which it is small enough. With few a shaded map takes colors that its scale has not."""
 RARE_TOO = Image.Quantize.MAXCOVERAGE
 """The palette covers the colors of a picture, and not its pixels: a thin line keeps its own."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def smaller(picture: bytes) -> bytes:
-    """A PNG with a palette, where that is smaller."""
+def smaller(picture: bytes, colors: int) -> bytes:
+    """A PNG with a palette of that many colors, where that is smaller."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as image:
-        few = image.convert("RGB").quantize(COLORS, RARE_TOO, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(colors, RARE_TOO, dither=Image.Dither.NONE)
         few.save(buffer, "png", optimize=True)
     packed = buffer.getvalue()
     return packed if len(packed) < len(picture) else picture
 
 
-def slim(path: Path) -> int:
-    """Rewrites one notebook and returns its size in bytes."""
+def bare(path: Path) -> nbformat.NotebookNode:
+    """A notebook without what tells of one execution only: progress, widgets and times."""
     book = nbformat.read(path, 4)
     book.metadata.pop("widgets", None)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
-        outputs = [each for each in cell.get("outputs", ()) if each.get("name") != "stderr"]
-        outputs = [each for each in outputs if WIDGET not in each.get("data", {})]
-        for each in outputs:
-            if "image/png" in each.get("data", {}):
-                picture = smaller(base64.b64decode(each["data"]["image/png"]))
-                each["data"]["image/png"] = base64.b64encode(picture).decode()
         if cell.cell_type == "code":
-            cell.outputs = outputs
-    text = nbformat.writes(book) + "\n"
+            said = [each for each in cell.outputs if each.get("name") != "stderr"]
+            cell.outputs = [each for each in said if WIDGET not in each.get("data", {})]
+    return book
+
+
+def slim(path: Path) -> int:
+    """Rewrites one notebook and returns its size in bytes."""
+    book = bare(path)
+    datas = [each.get("data", {}) for cell in book.cells for each in cell.get("outputs", ())]
+    shown = [(data, base64.b64decode(data["image/png"])) for data in datas if "image/png" in data]
+    for colors in COLORS:
+        for data, picture in shown:
+            data["image/png"] = base64.b64encode(smaller(picture, colors)).decode()
+        text = nbformat.writes(book) + "\n"
+        if len(text.encode()) <= LARGEST:
+            break
     path.write_text(text, encoding="utf-8")
     return len(text.encode())
 
