@@ -82,12 +82,16 @@ def test_a_chapter_has_its_sections_and_its_rows(path):
     missing = [each for each in SECTIONS if f"\n{each}" not in f"\n{text}"]
     assert missing == [], f"notebooks/{path.name} lacks {missing}"
     readme, number = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8"), path.stem[:2]
-    row = re.search(rf"(?m)^\| {number} \| \[.+\]\(notebooks/{path.name}\) \|$", readme)
-    assert row, f"README.md, The book: there is no row | {number} | [title](notebooks/{path.name}) |"
+    row = re.search(rf"(?m)^\| {number} \| \[.+\]\(notebooks/{path.name}\) \| (.+) \|$", readme)
+    assert row, f"README.md, The book: there is no row | {number} | [title](notebooks/{path.name}) | question |"
     (first,) = NOTEBOOKS.glob("00_*.ipynb")
     cells = "\n".join(cell.source for cell in nbformat.read(first, 4).cells if cell.cell_type == "markdown")
-    told = number == "00" or f"| [{number}]({path.name}) |" in cells
-    assert told, f"notebooks/{first.name}, The chapters: there is no row for [{number}]({path.name})"
+    told = number == "00" or re.search(
+        rf"(?m)^\| \[{number}\]\({path.name}\) \| .+ \| {re.escape(row[1])} \| .+ \|$", cells
+    )
+    assert told, (
+        f"notebooks/{first.name}, The chapters: no row for [{number}]({path.name}) asks what README.md asks, {row[1]}"
+    )
 
 
 def test_every_exercise_has_a_solution_and_mistakes_and_stands_in_its_notebook():
