@@ -18,12 +18,13 @@ from jaxtyping import Num
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
+from scipy.spatial import KDTree
 
 from fdbook.checks import Array
 from fdbook.report.numbers import beside, write_whole
@@ -46,6 +47,7 @@ __all__ = [
     "render",
     "save",
     "shared_colorbar",
+    "text_color",
     "use",
 ]
 
@@ -54,6 +56,10 @@ WIDTH = 7.0
 DPI = {"png": 200, "pdf": 150}
 """Dots per inch of a picture, and of the images inside a PDF."""
 LARGEST_PNG = 400_000
+TEXT_CONTRAST = 4.55
+"""Of text in a metric's color with the white below it; a little more than the 4.5 asked for, as colors are rounded."""
+RARE = 64
+"""How many of the 256 colors of a reduced picture are for what is rare in it."""
 INK, GRAY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
 
 METRIC_COLORS = {
@@ -125,8 +131,11 @@ DENSITY = LinearSegmentedColormap.from_list(
     "density", [(0.0, "#ffffff"), *zip(np.linspace(0.215, 1, 7), sns.color_palette("mako_r", 8)[:7], strict=True)]
 )
 """Densities, from white (none) to dark; its lightness falls evenly."""
-SIGNED = sns.color_palette("vlag", as_cmap=True)
-"""Values with a sign, from blue (negative) through white to red (positive)."""
+_VLAG = sns.color_palette("vlag", as_cmap=True)
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed", [*_VLAG(np.linspace(0, 0.45, 10)), "#ffffff", *_VLAG(np.linspace(0.55, 1, 10))], N=257
+)
+"""Values with a sign, from blue (negative) through white (exactly none) to red (positive)."""
 
 _HALO = withStroke(linewidth=2.6, foreground="white", alpha=0.8)
 
@@ -204,6 +213,14 @@ def look(metric: str, **changes: Any) -> dict[str, Any]:
         "markeredgewidth": 0.5,
     }
     return look | changes
+
+
+def text_color(metric: str) -> str:
+    """The color of a metric for text on white: darkened, where need be, to a contrast of 4.5 (WCAG, level AA)."""
+    color = np.array(to_rgb(METRIC_COLORS[metric]))
+    linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+    linear *= min(1.0, (1.05 / TEXT_CONTRAST - 0.05) / (linear @ (0.2126, 0.7152, 0.0722)))
+    return to_hex(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
 def panel_label(ax: Axes, letter: str) -> None:
@@ -293,13 +310,24 @@ def shared_colorbar(fig: Figure | SubFigure, image: ScalarMappable, axes: Iterab
 
 
 def _fewer_colors(png: bytes) -> bytes:
-    """The same picture with a palette of 256 colors, rare ones too: a thin line or a single marker keeps its own."""
+    """The same picture with a palette of 256 colors: most for what there is much of, some for what is rare.
+
+    So a density keeps its even shades, and a thin line or a single marker its color.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(png))
     dpi = picture.info.get("dpi", (DPI["png"],) * 2)
-    few = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    picture = picture.convert("RGB")
+    kinds = ((256 - RARE, Image.Quantize.MEDIANCUT), (RARE, Image.Quantize.MAXCOVERAGE))
+    parts = [picture.quantize(many, kind, dither=Image.Dither.NONE).getpalette()[: 3 * many] for many, kind in kinds]
+    palette = np.concatenate(parts).reshape(-1, 3).astype(np.uint8)
+    codes, where = np.unique(np.asarray(picture) @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)
+    nearest = KDTree(palette).query(colors)[1].astype(np.uint8)
+    few = Image.fromarray(nearest[where].reshape(picture.height, picture.width))
+    few.putpalette(palette.tobytes())
     few.save(buffer, "png", optimize=True, dpi=dpi)
     return buffer.getvalue()
 

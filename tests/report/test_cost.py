@@ -34,8 +34,13 @@ def test_bars_and_multiples_are_those_of_the_record(tmp_path):
     assert [label.get_text() for label in updates.get_yticklabels()] == ["behavior (BC)", "FQL", "FiDec (fisher-rao)"]
     for ax, values in ((updates, [1, 4, 10]), (actions, [2, 1, 3])):
         np.testing.assert_allclose([bar.get_width() for bar in ax.patches], values)
-    assert [text.get_text() for text in updates.texts if "." in text.get_text()] == ["0.25", "1.00", "2.50"]
+    assert [text.get_text() for text in updates.texts if "×" in text.get_text()] == ["×0.25", "×1.00", "×2.50"]
+    assert [ax.get_title() for ax in fig.axes] == ["training", "acting"]
     plt.close(fig)
+
+
+def test_large_multiples_have_no_decimals():
+    assert [cost._times(ratio) for ratio in (0.102, 9.99, 51.35)] == ["×0.10", "×9.99", "×51"]
 
 
 def test_a_record_without_methods_is_refused():

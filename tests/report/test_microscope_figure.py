@@ -147,21 +147,31 @@ def test_it_is_drawn_and_says_what_was_changed(tmp_path):
         fig.draw_without_rendering()
         words = [label.get_text() for label in fig.axes[1].get_yticklabels()]
         plt.close(fig)
-    assert words == ["4 readings", "4 readings", "32 readings", "damping 0.5"]
+    assert words == [
+        "exact score, 4 readings",
+        "exact score, 4 readings",
+        "deblurred, 32 readings",
+        "deblurred, damping 0.5",
+    ]
 
 
-def test_trainings_with_more_critics_than_the_others_say_so(tmp_path):
+def test_whole_trainings_say_their_critics_and_an_arrow_what_more_of_them_change(tmp_path):
     records = trees()
     for kind in ("audit", "evaluated"):
         more = copy.deepcopy(records[f"{kind}-whole"])
         more["run"]["config"]["num_critics"] = 10
         records[f"{kind}-more"] = more
+    records["evaluated-more"]["evaluation"]["score"] = [50.0, 60.0]
     numbers = read_back(microscope.compute(context(records)), tmp_path)
     with style.applied():
         fig = microscope.draw(numbers)
-        words = [text.get_text() for text in fig.axes[3].texts]
+        said = fig.axes[3].texts
+        arrows = [(text.xy, text.xyann) for text in said if text.get_text() == ""]
+        legend = [text.get_text() for text in fig.legends[0].get_texts()]
         plt.close(fig)
-    assert [word for word in words if "critics" in word] == ["10 critics"]
+    assert [text.get_text() for text in said if text.get_text().isdigit()] == ["4", "10"]
+    np.testing.assert_allclose(arrows, [[(1.5, 55), (1.5, 30)]])
+    assert legend[-1] == "large: trained whole (4 or 10 critics)"
 
 
 def test_ladders_that_are_no_dose_are_none_of_the_figure_dose():

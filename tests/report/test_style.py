@@ -146,6 +146,43 @@ def test_density_darkens_evenly(budget):
     assert steps.max() / steps.min() < budget("evenness_of_density_colors")
 
 
+def test_no_value_is_white_among_signed_ones():
+    assert to_hex(style.SIGNED(0.5)) == "#ffffff"
+    below, above = style.SIGNED([0.0, 1.0])[:, :3]
+    assert below[2] > below[0]
+    assert above[0] > above[2]
+
+
+def test_text_in_a_color_can_be_read_on_white():
+    """By the contrast of WCAG, (L1 + 0.05) / (L2 + 0.05) of relative luminances; a color that is dark enough stays."""
+
+    def contrast(color):
+        return 1.05 / (_linear(to_rgb(color)) @ (0.2126, 0.7152, 0.0722) + 0.05)
+
+    for name, color in style.METRIC_COLORS.items():
+        assert contrast(style.text_color(name)) >= 4.5
+        assert contrast(color) < 4.55 or style.text_color(name) == color
+
+
+def test_a_reduced_picture_keeps_shades_and_a_rare_color():
+    """An even density stays even, and one amber marker on it amber."""
+    with style.applied():
+        fig, ax = plt.subplots(figsize=(4, 3))
+        style.density_panel(
+            ax, np.linspace(0, 4, 400), np.linspace(0, 3, 300), np.ones((300, 1)) * np.linspace(0, 1, 400), 1.0
+        )
+        ax.plot(2, 1.5, "*", color="#e69f00", markersize=12)
+        whole = style.render(fig, "png")
+        plt.close(fig)
+    few = style._fewer_colors(whole)
+    exact, reduced = (np.asarray(Image.open(io.BytesIO(each)).convert("RGB"), int) for each in (whole, few))
+    off = np.abs(exact - reduced).max(axis=-1)
+    assert np.quantile(off, 0.99) <= 8
+    amber = np.abs(exact - (230, 159, 0)).max(axis=-1) == 0
+    assert amber.sum() > 50
+    assert off[amber].max() <= 8
+
+
 def test_the_same_figure_gives_the_same_bytes():
     def drawn():
         with style.applied():

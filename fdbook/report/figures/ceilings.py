@@ -83,6 +83,8 @@ def draw(numbers: dict) -> Figure:
     right.xaxis.set_major_formatter("{x:g}")
     right.xaxis.set_minor_locator(NullLocator())
     right.tick_params(axis="y", left=False)
+    left.set_title("how thin the actions are")
+    right.set_title("what metrics could gain")
     for letter, ax in zip("ab", (left, right), strict=True):
         style.panel_label(ax, letter)
     _legend(fig)

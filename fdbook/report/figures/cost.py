@@ -51,25 +51,29 @@ def _label(method: str) -> str:
     return f"{LABELS.get(agent, agent)} ({metric[0]})" if metric else LABELS.get(agent, agent)
 
 
+def _times(ratio: float) -> str:
+    return f"×{ratio:.2f}" if ratio < 10 else f"×{ratio:.0f}"
+
+
 def draw(numbers: dict) -> Figure:
     """A bar for each method: left an update, right the actions; each with its multiple of FQL's."""
     rows = numbers["methods"]
     fig, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 0.9 + 0.22 * len(rows)), sharey=True)
     (base,) = (row for row in rows if row["method"] == ONE)
     places = np.arange(len(rows))
-    titles = {"update": "an update (ms)", "act": f"{numbers['acting']} (ms)"}
-    for letter, ax, (key, label) in zip("ab", axes, titles.items(), strict=True):
+    panels = (("update", "training", "an update (ms)"), ("act", "acting", f"{numbers['acting']} (ms)"))
+    for letter, ax, (key, title, label) in zip("ab", axes, panels, strict=True):
         values = np.array([row[key] for row in rows])
         colors = [style.METRIC_COLORS["fql"] if row["method"] == ONE else style.GRAY for row in rows]
         ax.barh(places, values, color=colors, height=0.7)
         for place, value in zip(places, values, strict=True):
             ax.annotate(
-                f"{value / base[key]:.2f}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7
+                _times(value / base[key]), (value, place), (3, 0), textcoords="offset points", va="center", fontsize=7
             )
-        ax.set(xlabel=label, xlim=(0, 1.13 * values.max()), yticks=places)
+        ax.set(title=title, xlabel=label, xlim=(0, 1.16 * values.max()), yticks=places)
         ax.tick_params(axis="y", left=False)
         style.panel_label(ax, letter)
     axes[0].set_yticklabels([_label(row["method"]) for row in rows], fontsize=8)
     axes[0].invert_yaxis()
-    fig.suptitle(f"{numbers['size']}, batches of 256, {numbers['machine']}; numbers: multiples of FQL's", fontsize=8)
+    fig.suptitle(f"{numbers['size']}, batches of 256, {numbers['machine']}; labels: time relative to FQL", fontsize=8)
     return fig

@@ -91,7 +91,7 @@ def compute(
 def _axes(ax, numbers, density, vmax):
     xs, ys = GRID.centers
     image = style.density_panel(ax, xs, ys, np.asarray(density).T, vmax)
-    ax.set(xticks=[-1, 0, 1, 2], yticks=[0, 1, 2], xlim=GRID.x, ylim=GRID.y)
+    ax.set(xticks=[-1, 0, 1, 2], yticks=[0, 1, 2], xlim=(-1.75, 1.85), ylim=(-0.6, GRID.y[1]))
     return image
 
 
@@ -101,7 +101,7 @@ def _outline(ax, numbers):
 
 
 def draw(numbers: dict) -> Figure:
-    """Four panels on one density scale."""
+    """Four panels on one density scale: samples, displacements of equal price, and two maps of equal KL."""
     fig, axes = plt.subplots(2, 2, figsize=(1.35 * style.WIDTH, 1.02 * style.WIDTH), sharex=True, sharey=True)
     vmax = float(np.max(np.asarray(numbers["behavior"])))
     (samples, costs), maps = axes
@@ -111,12 +111,11 @@ def draw(numbers: dict) -> Figure:
     )
     samples.legend(loc="upper center", markerscale=5)
     samples.set_title("the behavior: thin, bent")
-    _axes(costs, numbers, numbers["behavior"], 2.2 * vmax)
+    _axes(costs, numbers, numbers["behavior"], vmax)
     _costs(costs, numbers)
     for ax, name in zip(maps, SHOWN, strict=True):
         _map(ax, numbers, name, vmax)
         ax.set_xlabel("action $a_1$ (action units)")
-    maps[0].text(0.5, 0.93, f"arrows: displacement × {STRETCH}", transform=maps[0].transAxes, ha="center", fontsize=8)
     for ax in axes[:, 0]:
         ax.set_ylabel("action $a_2$ (action units)")
     style.shared_colorbar(fig, image, axes.ravel(), "density (per squared action unit)")
@@ -131,10 +130,10 @@ def _costs(ax, numbers):
             ax, center, np.eye(2) * numbers["ball"], 2 * COST, edgecolor=style.METRIC_COLORS["l2"], linestyle="--"
         )
         style.ellipse(ax, center, matrix, 2 * COST, edgecolor=style.METRIC_COLORS["fisher-paper"], linewidth=1.6)
-    for name, label in (("fisher-paper", "Fisher: cheap along, dear across"), ("l2", "L2: the same everywhere")):
+    for name, label in (("fisher-paper", "Fisher: cheap along, costly across"), ("l2", "L2: the same everywhere")):
         ax.plot([], [], color=style.METRIC_COLORS[name], linestyle="-" if name != "l2" else "--", label=label)
     ax.legend(loc="upper center")
-    ax.set_title("displacements of equal cost")
+    ax.set_title(f"displacements priced at {COST:g} nats")
 
 
 def _map(ax, numbers, name, vmax):
@@ -148,14 +147,18 @@ def _map(ax, numbers, name, vmax):
         angles="xy",
         scale_units="xy",
         scale=1,
-        width=0.009,
+        width=0.006,
+        headwidth=3,
+        headlength=2.2,
+        headaxislength=2.2,
         color=style.METRIC_COLORS[name],
         edgecolor="white",
-        linewidth=0.6,
+        linewidth=0.4,
         zorder=3,
     )
     ax.plot(*PEAK, marker="*", color="#e69f00", markersize=12, markeredgecolor=style.INK, markeredgewidth=0.5)
     ax.annotate("value peaks here", PEAK, (-24, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
     result = entry["found"]
-    title = {"l2": "T = id + δ under L2", "fisher-paper": "T = id + δ under Fisher"}[name]
+    title = {"l2": "moved under L2", "fisher-paper": "moved under Fisher"}[name]
+    ax.text(0.45, 0.93, f"arrows: displacement × {STRETCH}", transform=ax.transAxes, ha="center", fontsize=8)
     ax.set_title(f"{title}: KL {result['kl']:.2f} nats, gain {result['gain']:+.2f}", color=style.INK)

@@ -31,6 +31,8 @@ __all__ = ["GRID", "PEAK", "TARGETS", "compute", "draw", "value"]
 PEAK = np.array([1.25, 0.75], np.float32)
 TARGETS = (0.03, 0.15, 0.6)
 LADDER = tuple(np.geomspace(300.0, 6.0, 8))
+SHOWN, SHOWN_TARGETS = ("l2", "fisher-paper", "fisher-rao", "fql"), TARGETS[1:]
+"""The maps that are drawn: those of the other two metrics look like L2's, and at the least KL no mass is seen to move."""
 METHODS = ("l2", "fisher-paper", "fisher-released", "fisher-exact", "fisher-rao", "fql")
 CURVE = tuple(np.geomspace(0.004, 2.0, 25))
 GRID = frontier.Grid((-1.7, 1.7), (-1.15, 1.15), (136, 92))
@@ -128,22 +130,26 @@ def _panel(ax, numbers, density, vmax):
 
 def draw(numbers: dict) -> Figure:
     """Rows: maps of equal KL; columns: methods and the best possible; below: the behavior, value and strays against KL."""
-    rows, names = len(numbers["targets"]), [name for name in METHODS if name in numbers["metrics"]]
-    fig = plt.figure(figsize=((0.5 + 0.26 * (len(names) + 1)) * style.WIDTH, 1.3 * style.WIDTH))
-    top, bottom = fig.subfigures(2, 1, height_ratios=[2.0, 1.2])
-    axes = top.subplots(rows, len(names) + 1, sharex=True, sharey=True)
+    names = [name for name in METHODS if name in numbers["metrics"]]
+    columns = [*(name for name in SHOWN if name in names), "optimum"]
+    rows = [place for place, target in enumerate(numbers["targets"]) if target in SHOWN_TARGETS]
+    fig = plt.figure(figsize=((0.3 + 0.25 * len(columns)) * style.WIDTH, 1.02 * style.WIDTH))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[1.15, 1])
+    axes = top.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
     vmax = 1.25 * float(np.max(np.asarray(numbers["behavior"])))
-    for column, name in enumerate([*names, "optimum"]):
+    for column, name in enumerate(columns):
         entry = numbers["optimum"] if name == "optimum" else numbers["metrics"][name]
-        for ax, density, result in zip(axes[:, column], np.asarray(entry["densities"]), entry["panels"], strict=True):
-            image = _panel(ax, numbers, density, vmax)
-            text = f"KL {result['kl']:.2g}{'' if result.get('one_to_one', True) else ' (folds)'}\n"
-            text += f"gain {result['gain']:+.2f}" + (f"\noff {100 * result['off']:.0f}%" if "off" in result else "")
-            ax.text(0.02, 0.03, text, transform=ax.transAxes, fontsize=8, va="bottom", linespacing=1.15)
-        axes[-1, column].set_xlabel("action $a_1$ (action units)")
-        axes[0, column].set_title(style.METRIC_LABELS[name], color=style.METRIC_COLORS[name], fontweight="bold")
-    for ax, target in zip(axes[:, 0], numbers["targets"], strict=True):
-        ax.set_ylabel(f"KL ≈ {target:g} nats\n\naction $a_2$")
+        for ax, row in zip(axes[:, column], rows, strict=True):
+            image = _panel(ax, numbers, np.asarray(entry["densities"])[row], vmax)
+            result = entry["panels"][row]
+            text = f"KL {result['kl']:.2f}{'' if result.get('one_to_one', True) else ' (folds)'}\n"
+            text += f"gain {result['gain']:+.2f}" + (f", off {100 * result['off']:.0f}%" if "off" in result else "")
+            ax.set_title(text, fontsize=8, linespacing=1.15)
+        axes[-1, column].set_xlabel("action $a_1$")
+        label = {"color": style.text_color(name), "fontweight": "bold", "textcoords": "offset points"}
+        axes[0, column].annotate(style.METRIC_LABELS[name], (0, 1), (0, 31), xycoords="axes fraction", **label)
+    for ax, row in zip(axes[:, 0], rows, strict=True):
+        ax.set_ylabel(f"KL ≈ {numbers['targets'][row]:g} nats\n\naction $a_2$")
     style.shared_colorbar(top, image, axes.ravel(), "density (per squared action unit)")
     style.panel_label(axes[0, 0], "a")
     _draw_frontiers(bottom.subplots(1, 3, width_ratios=[1.05, 1, 1]), numbers, names, vmax)
@@ -152,7 +158,7 @@ def draw(numbers: dict) -> Figure:
 
 def _draw_frontiers(axes, numbers, names, vmax):
     _panel(axes[0], numbers, numbers["behavior"], vmax)
-    axes[0].set(title="the behavior, the value's level lines and its peak", xlabel="action $a_1$ (action units)")
+    axes[0].set(title="the behavior, the value's levels and peak", xlabel="action $a_1$ (action units)")
     axes[0].set_ylabel("action $a_2$ (action units)")
     for name in names:
         entry = numbers["metrics"][name]
@@ -165,15 +171,15 @@ def _draw_frontiers(axes, numbers, names, vmax):
             ax.plot(x[~whole], y[~whole], **look | {"markerfacecolor": "white", "markeredgecolor": look["color"]})
     best = numbers["optimum"]
     axes[1].plot(np.asarray(best["kl"]), np.asarray(best["gain"]), **style.look("optimum", marker=""))
-    for target in numbers["targets"]:
+    for target in SHOWN_TARGETS:
         axes[1].axvline(target, color=style.PALE, linewidth=0.8, zorder=0)
-    axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.5), title="open markers: the map folds")
+    axes[1].set(xscale="log", xlim=(0.004, 2), ylim=(0, 0.5), title="value against KL (open: the map folds)")
     axes[1].set(xlabel="KL to the behavior (nats)", ylabel="value gained (action units)")
     axes[2].axhline(100 * numbers["behavior_off"], color=style.GRAY, linewidth=0.8, zorder=0)
     axes[2].text(
         0.295, 100 * numbers["behavior_off"] + 0.4, "the behavior's own", ha="right", color=style.GRAY, fontsize=8
     )
-    axes[2].set(xlim=(0, 0.3), ylim=(0, 30), title="what the same gain costs")
+    axes[2].set(xlim=(0, 0.3), ylim=(0, 30), title="mass off the manifold at equal gain")
     axes[2].set(xlabel="value gained (action units)", ylabel="mass off the manifold (%)")
     axes[1].legend(loc="upper left")
     for ax, letter in zip(axes, "bcd", strict=True):

@@ -6,9 +6,11 @@ each task and each method. Runs of one task, method and settings are joined seed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 
 from fdbook.checks import count
 from fdbook.report import style
@@ -29,10 +31,10 @@ LABELS = {
     "rebrac": "ReBRAC",
 }
 LOOKS = {"bc": "behavior", "fql": "fql", "deflow": "l2"}
-"""Agents that look like an entry of the style; the others look like their metric, or are black and told apart by these."""
+"""Agents that look like an entry of the style; the others look like their metric, or are told apart by these."""
 MARKS = {
-    "ifql": {"marker": "<", "linestyle": "--"},
-    "iql": {"marker": ">", "linestyle": ":"},
+    "ifql": {"marker": "<", "linestyle": "--", "color": "#996633"},
+    "iql": {"marker": ">", "linestyle": ":", "color": "#330066"},
     "rebrac": {"marker": "h", "linestyle": "-."},
 }
 DUALITY = (("-", "penalty / budget"), ("--", "multiplier / its last"))
@@ -85,7 +87,7 @@ def compute(context: Context) -> dict:
 
 
 def method_look(agent: str, metric: str, **changes: object) -> dict:
-    """The colors, lines and label of a method; black, and the agent's own name, for one that has none here."""
+    """The color, line and label of a method; black, and the agent's own name, for one that has none here."""
     names = (LOOKS.get(agent), f"fisher-{metric}", f"information-{metric}", metric)
     name = next((name for name in names if name in style.METRIC_COLORS), "exact")
     label = LABELS.get(agent, agent) + (f" ({metric})" if metric and agent not in LOOKS else "")
@@ -107,6 +109,8 @@ def draw(numbers: dict) -> Figure:
     tasks = numbers["tasks"]
     size = (1.25 * style.WIDTH, 0.85 * style.WIDTH)
     fig, axes = plt.subplots(2, len(tasks), figsize=size, squeeze=False, sharex="col", height_ratios=[1.4, 1])
+    handles: list[Artist] = [Line2D([], [], color=style.INK, linestyle=line, label=label) for line, label in DUALITY]
+    handles.append(Patch(color=style.GRAY, alpha=0.3, linewidth=0, label="band: range of seeds"))
     for (upper, lower), (task, methods) in zip(axes.T, tasks.items(), strict=True):
         for entry in methods.values():
             steps, score = np.asarray(entry["steps"]) / 1000, np.asarray(entry["score"], float)
@@ -115,18 +119,18 @@ def draw(numbers: dict) -> Figure:
                 upper.plot(steps, seed, **_look(entry, linewidth=0.9, alpha=0.45, marker="") | {"label": "_"})
             upper.plot(steps, score.mean(axis=1), **_look(entry, linewidth=2, clip_on=False, zorder=3))
             _draw_duality(lower, entry)
-        upper.set(title=_title(task), ylim=(0, 100), ylabel="success (%)")
+        upper.set(title=_title(task), ylim=(0, 104), ylabel="success (%)")
         upper.legend(loc="best")
         upper.grid(axis="y")
-        lower.set(xlabel="updates (thousands)", yscale="log", ylabel="ratio", ylim=(0.08, 8))
+        lower.set(xlabel="updates (thousands)", yscale="log", ylim=(0.08, 8))
+        lower.set(
+            title="does the penalty hold its budget? (colors as above)",
+            ylabel="ratio to the budget,\nor to the last value",
+        )
         lower.set_yticks([0.1, 0.3, 1, 3], labels=["0.1", "0.3", "1", "3"])
         lower.yaxis.set_minor_locator(NullLocator())
-        lower.xaxis.set_major_locator(MaxNLocator(6))
-        lower.legend(
-            handles=[Line2D([], [], color=style.INK, linestyle=line, label=label) for line, label in DUALITY],
-            loc="lower right",
-            ncols=2,
-        )
+        lower.set_xticks([0, *sorted({step / 1000 for entry in methods.values() for step in entry["steps"]})])
+    fig.legend(handles=handles, loc="outside lower center", ncols=3)
     for ax, letter in zip(axes.ravel(), "abcdefgh", strict=False):
         style.panel_label(ax, letter)
     return fig

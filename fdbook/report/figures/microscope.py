@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from fdbook.geometry import metrics
@@ -28,6 +29,12 @@ SEEDS = "-seeds-"
 """What stands in the name of a record of more seeds of a training, behind the training's own."""
 LEAST = 0.05
 """Where a logarithmic axis shows no KL at all, in nats."""
+BREAK = LEAST * np.sqrt(2)
+"""Where such an axis is broken, between none and its first tick."""
+APART = 5
+"""How many goals in a hundred two marks of a metric are apart for an arrow between them."""
+PLAIN = {"fisher-exact": "exact score"}
+"""What a metric is called in front of a setting, where that is not its label."""
 DAMPING = metrics.make("deblurred").damping
 """What a metric has where its damping is not what is changed."""
 
@@ -195,9 +202,9 @@ def _legend(fig, numbers) -> None:
     if not all(ours for _, ours in _shown(numbers)):
         handles.append(Line2D([], [], color=style.INK, linewidth=0.8, alpha=0.6, label="thin: rounder data"))
     if numbers["whole"]:
-        handles.append(
-            Line2D([], [], **plain | {"markerfacecolor": style.INK}, markersize=9, label="large: trained whole")
-        )
+        critics = " or ".join(str(n) for n in sorted({row["critics"] for row in numbers["whole"].values()}))
+        words = f"large: trained whole ({critics} critics)"
+        handles.append(Line2D([], [], **plain | {"markerfacecolor": style.INK}, markersize=9, label=words))
     fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=7, columnspacing=1.2)
 
 
@@ -229,25 +236,30 @@ def _times(ax, numbers) -> None:
     ax.set_title("thin lines: predicted by E26")
 
 
+def _plain(row) -> str:
+    return PLAIN.get(row["name"], style.METRIC_LABELS[row["name"]])
+
+
 def _settings(ax, numbers) -> None:
     """One row for each setting that is not the usual one."""
     rows = []
     for row in numbers["ablations"]:
         if row["damping"] != DAMPING or row["trace_normalized"]:
-            rows.append((f"damping {row['damping']:g}", row))
+            rows.append((f"{_plain(row)}, damping {row['damping']:g}", row))
         elif _time(row) not in (None, 0.9):
             continue
         else:
-            rows.append((f"{row['readings']} readings", row))
+            rows.append((f"{_plain(row)}, {row['readings']} readings", row))
     rows.sort(key=lambda item: (item[1]["trace_normalized"], item[1]["name"], item[1]["readings"], item[1]["damping"]))
     for place, (_, row) in enumerate(rows):
         middle, low, high = row["ratio"]
         ax.errorbar(middle, place, xerr=[[middle - low], [high - middle]], elinewidth=0.8, **_look(row))
         ax.plot(row["predicted"], place, marker="|", markersize=9, color=style.METRIC_COLORS[row["name"]])
     ax.axvline(1, color=style.GRAY, linewidth=0.7)
-    ax.set(yticks=range(len(rows)), yticklabels=[words for words, _ in rows], xlabel="gain over that of L2")
+    ax.set(xlabel="gain over that of L2")
+    ax.set_yticks(range(len(rows)), [words for words, _ in rows], fontsize=7)
     ax.invert_yaxis()
-    ax.set_title(f"at {numbers['at']:g} nats; bars: predicted by E26")
+    ax.set_title(f"at {numbers['at']:g} nats; ticks: predicted by E26")
 
 
 def _promised(ax, audits) -> None:
@@ -281,13 +293,17 @@ def _shown(numbers) -> list[tuple[dict, bool]]:
 
 
 def draw_played(ax: Axes, item: dict, **changes: Any) -> None:
-    """The goals that a ladder's displacements reach against their KL, by `played_curves`; on the left the flow without any.
+    """The goals that a ladder's displacements reach against their KL, by `played_curves`; left of the break the flow's own.
 
     `changes` override how the curves look.
     """
     for curve in item["curves"]:
         look = _look(curve, **changes)
         ax.plot(np.append(LEAST, curve["kl"]), np.append(item["flow"], curve["score"]), **look)
+    ax.axvspan(BREAK / 1.04, BREAK * 1.04, color="white", zorder=2.2, linewidth=0)
+    marks = {"ha": "center", "va": "center", "fontsize": 8, "color": style.GRAY, "zorder": 4}
+    frame = {"facecolor": "white", "edgecolor": "none", "pad": 0.2}
+    ax.text(BREAK, 0, "//", transform=ax.get_xaxis_transform(), bbox=frame, **marks)
     ax.set(xscale="log", xlabel="exact KL (nats)", ylabel="goals reached (%)", ylim=(0, None))
     ax.xaxis.set_major_locator(FixedLocator((LEAST, 0.1, 0.2, 0.5, 1, 2)))
     ax.xaxis.set_major_formatter(lambda x, _: "flow" if x == LEAST else f"{x:g}")
@@ -298,12 +314,26 @@ def _returns(ax, numbers) -> None:
     """Goals reached against the KL: the run of the ablations, and, as thin lines, runs on rounder data."""
     for item, ours in _shown(numbers):
         draw_played(ax, item, **({} if ours else {"marker": "", "linewidth": 0.8, "alpha": 0.6}))
-    places = {}
-    for row in numbers["whole"].values():
-        look = _look(row, linestyle="none", markersize=9, alpha=0.8, label=None)
-        places.setdefault(row["critics"], []).append((row["kl"].mean(), row["score"].mean()))
-        ax.plot(*places[row["critics"]][-1], **look)
-    for critics in sorted(places)[1:]:
-        about = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 7}
-        ax.annotate(f"{critics} critics", np.mean(places[critics], axis=0), color=style.GRAY, **about)
+    _draw_whole(ax, numbers["whole"].values())
     ax.set_title("started anywhere in the maze" if numbers["starts"] == ["anywhere"] else "played")
+
+
+def _draw_whole(ax, trainings) -> None:
+    """A large mark for each whole training with its number of critics; an arrow where more critics change what is reached."""
+    halo, groups = [withStroke(linewidth=2.2, foreground="white")], {}
+    for row in sorted(trainings, key=lambda row: row["critics"]):
+        groups.setdefault((row["name"], row["normalized"]), []).append((row, (row["kl"].mean(), row["score"].mean())))
+    ends = sorted(rows[-1][1][1] for rows in groups.values() if len(rows) > 1)
+    for _, rows in sorted(groups.items(), key=lambda item: item[0][1]):
+        (_, first), (_, last) = rows[0], rows[-1]
+        if abs(last[1] - first[1]) > APART:
+            arrow = {"arrowstyle": "-|>", "color": style.INK, "linewidth": 0.9, "shrinkA": 6, "shrinkB": 6}
+            ax.annotate("", last, first, arrowprops=arrow | {"path_effects": halo}, zorder=5)
+        for row, place in rows:
+            open_ = {"markerfacecolor": "none", "markeredgewidth": 1.8} if row["normalized"] else {"alpha": 0.85}
+            ax.plot(*place, **_look(row, linestyle="none", markersize=8, label=None, zorder=3.5) | open_)
+            later = len(rows) > 1 and place == last
+            up = 8 * (ends.index(place[1]) - (len(ends) - 1) / 2) if later else 0
+            about = {"xytext": (-7 if later else 7, up), "textcoords": "offset points", "fontsize": 7, "zorder": 6}
+            about |= {"ha": "right" if later else "left", "va": "center", "path_effects": halo}
+            ax.annotate(str(row["critics"]), place, color=style.INK, **about)

@@ -16,6 +16,8 @@ from fdbook.report.runs import grouped
 __all__ = ["compute", "draw"]
 
 LEVELS = np.linspace(0, 100, 101)
+PROFILED = ("bc", "iql", "fql", "deflow", "fidec exact", "fidec fisher-rao")
+"""The methods whose profiles are drawn; those of all eleven hide each other."""
 
 
 def compute(context: Context) -> dict:
@@ -51,25 +53,28 @@ def compute(context: Context) -> dict:
 
 
 def draw(numbers: dict) -> Figure:
-    """Left a row for each method, best first: seeds (pale), interquartile mean and interval. Right the profiles."""
-    ordered = sorted(numbers["methods"].values(), key=lambda entry: -entry["mean"])
+    """Left a row for each method, best first: seeds (pale), interquartile mean and interval. Right some of the profiles."""
+    ordered = sorted(numbers["methods"].items(), key=lambda item: -item[1]["mean"])
     fig, (left, right) = plt.subplots(1, 2, figsize=(1.25 * style.WIDTH, 0.62 * style.WIDTH), layout="constrained")
     labels: list[str] = []
-    for place, entry in enumerate(ordered):
+    for place, (name, entry) in enumerate(ordered):
         look = method_look(entry["agent"], entry["metric"])
         labels.append(look["label"])
         seeds = np.concatenate([np.asarray(values, float) for values in entry["scores"].values()])
         spread = np.linspace(-0.22, 0.22, seeds.size)
         left.plot(seeds, place + spread, "o", color=look["color"], alpha=0.35, markersize=3, markeredgewidth=0)
         left.plot([entry["low"], entry["high"]], [place, place], color=look["color"], linewidth=2)
-        left.plot(entry["mean"], place, "D", color=look["color"], markersize=6, markeredgecolor="white")
-        right.plot(numbers["levels"], 100 * np.asarray(entry["profile"], float), **look | {"marker": ""})
+        left.plot(entry["mean"], place, "D", color=look["color"], markersize=4, markeredgewidth=0)
+        if name in PROFILED:
+            right.plot(numbers["levels"], 100 * np.asarray(entry["profile"], float), **look | {"marker": ""})
     left.set_yticks(range(len(ordered)), labels)
     left.set_ylim(len(ordered) - 0.4, -0.6)
     left.tick_params(axis="y", left=False)
-    left.set(xlabel="success (%), mean of the last three evaluations", xlim=(-3, 103))
+    left.set(title="success by seed, mean of the last three evaluations", xlim=(-3, 103))
+    left.set_xlabel("success (%)\ndots: seeds; diamond and bar: interquartile mean, 95% interval")
     right.set(xlabel="success (%)", ylabel="seeds above it (%)", xlim=(0, 100), ylim=(-2, 102))
-    right.legend(*_sorted_legend(right), loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize=7)
+    right.set_title(f"performance profiles of {len(right.lines)} methods")
+    right.legend(*_sorted_legend(right), loc="lower left")
     for letter, ax in zip("ab", (left, right), strict=True):
         style.panel_label(ax, letter)
     return fig

@@ -285,10 +285,10 @@ def draw_state(ax: Axes, actions: Float[Array, "k d"], matrices: dict, plane: tu
     """
     points = np.asarray(actions, float)[:, plane]
     center = points.mean(axis=0)
-    ax.plot(*points.T, ".", color=style.METRIC_COLORS["behavior"], markersize=2, alpha=0.45, markeredgewidth=0)
+    ax.plot(*points.T, ".", color=style.METRIC_COLORS["behavior"], markersize=3, alpha=0.5, markeredgewidth=0)
     for name, matrix in matrices.items():
         part = np.asarray(matrix, float)[np.ix_(plane, plane)] * len(matrix) / np.trace(matrix)
-        look = {"edgecolor": style.METRIC_COLORS[name], "linestyle": style.METRIC_LINES[name]}
+        look = {"edgecolor": style.METRIC_COLORS[name], "linestyle": style.METRIC_LINES[name], "zorder": 2.5}
         style.ellipse(ax, center, part, COST, linewidth=1.8 if name == "fisher-exact" else 1.3, **look)
     ax.add_patch(Rectangle((-1, -1), 2, 2, facecolor="white", edgecolor=style.GRAY, linewidth=0.8, zorder=-1))
     low, high = center - WINDOW / 2, center + WINDOW / 2

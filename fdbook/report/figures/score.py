@@ -237,13 +237,19 @@ def _draw_charges(ax, numbers):
         label = {"truth": "truth", "exact": "E5", "released": "E7"}[name]
         ax.plot(charges["widths"], charges[name], **style.look(look, marker=None, label=label, linewidth=1.8))
     ax.set(xscale="log", yscale="log", ylim=(0.05, 3000), xlim=(WIDTHS[0], WIDTHS[-1]))
-    ax.set(xlabel="width of an axis (action units)", ylabel="charge (1 / action unit²)")
-    ax.set_title(f"one axis, mean 0, t = {TIME}")
+    ax.set(xlabel="width of an axis (action units)", ylabel="stiffness (1 / action unit²)")
+    ax.set_title(f"stiffness (mean 0, t = {TIME})")
     ax.xaxis.set(
         major_locator=FixedLocator((0.03, 0.1, 0.3, 1)), major_formatter="{x:g}", minor_formatter=NullFormatter()
     )
     ax.annotate(
-        "E7 is blind here", (charges["turn"], 0.3), (-38, 0), textcoords="offset points", fontsize=7, ha="center"
+        "E7 reads\nnothing here",
+        (charges["turn"] * 0.97, 0.1),
+        (0.065, 0.35),
+        fontsize=7.5,
+        ha="center",
+        va="center",
+        arrowprops={"arrowstyle": "-", "color": style.INK, "linewidth": 0.7, "shrinkA": 1},
     )
     ax.legend(loc="upper right")
 
@@ -255,7 +261,7 @@ def _draw_phases(ax, numbers):
     ax.contour(*grid, levels=(1, truth), colors=style.INK, **line)
     ax.contour(*grid, levels=(sweep["ratio_exact"],), colors=style.METRIC_COLORS["fisher-exact"], **line)
     ax.set(xlabel=f"|mean| / soft width of {SOFT}", ylabel="angle to the stiff axis (°)")
-    ax.set(title=f"E7: stiff / soft charge (truth {truth:.0f})", xlim=(0, 4), yticks=(0, 30, 60, 90))
+    ax.set(title=f"E7: stiff / soft (truth {truth:.0f})", xlim=(0, 4), yticks=(0, 30, 60, 90))
     words = {
         "too large": (0.9, 10),
         "reversed:\nbelow 1": (3.2, 78),
