@@ -24,7 +24,6 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Ellipse
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from scipy.spatial import KDTree
 
 from fdbook.checks import Array
 from fdbook.report.numbers import beside, write_whole
@@ -55,11 +54,8 @@ WIDTH = 7.0
 """The width of a figure that spans a page, in inches."""
 DPI = {"png": 200, "pdf": 150}
 """Dots per inch of a picture, and of the images inside a PDF."""
-LARGEST_PNG = 400_000
 TEXT_CONTRAST = 4.55
 """Of text in a metric's color with the white below it; a little more than the 4.5 asked for, as colors are rounded."""
-RARE = 64
-"""How many of the 256 colors of a reduced picture are for what is rare in it."""
 INK, GRAY, PALE = "#1a1a1a", "#767676", "#e4e4e4"
 
 METRIC_COLORS = {
@@ -309,36 +305,13 @@ def shared_colorbar(fig: Figure | SubFigure, image: ScalarMappable, axes: Iterab
     return bar
 
 
-def _fewer_colors(png: bytes) -> bytes:
-    """The same picture with a palette of 256 colors: most for what there is much of, some for what is rare.
-
-    So a density keeps its even shades, and a thin line or a single marker its color.
-    """
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(png))
-    dpi = picture.info.get("dpi", (DPI["png"],) * 2)
-    picture = picture.convert("RGB")
-    kinds = ((256 - RARE, Image.Quantize.MEDIANCUT), (RARE, Image.Quantize.MAXCOVERAGE))
-    parts = [picture.quantize(many, kind, dither=Image.Dither.NONE).getpalette()[: 3 * many] for many, kind in kinds]
-    palette = np.concatenate(parts).reshape(-1, 3).astype(np.uint8)
-    codes, where = np.unique(np.asarray(picture) @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
-    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], 1)
-    nearest = KDTree(palette).query(colors)[1].astype(np.uint8)
-    few = Image.fromarray(nearest[where].reshape(picture.height, picture.width))
-    few.putpalette(palette.tobytes())
-    few.save(buffer, "png", optimize=True, dpi=dpi)
-    return buffer.getvalue()
-
-
 def render(fig: Figure, kind: str) -> bytes:
-    """The picture as "pdf" or "png", with no date in it: the same figure gives the same bytes. PNG aims at 400 kB."""
+    """The picture as "pdf" or "png", with no date in it: the same figure gives the same bytes."""
     buffer = io.BytesIO()
     undated = {"pdf": {"CreationDate": None, "Creator": None, "Producer": None}, "png": {"Software": None}}[kind]
-    fig.savefig(buffer, format=kind, dpi=DPI[kind], metadata=undated)
-    content = buffer.getvalue()
-    return _fewer_colors(content) if kind == "png" and len(content) > LARGEST_PNG else content
+    smaller = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+    fig.savefig(buffer, format=kind, dpi=DPI[kind], metadata=undated, **smaller)
+    return buffer.getvalue()
 
 
 def pictures(fig: Figure) -> dict[str, bytes]:
