@@ -319,6 +319,18 @@ def test_a_fingerprint_tells_frozen_networks_apart(run):
     assert ladder._fingerprint(agents_) == ladder._fingerprint(moved) != ladder._fingerprint(changed)
 
 
+def test_l2_comes_first_in_whatever_order_metrics_are_said(climbed):
+    """The others are compared with it, and the table's rows of episodes are theirs."""
+    assert ladder.LadderSpec(metrics=(RAW, L2, SHARP)).metrics == (L2, RAW, SHARP)
+    assert ladder.LadderSpec(metrics=("exact", "l2")).metrics == (L2, metrics.make("exact"))
+    with pytest.raises(ValueError, match="two of those given are equal"):
+        ladder.LadderSpec(metrics=(RAW, L2, L2))
+    tree = climbed.to_dict()
+    turned = tree | {"metrics": [tree["metrics"][place] for place in (1, 0, 2)]}  # as records had it before
+    usual, other = (sorted(experiment.ladder_table(each).splitlines()[8:]) for each in (tree, turned))
+    assert usual == other
+
+
 def test_bad_ladders_are_refused_in_one_sentence(run, unhooked):
     for options, sentence in (
         ({"metrics": (RAW, RAW)}, "A ladder takes each metric once; two of those given are equal."),
@@ -440,3 +452,18 @@ def test_nearest_neighbors_estimate_the_kl_of_gaussians(shift, scale):
     assert experiment.neighbor_kl(ours, theirs) == pytest.approx(truth, abs=0.08)
     with pytest.raises(ValueError, match=r"^neighbor_kl takes more than 5 samples of both; got 3 and 6000"):
         experiment.neighbor_kl(ours[:3], theirs)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_the_kth_neighbor_by_hand(k):
+    """Samples on a line, each distance sorted by itself."""
+    ours, theirs = (np.random.default_rng(seed).normal(size=(9, 1)) for seed in (0, 1))
+    own = np.sort(np.abs(ours - ours.T), axis=1)[:, k]  # the nearest of all is the sample itself
+    other = np.sort(np.abs(ours - theirs.T), axis=1)[:, k - 1]
+    assert experiment.neighbor_kl(ours, theirs, k) == pytest.approx(np.mean(np.log(other / own)) + np.log(9 / 8))
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, True, "5"])
+def test_a_number_of_neighbors_that_is_none_is_refused(k, unhooked):
+    with pytest.raises(ValueError, match=rf"^neighbor_kl takes a k that is a whole number of at least 1; got {k!r}\.$"):
+        experiment.neighbor_kl(np.zeros((9, 1)), np.ones((9, 1)), k)

@@ -148,17 +148,19 @@ def neighbor_kl(ours: Float[Array, "n d"], theirs: Float[Array, "m d"], k: int =
     """An estimate of KL(p | q) in nats from samples of both: the k-th nearest neighbor's distance in each sample.
 
     Consistent, with a bias that fades slowly with n and m and is larger for thin laws; it can be negative. Raises ValueError for
-    fewer than k + 1 samples.
+    a k that is no whole number of at least 1, and for fewer than k + 1 samples.
 
     >>> ours, theirs = (np.random.default_rng(i).normal(i, 1, (4000, 1)) for i in (0, 1))  # N(0, 1) and N(1, 1): 1/2
     >>> abs(experiment.neighbor_kl(ours, theirs) - 0.5) < 0.1
     True
     """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"neighbor_kl takes a k that is a whole number of at least 1; got {k!r}.")
     ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
     if min(len(ours), len(theirs)) <= k:
         raise ValueError(f"neighbor_kl takes more than {k} samples of both; got {len(ours)} and {len(theirs)}.")
-    own = KDTree(ours).query(ours, k + 1)[0][:, -1]
-    other = KDTree(theirs).query(ours, k)[0][:, -1]
+    own = KDTree(ours).query(ours, [k + 1])[0][:, -1]
+    other = KDTree(theirs).query(ours, [k])[0][:, -1]
     n, m, d = len(ours), len(theirs), ours.shape[1]
     return float(d * np.mean(np.log(np.maximum(other, 1e-12) / np.maximum(own, 1e-12))) + np.log(m / (n - 1)))
 

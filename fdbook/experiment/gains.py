@@ -131,7 +131,7 @@ def ladder_table(tree: dict[str, Any]) -> str:
             f"{name} beyond that of L2 (the flow: {np.mean(tree['base'][name]):.1f})",
             _row(" " * width, heads, 20),
         ]
-        for entry in tree["metrics"][1:]:
+        for entry in (each for each in tree["metrics"] if each["label"] != "l2"):
             cells = _cells(
                 entry["difference"][name], "value", lambda *three: "{:+d} ({:+d} to {:+d})".format(*map(round, three))
             )

@@ -63,19 +63,18 @@ def _compared() -> tuple[Metric, ...]:
 
 
 def _metrics(given: Sequence[Metric | str]) -> tuple[Metric, ...]:
-    """The metrics that are said, with L2 in front if it is not among them."""
+    """The metrics that are said, with L2 in front, wherever it was."""
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise ValueError(f"A ladder takes several metrics, as in ('exact', 'deblurred'); got {given!r}.")
     chosen = tuple(metrics.make(each) if isinstance(each, str) else each for each in given)
-    chosen = chosen if metrics.L2() in chosen else (metrics.L2(), *chosen)
     if len(set(chosen)) < len(chosen):
         raise ValueError("A ladder takes each metric once; two of those given are equal.")
-    return chosen
+    return metrics.L2(), *(metric for metric in chosen if metric != metrics.L2())
 
 
 @dataclasses.dataclass(frozen=True)
 class LadderSpec:
-    """How displacements are refit and measured. L2 is always among the metrics: it is what the others are compared with.
+    """How displacements are refit and measured. L2 is always the first metric: it is what the others are compared with.
 
     Raises ValueError for values out of range and for two equal metrics.
     """

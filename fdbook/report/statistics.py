@@ -86,13 +86,16 @@ def interquartile_mean(scores: Scores) -> Values:
 def performance_profile(scores: Scores, thresholds: Values | Sequence[float | int] | float | int) -> Values:
     """The share of all scores, seeds and tasks alike, that lies above each threshold, in [0, 1], shape (..., thresholds).
 
-    A score at a threshold is not above it. Raises ValueError for scores or thresholds that are NaN or infinite, or no scores.
+    A score at a threshold is not above it. Raises ValueError for scores or thresholds that are NaN or infinite, or none.
 
     >>> statistics.performance_profile(np.array([[10.0, 50.0], [50.0, 90.0]]), [0, 50]).tolist()
     [1.0, 0.25]
     """
-    pooled = _pooled(scores, "A performance profile")
-    thresholds = np.atleast_1d(check_finite(np.asarray(thresholds, float), "thresholds", "A performance profile"))
+    where = "A performance profile"
+    pooled = _pooled(scores, where)
+    thresholds = np.atleast_1d(check_finite(np.asarray(thresholds, float), "thresholds", where))
+    if thresholds.ndim != 1 or not thresholds.size:
+        raise ValueError(f"{where} takes at least one threshold, in one row; got shape {thresholds.shape}.")
     return np.stack([(pooled > threshold).mean(axis=-1) for threshold in thresholds], axis=-1)
 
 
@@ -128,8 +131,8 @@ def bootstrap_interval(
     Where a task has one seed nothing says how much seeds differ, and both ends are NaN. With few seeds the interval is too
     narrow (`caution`).
 
-    Raises ValueError for scores that are NaN, infinite, none or of several axes, for a confidence outside (0, 1) and for fewer
-    than one resample.
+    Raises ValueError for scores that are NaN, infinite, none or of several axes, for a confidence outside (0, 1) and for a number
+    of resamples that is no whole number of at least 1.
 
     >>> scores = np.array([[60.0], [70.0], [80.0], [90.0]])  # four seeds on one task
     >>> [float(end) for end in statistics.bootstrap_interval(statistics.mean, scores)]
@@ -137,6 +140,8 @@ def bootstrap_interval(
     """
     where = "A bootstrap interval"
     check_range(confidence, "a confidence", where, high=1.0, open_low=True, open_high=True)
+    if isinstance(resamples, bool) or not isinstance(resamples, int | np.integer):
+        raise ValueError(f"{where} takes a number of resamples that is a whole number; got {resamples!r}.")
     check_range(resamples, "a number of resamples", where, low=1.0)
     checked = [_checked(each, where) for each in scores]
     for task, values in ((task, values) for each in checked for task, values in each.items()):

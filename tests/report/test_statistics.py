@@ -192,3 +192,12 @@ def test_other_mistakes_get_a_sentence():
         performance_profile(ONE, [np.nan])
     with pytest.raises(ValueError, match="a number of resamples in"):
         bootstrap_interval(mean, ONE, resamples=0)
+    for thresholds, shape in (([], r"\(0,\)"), (np.ones((1, 1)), r"\(1, 1\)")):
+        with pytest.raises(ValueError, match=rf"takes at least one threshold, in one row; got shape {shape}\.$"):
+            performance_profile(ONE, thresholds)
+
+
+@pytest.mark.parametrize("resamples", [1.5, True, "many"])
+def test_a_number_of_resamples_is_a_whole_one(resamples, unhooked):
+    with pytest.raises(ValueError, match=rf"takes a number of resamples that is a whole number; got {resamples!r}\.$"):
+        bootstrap_interval(mean, ONE, resamples=resamples)

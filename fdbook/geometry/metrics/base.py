@@ -1,6 +1,7 @@
 """What every metric is, and L2, which reads nothing."""
 
 import abc
+import dataclasses
 import numbers
 from typing import ClassVar
 
@@ -61,7 +62,7 @@ class Metric(eqx.Module):
     "matrices"; `needs_divergence`, whether it charges div delta; and `t`, where fresh readings are taken (E6; None: nowhere).
     `damping` >= 0 adds damping * |delta|^2. `trace_normalized` applies E24 to each state: the scale is tr F / d with F the mean
     matrix of the state's actions plus the damping. Metrics that keep one matrix for each action divide all of them by that same
-    scale, so that the state's mean cost keeps its meaning.
+    scale, so that the state's mean cost keeps its meaning. Options out of range or of another kind raise ValueError.
     """
 
     reads: eqx.AbstractClassVar[str]
@@ -77,6 +78,10 @@ class Metric(eqx.Module):
             raise ValueError(f"{name} takes a damping of at least 0; got {self.damping}.")
         if self.reads not in ("nothing", "scores", "matrices"):
             raise ValueError(unknown("kind of reading", self.reads, ("nothing", "scores", "matrices")))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(field.default) is bool and not isinstance(value, bool):
+                raise ValueError(f"{name} takes true or false for {field.name}; got {value!r}.")
         if self.reads != "nothing":
             check_times(self.t, name)
 
