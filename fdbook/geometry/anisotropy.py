@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
-from fdbook.checks import Array
+from fdbook.checks import Array, check_finite, check_range, check_shape
 from fdbook.geometry import flow, loop, metrics, paths, trust_region
 from fdbook.geometry.densities import gaussian
 
@@ -151,15 +151,24 @@ def modes(points: Float[Array, "k d"], axis: Float[Array, " d"] | None = None, *
     """How many modes one state's actions have along an axis, by default the widest one.
 
     The density along it is smoothed with 0.3 of its standard deviation; a mode is a maximum that is at least `least` times
-    as high as the highest one.
+    as high as the highest one, at the ends of the range too. Actions that are all alike have one. Raises ValueError for points
+    that are no (k, d), for none, and for NaN or infinite ones.
 
     >>> anisotropy.modes(np.array([[x, 0.0] for x in (-4, -3, -2, 2, 3, 4)]))
     2
     """
-    points = np.asarray(points, float)
-    along = points @ (np.linalg.eigh(np.cov(points.T))[1][:, -1] if axis is None else np.asarray(axis, float))
-    grid = np.linspace(along.min(), along.max(), 64)
-    smooth = np.exp(-(((grid[:, None] - along[None]) / (0.3 * along.std())) ** 2) / 2).sum(axis=1)
+    check_shape(points, (None, None), "points", "anisotropy.modes")
+    check_range(len(points), "a number of points", "anisotropy.modes", low=1.0)
+    points = np.asarray(check_finite(points, "points", "anisotropy.modes"), float)
+    if axis is None:
+        axis = np.linalg.eigh(np.atleast_2d(np.cov(points.T, bias=True)))[1][:, -1]
+    along = points @ np.asarray(axis, float)
+    width = 0.3 * along.std()
+    if width <= 1e-12 * np.max(np.abs(along)):  # no spread but rounding
+        return 1
+    grid = np.arange(along.min() - width, along.max() + 1.25 * width, width / 8)
+    smooth = np.exp(-(((grid[:, None] - along[None]) / width) ** 2) / 2).sum(axis=1)
+    smooth = smooth[np.append(True, np.diff(smooth) != 0)]  # the middle of a mirrored cloud may be two equal points
     floor = np.maximum(np.maximum(smooth[:-2], smooth[2:]), least * smooth.max())
     return int(np.sum(smooth[1:-1] > floor))
 

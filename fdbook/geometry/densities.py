@@ -20,7 +20,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
-from fdbook.checks import Array, check_finite, check_point, check_shape, check_time, known, unknown
+from fdbook.checks import Array, check_finite, check_point, check_range, check_shape, check_time, known, unknown
 from fdbook.geometry.warps import Shear, Twist, Warp
 
 
@@ -107,7 +107,12 @@ class GaussianMixture(Density):
     covariances: Float[Array, "k d d"]
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike):
-        self.weights, self.means, self.covariances = jnp.asarray(weights), jnp.asarray(means), jnp.asarray(covariances)
+        parts = jnp.asarray(weights), jnp.asarray(means), jnp.asarray(covariances)
+        inexact = [part.dtype for part in parts if jnp.issubdtype(part.dtype, jnp.inexact)]
+        dtype = inexact[-1] if inexact else jnp.result_type(float)  # whole numbers become numbers like the others
+        self.weights, self.means, self.covariances = (
+            part if jnp.issubdtype(part.dtype, jnp.inexact) else part.astype(dtype) for part in parts
+        )
 
     def __check_init__(self):
         k, d = self.means.shape if self.means.ndim == 2 else (None, None)
@@ -289,7 +294,8 @@ class Ring(Density):
 
 
 def monte_carlo(density: Density, n: int, *, key: PRNGKeyArray) -> Nodes:
-    """n samples with equal weights: the Nodes to use above two dimensions."""
+    """n >= 1 samples with equal weights: the Nodes to use above two dimensions. Raises ValueError for fewer."""
+    check_range(n, "a number of samples", "monte_carlo", low=1.0)
     points = density.sample(n, key=key)
     return Nodes(points, jnp.full((n,), 1 / n, points.dtype))
 
@@ -299,12 +305,13 @@ def off_manifold(
 ) -> Float[Array, ""]:
     """The share of `points` that the density calls rarer than all but `level` of its own samples; in [0, 1].
 
-    The density's own samples score `level`; `n` of them set the threshold. Raises ValueError unless 0 < level < 1.
+    The density's own samples score `level`; `n` of them set the threshold. Raises ValueError unless 0 < level < 1 and n >= 1.
     >>> float(densities.off_manifold(densities.make("ring"), jnp.array([[0.0, 1.0], [0.0, 0.0]]), key=jr.key(0)))
     0.5
     """
     if not 0 < level < 1:
         raise ValueError(f"off_manifold takes a level strictly between 0 and 1; got {level}.")
+    check_range(n, "a number of samples", "off_manifold", low=1.0)
     log_probs = jax.vmap(density.log_prob)(density.sample(n, key=key))
     return jnp.mean(jax.vmap(density.log_prob)(points) < jnp.quantile(log_probs, level))
 

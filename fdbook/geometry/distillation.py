@@ -49,7 +49,7 @@ class OneStep(eqx.Module):
         return self.mlp(inputs).astype(noise.dtype)
 
     def determinant(self, observation: Float[Array, " n"], noise: Float[Array, " d"]) -> Float[Array, ""]:
-        """det(d mu / d z) at one noise: at most 0 where the policy folds, and near 0 where it crowds noises together."""
+        """det(d mu / d z) at one noise: near 0 where the policy crowds noises together, of another sign beyond a fold."""
         axes = jnp.eye(noise.shape[0], dtype=noise.dtype)
         columns = [jax.jvp(lambda z: self(observation, z), (noise,), (axis,))[1] for axis in axes]
         return jnp.linalg.det(jnp.stack(columns, axis=1))
@@ -96,14 +96,19 @@ def kl_exact(
 ) -> Float[Array, ""]:
     """E9 of a one-step policy: KL(law of mu(s, z) | pi) = E_z[log N(z; 0, I) - log |det(d mu / d z)| - log pi(mu(s, z))] in nats.
 
-    The mean is taken over `noises`, samples of N(0, I). NaN where the policy folds at one of them: then E9 does not hold.
+    The mean is taken over `noises`, samples of N(0, I). NaN where the policy folds among them, so that the determinant is not
+    of one sign: then E9 does not hold. A policy that mirrors all noises has a negative determinant at each, and a KL.
     """
 
-    def loss(z):
+    def loss(z, determinant):
         normal = -0.5 * z @ z - 0.5 * z.shape[0] * np.log(2 * np.pi).item()
-        return normal - jnp.log(policy.determinant(observation, z)) - density.log_prob(policy(observation, z))
+        return normal - jnp.log(determinant) - density.log_prob(policy(observation, z))
 
-    return Nodes(noises, jnp.full(noises.shape[:1], 1 / noises.shape[0], noises.dtype)).mean(jax.vmap(loss)(noises))
+    determinants = jax.vmap(lambda z: policy.determinant(observation, z))(noises)
+    largest = determinants[jnp.argmax(jnp.abs(determinants))]
+    determinants = determinants * jnp.sign(largest)  # those beyond a fold are negative now, and their logarithms NaN
+    losses = jax.vmap(loss)(noises, determinants)
+    return Nodes(noises, jnp.full(noises.shape[:1], 1 / noises.shape[0], noises.dtype)).mean(losses)
 
 
 def _nothing(observation, action):

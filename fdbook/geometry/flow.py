@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, PRNGKeyArray
 
-from fdbook.checks import Array, check_finite, check_point, check_shape, check_time
+from fdbook.checks import Array, check_finite, check_point, check_shape, check_time, known
 from fdbook.geometry import loop, paths
 from fdbook.geometry.densities import GaussianMixture
 
@@ -237,7 +237,8 @@ def sample(
     """E3: the action (d,) that the flow carries one noise (d,) to, from t = 0 to t = 1; with `until` < 1, how far it is then.
 
     The default is the reference setting, 10 equal Euler steps; `clip=True` also clips to the action box [-1, 1]. Any diffrax
-    solver, step-size controller (then `steps` only sets the first step) and adjoint can be given.
+    solver, step-size controller (then `steps` only sets the first step) and adjoint can be given. Raises ValueError for a noise
+    of another shape, fewer than one step, and an `until` outside [0, 1].
 
     >>> field = flow.ExactVelocity(densities.gaussian(jnp.array([1.0, -2.0]), jnp.eye(2)))
     >>> action = flow.sample(field, flow.EMPTY, jnp.zeros(2))  # the mean of the noise goes to the mean of the actions
@@ -245,7 +246,7 @@ def sample(
     [1.0, -2.0]
     """
     check_point(noise, field.action_dim, "flow.sample (noise)")
-    saveat = diffrax.SaveAt(t1=True)
+    saveat, until = diffrax.SaveAt(t1=True), check_time(until, "flow.sample (until)")
     action = _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint, until)[0]
     return jnp.clip(action, -1, 1) if clip else action
 
@@ -263,6 +264,8 @@ def trajectory(
 ) -> Float[Array, "k d"]:
     """E3 on the way: where the flow has carried one noise (d,) at increasing times (k,) in [0, 1]; arguments as in `sample`.
 
+    Raises ValueError for wrong shapes, fewer than one step, and times that fall or lie outside [0, 1].
+
     >>> field = flow.ExactVelocity(densities.gaussian(jnp.array([1.0]), jnp.eye(1)))
     >>> points = flow.trajectory(field, flow.EMPTY, jnp.zeros(1), jnp.array([0.0, 0.5, 1.0]))  # along the means of p_t
     >>> [round(float(x), 3) for x in points[:, 0]]
@@ -270,8 +273,21 @@ def trajectory(
     """
     check_point(noise, field.action_dim, "flow.trajectory (noise)")
     check_shape(times, (None,), "times", "flow.trajectory")
-    saveat = diffrax.SaveAt(ts=jnp.asarray(check_time(times, "flow.trajectory"), noise.dtype))
+    times = _check_rising(check_time(times, "flow.trajectory"))
+    saveat = diffrax.SaveAt(ts=jnp.asarray(times, noise.dtype))
     return _carry(field, observation, noise, saveat, solver, steps, stepsize_controller, adjoint)
+
+
+def _check_rising(times):
+    """Returns times (k,) of a trajectory, refusing those of which a later one is smaller."""
+    sentence = "flow.trajectory takes times that do not fall"
+    if not known(times):
+        return eqx.error_if(times, jnp.any(jnp.diff(times) < 0), f"{sentence}; a smaller one came after a larger one.")
+    falls = np.flatnonzero(np.diff(times) < 0)
+    if falls.size:
+        earlier, later = np.asarray(times)[falls[0] : falls[0] + 2]
+        raise ValueError(f"{sentence}; got {later!s} after {earlier!s}.")
+    return times
 
 
 def log_prob(

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 from scipy.optimize import brentq
 
-from fdbook.checks import Array, check_range, check_shape
+from fdbook.checks import Array, check_finite, check_range, check_shape
 from fdbook.geometry import distillation, flow, transport
 from fdbook.geometry.densities import Density, off_manifold
 from fdbook.geometry.metrics import Metric
@@ -111,8 +111,9 @@ class Optimum(NamedTuple):
 class Yardstick:
     """Measures maps and policies of one toy behavior: moves a crowd of samples, and takes the KL by E9.
 
-    For a transport map E9 is a quadrature over the behavior, for a one-step policy a mean over many noises. Where the
-    determinant is not positive at some node E9 does not hold, and the KL of the binned crowd stands in for it.
+    For a transport map E9 is a quadrature over the behavior, for a one-step policy a mean over many noises. Where a map's
+    determinant is not positive at some node, or a policy's not of one sign at all noises, E9 does not hold, and the KL of the
+    binned crowd stands in for it.
 
     >>> grid = frontier.Grid((-6.0, 6.0), (-6.0, 6.0), (60, 60))
     >>> g, options = densities.gaussian(jnp.zeros(2), jnp.eye(2)), {"order": 4, "crowd": 1000}
@@ -132,9 +133,7 @@ class Yardstick:
         self.mass = grid.mass(density)
         self._few = min(20_000, crowd)
         self._push = eqx.filter_jit(lambda t, points: jax.vmap(lambda a: t(flow.EMPTY, a))(points))
-        self._lowest = eqx.filter_jit(
-            lambda t, points: jnp.min(jax.vmap(lambda a: t.determinant(flow.EMPTY, a))(points))
-        )
+        self._determinants = eqx.filter_jit(lambda t, points: jax.vmap(lambda a: t.determinant(flow.EMPTY, a))(points))
         self._kl = eqx.filter_jit(lambda t: transport.kl_exact(t, density, self.nodes))
         self._kl_one_step = eqx.filter_jit(lambda mu, noises: distillation.kl_exact(mu, density, noises))
 
@@ -160,11 +159,12 @@ class Yardstick:
         moved, few = self.moved(learned), self._few
         if isinstance(learned, distillation.OneStep):
             some = self.noises[: 5 * few]
-            one_to_one = bool(self._lowest(learned, some) > 0)
+            signs = jnp.sign(self._determinants(learned, some))
+            one_to_one = bool(jnp.all(signs * signs[0] > 0))
             kl = float(self._kl_one_step(learned, some)) if one_to_one else self.grid.kl(moved, self.mass)
             gain = self.mean_value(moved) - self.mean_value(self.crowd)
         else:
-            one_to_one = bool(self._lowest(learned, self.nodes.points) > 0)
+            one_to_one = bool(jnp.all(self._determinants(learned, self.nodes.points) > 0))
             kl = float(self._kl(learned)) if one_to_one else self.grid.kl(moved, self.mass)
             gain = self.mean_value(moved[:few]) - self.mean_value(self.crowd[:few])
         off = float(off_manifold(self.density, moved[:few], key=self._off_key))
@@ -174,12 +174,18 @@ class Yardstick:
         """E25: of all distributions on the grid, the one that gains most value at a KL of `kl` > 0 nats to the behavior.
 
         It weights every cell by exp(value / lambda), with the temperature lambda found by bisection. Raises ValueError for a
-        KL beyond that of the cell with the highest value, where all mass would be in one cell.
+        KL beyond that of the cells with the highest value, which would have all mass, and for a value that is not finite or
+        alike in all cells, so that there is nothing to gain.
         """
         check_range(kl, "a KL", "Yardstick.best", open_low=True)
         centers = np.stack(np.meshgrid(*self.grid.centers, indexing="ij"), -1).reshape(-1, 2)
         judged = jax.vmap(lambda a: self.value(flow.EMPTY, a))(jnp.asarray(centers, self.crowd.dtype))
-        values, mass = np.asarray(judged, float), self.mass.ravel() / self.mass.sum()
+        values = np.asarray(check_finite(judged, "values", "Yardstick.best"), float)
+        mass = self.mass.ravel() / self.mass.sum()
+        if np.ptp(values) <= 4 * np.finfo(judged.dtype).eps * np.max(np.abs(values)):  # they differ by rounding at most
+            raise ValueError(
+                f"Yardstick.best takes a value that differs between cells; got {values[0]:g} in all of them."
+            )
 
         def tilted(temperature):
             log = np.log(np.maximum(mass, 1e-300)) + (values - values.max()) / temperature
@@ -187,12 +193,12 @@ class Yardstick:
             share /= share.sum()
             return share, float(np.sum(share * np.log(np.maximum(share, 1e-300) / np.maximum(mass, 1e-300))))
 
-        spread = float(np.std(values)) + 1e-12
+        spread = float(np.std(values))
         low, high = np.log(1e-3 * spread), np.log(1e3 * spread)
         most = tilted(np.exp(low))[1]
         if kl >= most:
             raise ValueError(
-                f"Yardstick.best takes a KL below {most:.3g} nats, where one cell has all mass; got {kl:g}."
+                f"Yardstick.best takes a KL below {most:.3g} nats, where the cells of highest value have all mass; got {kl:g}."
             )
         temperature = float(np.exp(brentq(lambda log: tilted(np.exp(log))[1] - kl, low, high, xtol=1e-10)))
         share, result = tilted(temperature)

@@ -95,10 +95,12 @@ def deblurred_information(
     """
     t = check_time(t, "deblurred_information", open_low=True, open_high=True)
     check_range(least_width, "a least width", "deblurred_information", open_low=True)
-    noise = (1 - t) ** 2
     values, axes = jnp.linalg.eigh(information)
-    values = jnp.clip(values, 0.0, 1 / (t**2 * least_width**2 + noise))
-    return _with_eigenvalues(t**2 * values / (1 - noise * values), axes)
+    values = jnp.maximum(values, 0.0)
+    left = 1 - (1 - t) ** 2 * values  # the actions' share of the variance of p_t; rounding may leave it at 0 or below
+    narrow = left <= t**2 * least_width**2 * values
+    precision = jnp.where(narrow, 1 / least_width**2, t**2 * values / jnp.where(narrow, 1.0, left))
+    return _with_eigenvalues(precision, axes)
 
 
 def blurred_condition(

@@ -15,6 +15,7 @@ def check_metric(matrix: Array, where: str) -> None:
     if not known(matrix):
         return
     matrix = np.asarray(matrix)
+    matrix = matrix if np.issubdtype(matrix.dtype, np.inexact) else matrix.astype(float)
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"{where} takes a metric of shape (..., d, d); got shape {matrix.shape}.")
     if not np.all(np.isfinite(matrix)):
@@ -68,6 +69,6 @@ def ellipse(matrix: Float[Array, "2 2"], cost: float | Float[Array, ""], n: int 
     values, axes = spectrum(matrix)
     if known(values) and not (values[0] > 0 and cost > 0):
         raise ValueError(f"ellipse takes a positive definite metric and a positive cost; got {values} and {cost}.")
-    angle = jnp.linspace(0, 2 * np.pi, n, dtype=matrix.dtype)
+    angle = jnp.linspace(0, 2 * np.pi, n, dtype=values.dtype)
     circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     return (circle * jnp.sqrt(cost / values)[None]) @ axes.T

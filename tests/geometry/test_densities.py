@@ -226,6 +226,18 @@ def test_monte_carlo_nodes(mixture):
     assert nodes.mean(nodes.points[:, 1]) == pytest.approx(float(np.mean(nodes.points[:, 1])))
 
 
+@pytest.mark.parametrize("whole", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_mixture_of_whole_numbers(whole, unhooked):
+    parts = [np.array([1]), np.array([[2, -1]]), np.array([[[4, 0], [0, 9]]])]
+    mixture = GaussianMixture(*(part if i in whole else part.astype(np.float64) for i, part in enumerate(parts)))
+    same = GaussianMixture(*(part.astype(np.float64) for part in parts))
+    assert {part.dtype for part in jax.tree.leaves(mixture)} == {jnp.dtype(np.float64)}
+    np.testing.assert_array_equal(mixture.sample(4, key=jr.key(0)), same.sample(4, key=jr.key(0)))
+    assert float(mixture.log_prob(jnp.array([2.0, 2.0]))) == pytest.approx(-np.log(2 * np.pi * 6) - 0.5)
+    single = GaussianMixture(parts[0], parts[1], parts[2].astype(np.float32))
+    assert {part.dtype for part in jax.tree.leaves(single)} == {jnp.dtype(np.float32)}
+
+
 def test_off_manifold(budget):
     density = make("banana")
 
@@ -312,6 +324,9 @@ def test_bad_names_and_numbers(mixture, refused):
     refused(make, "bananna", match="no density called 'bananna'. Did you mean 'banana'")
     refused(lambda: Ring(width=-1.0), match="positive radius and width; got 1.0 and -1.0")
     far = jnp.zeros((1, 2))
+    sentence = r"takes a number of samples in \[1, inf\]; got 0"
+    refused(lambda: densities.monte_carlo(mixture, 0, key=jr.key(0)), match=f"monte_carlo {sentence}")
+    refused(lambda: densities.off_manifold(mixture, far, key=jr.key(0), n=0), match=f"off_manifold {sentence}")
     for level in (0.0, 1.0, np.nan):
         refused(
             lambda level=level: densities.off_manifold(mixture, far, key=jr.key(0), level=level),

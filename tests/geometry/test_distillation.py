@@ -71,6 +71,27 @@ def test_the_kl_of_a_linear_policy_is_that_of_two_gaussians(budget):
     assert abs(found - exact) < budget("standard_errors") * error
 
 
+@pytest.mark.parametrize("turn", [np.diag([-1.0, 1.0]), np.diag([1.0, -1.0]) @ MATRIX])
+def test_a_policy_that_mirrors_the_noises_costs_what_its_law_costs(turn, budget):
+    """M z and -M z, in one coordinate or in both, have one law where the noise has; only its determinant changes sign."""
+    density, noises = densities.gaussian(jnp.zeros(2), 2 * jnp.eye(2)), jr.normal(jr.key(0), (500, 2))
+    assert np.linalg.det(turn) < 0
+    found = distillation.kl_exact(Affine(turn, np.zeros(2)), density, noises)
+    z, own = np.asarray(noises), np.abs(np.linalg.det(turn))
+    moved = z @ turn.T
+    losses = -0.5 * np.sum(z**2, axis=1) - np.log(own) + 0.25 * np.sum(moved**2, axis=1) + np.log(2)
+    assert float(found) == pytest.approx(np.mean(losses), rel=budget("closed_form"))
+
+
+def test_noises_in_pairs_do_not_hide_a_fold():
+    """Of determinants 1 and -1 in equal number the sum is 0."""
+    half = jr.normal(jr.key(0), (50, 2))
+    folded, density = Affine(np.eye(2), np.zeros(2), folded=True), densities.gaussian(jnp.zeros(2), jnp.eye(2))
+    assert np.isnan(
+        float(distillation.kl_exact(folded, density, jnp.concatenate([half, half * jnp.array([[-1.0, 1.0]])])))
+    )
+
+
 def test_the_determinant_is_that_of_the_jacobian():
     policy, z = distillation.OneStep(3, 2, 16, 2, key=jr.key(1)), jnp.array([0.3, -0.4])
     s = jnp.array([0.1, 0.2, 0.3])

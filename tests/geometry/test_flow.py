@@ -311,6 +311,14 @@ class TestSample:
             path[-1], flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=40), atol=1e-12
         )
 
+    def test_part_of_the_way(self, budget):
+        mean, covariance, field = random_gaussian(2)
+        options = {"solver": diffrax.Tsit5(), "steps": 40}
+        for until in (0.0, 0.4):
+            found = flow.sample(field, EMPTY, np.array([0.3, -1.0]), until=until, **options)
+            wanted = carried(mean, covariance, until, np.array([0.3, -1.0]))
+            np.testing.assert_allclose(found, wanted, atol=budget("gaussian_flow"))
+
     def slope(self, adjoint, **options):
         def end(weight):
             return flow.sample(Pendulum(weight), STATE, NOISE, adjoint=adjoint, **options).sum()
@@ -337,6 +345,12 @@ class TestSample:
         refused(flow.sample, field, EMPTY, np.zeros(3), match=r"flow.sample \(noise\) takes one point of shape \(2,\)")
         refused(flow.sample, field, EMPTY, np.zeros((5, 2)), match="Use jax.vmap for several points")
         refused(lambda: flow.sample(field, EMPTY, np.zeros(2), steps=0), match="at least one step; got 0")
+        for until in (-0.1, 1.5, np.nan):
+            sentence = rf"flow.sample \(until\) takes a time t in \[0, 1\]; got {until}\."
+            refused(lambda until=until: flow.sample(field, EMPTY, np.zeros(2), until=until), match=sentence)
+        falling, sentence = np.array([0.0, 0.5, 0.2]), r"flow.trajectory takes times that do not fall"
+        refused(flow.trajectory, field, EMPTY, np.zeros(2), falling, match=rf"^{sentence}; got 0\.2 after 0\.5\.$")
+        refused(flow.trajectory, field, EMPTY, jnp.zeros(2), jnp.asarray(falling), match=sentence, jit=True)
         for bad in (-0.1, 1.2, np.nan):
             times = jnp.array([0.5, bad])
             refused(

@@ -153,9 +153,33 @@ def test_nothing_on_the_grid_beats_the_best(yardstick):
 
 def test_a_kl_that_no_distribution_reaches_is_refused(yardstick):
     with pytest.raises(
-        ValueError, match=r"Yardstick\.best takes a KL below [\d.]+ nats, where one cell has all mass; got 1000"
+        ValueError,
+        match=r"Yardstick\.best takes a KL below [\d.]+ nats, where the cells of highest value have all mass; got 1000",
     ):
         yardstick.best(1000.0)
+
+
+def test_a_value_that_is_alike_everywhere_has_no_best(gaussian):
+    grid = frontier.Grid((-2.5, 2.5), (-1.2, 1.2), (20, 18))
+
+    def best(value, kl=0.5):
+        return frontier.Yardstick(gaussian, value, grid, key=jr.key(0), order=4, crowd=1000).best(kl)
+
+    for value, number in (
+        (lambda s, a: jnp.asarray(3.0), 3),
+        (lambda s, a: jnp.cos(a[0]) ** 2 + jnp.sin(a[0]) ** 2, 1),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"best takes a value that differs between cells; got {number} in all of them\.$"
+        ):
+            best(value)
+    with pytest.raises(ValueError, match=r"best takes finite values; 360 of 360 values are NaN or infinite"):
+        best(lambda s, a: a[0] * jnp.nan)
+    assert best(lambda s, a: 1e-14 * slope(s, a)).gain == pytest.approx(1e-14 * best(slope).gain)
+    with pytest.raises(
+        ValueError, match=r"takes a KL below 0\.693 nats, where the cells of highest value have all mass; got 1"
+    ):
+        best(lambda s, a: jnp.minimum(a[0], 0.0), 1.0)  # half the mass is on the plateau: log 2
 
 
 def test_a_one_step_policy_is_measured_as_a_map_is(yardstick, budget):
@@ -168,7 +192,13 @@ def test_a_one_step_policy_is_measured_as_a_map_is(yardstick, budget):
         def __call__(self, observation, noise):
             return jnp.asarray(SPREADS) * noise + jnp.array([0.1, 0.05])
 
-    found = yardstick.measure(Shifted(), 3.0)
+    class Mirrored(Shifted):
+        def __call__(self, observation, noise):
+            return super().__call__(observation, noise * jnp.array([-1.0, 1.0]))
+
+    found, turned = yardstick.measure(Shifted(), 3.0), yardstick.measure(Mirrored(), 3.0)
+    assert turned.one_to_one
+    assert abs(turned.kl - found.kl) < 2 * budget("kl_over_noises")  # one law, of other noises
     assert (found.multiplier, found.one_to_one) == (3.0, True)
     assert abs(found.gain - 0.2) < budget("gain_between_crowds")
     exact = 0.5 * np.sum((np.array([0.1, 0.05]) / SPREADS) ** 2)

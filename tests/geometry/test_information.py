@@ -117,6 +117,40 @@ def test_a_matrix_that_no_density_can_have_is_capped_at_the_least_width():
         np.testing.assert_allclose(found[1, 1], 1 / least**2, rtol=1e-9)
 
 
+@pytest.mark.parametrize("t", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9, 0.999])
+def test_single_precision_meets_the_least_width_too(t):
+    """At early times the precisions 0.5 / least^2 and 1 / least^2 are one number of float32 after the blur."""
+    matrix = jnp.diag(jnp.asarray([0.0, 0.25, 1e7], jnp.float32))
+    found = information.deblurred_information(matrix, t, least_width=1e-3)
+    assert found.dtype == jnp.float32
+    wanted = [0, t**2 * 0.25 / (1 - 0.25 * (1 - t) ** 2), 1e6]
+    np.testing.assert_allclose(jnp.diagonal(found), wanted, rtol=1e-5)
+
+
+def test_each_eigenvalue_is_deblurred_as_a_variance():
+    """The variance of the actions is that of x_t less the noise, over t^2, and no smaller than the least one."""
+    for t in np.linspace(0.05, 0.95, 19):
+        values = np.geomspace(1e-12, 1e6, 200) / (1 - t) ** 2
+        values = values[np.abs(1 - (1 - t) ** 2 * values) > 0.02]  # beside it the subtraction loses two digits at most
+        found = information.deblurred_information(jnp.asarray(values)[:, None, None], t, least_width=0.03)
+        wanted = 1 / np.maximum((1 / values - (1 - t) ** 2) / t**2, 0.03**2)
+        wanted[(1 - t) ** 2 * values > 1] = 1 / 0.03**2  # narrower than nothing
+        np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0, 1e-30, 1.0, 1 / 0.7**2, 1e5])
+def test_deblurring_has_finite_gradients(value):
+    def deblurred(x):
+        return information.deblurred_information(x[None, None], 0.3)[0, 0]
+
+    slope = float(jax.grad(deblurred)(jnp.asarray(value, jnp.float32)))
+    wanted = {1e-30: 0.3**2, 1.0: 0.3**2 / (1 - 0.7**2) ** 2}.get(value, 0.0)
+    if value == 0:  # a corner: anything between its sides
+        assert 0 <= slope <= 0.3**2 + 1e-6
+    else:
+        assert slope == pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_jacobian_has_a_row_for_each_component_and_a_column_for_each_coordinate():
     found = information.jacobian(lambda x: jnp.stack([x[0] * x[1], x[1] ** 2, 3 * x[0]]), jnp.asarray([2.0, 5.0]))
     np.testing.assert_allclose(found, [[5.0, 2.0], [0.0, 10.0], [3.0, 0.0]])

@@ -1,5 +1,6 @@
 """Metrics against plain NumPy written from the equations (E10, E11, E18 to E24, E28, E29); the scores of a flow (E5 to E7)."""
 
+import itertools
 import json
 
 import equinox as eqx
@@ -173,6 +174,11 @@ def test_metrics_come_back_from_json_and_compare_by_value():
         ValueError, match=r"no option of the metric fisher-exact called 'dampin'\. Did you mean 'damping'"
     ):
         metrics.from_dict({"name": "fisher-exact", "dampin": 1.0})
+    for nameless in ({}, {"name": None}, {"damping": 1.0}):
+        with pytest.raises(
+            ValueError, match=r"^metrics\.from_dict takes a dict with the name of a metric under 'name'; got"
+        ):
+            metrics.from_dict(nameless)
     with pytest.raises(ValueError, match=r"There is a metric called 'exact' already"):
         metrics.register("mine", Fisher, short="exact", summary="")
 
@@ -263,6 +269,14 @@ def test_spectrum_condition_and_alignment():
     assert float(metrics.alignment(np.diag([1.0, 2.0]), np.diag([2.0, 1.0]))) == pytest.approx(0, abs=1e-12)
 
 
+def test_metrics_of_whole_numbers(refused, unhooked):
+    whole = np.array([[2, 1], [1, 2]])
+    np.testing.assert_allclose(metrics.spectrum(whole)[0], [1, 3])
+    assert float(metrics.condition_number(jnp.asarray(whole))) == pytest.approx(3)
+    np.testing.assert_allclose(metrics.ellipse(whole, 1.0, n=7), metrics.ellipse(whole.astype(float), 1.0, n=7))
+    refused(metrics.spectrum, np.array([[1, 2], [2, 1]]), match="smallest eigenvalue -1")
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_singular_metrics_have_an_infinite_condition_number(dtype):
     """Whatever sign rounding gives to their smallest eigenvalue."""
@@ -346,3 +360,19 @@ def test_bad_names_and_numbers(refused, unhooked):
         lambda: metrics.perturbed_scores(Spy(), STATE, jnp.zeros(D), key=jr.key(0)),
         match=r"perturbed_scores takes actions of shape \(n, 3\); got shape \(3,\)",
     )
+
+
+def test_options_that_are_true_or_false_take_nothing_else(refused, unhooked):
+    for option, names in (("pooled", ("exact", "information")), ("deblurred", ("information",))):
+        for name, value in itertools.product(names, ("no", 0, None)):
+            kind = type(metrics.make(name)).__name__
+            sentence = rf"^{kind} takes true or false for {option}; got {value!r}\.$"
+            refused(lambda n=name, o=option, v=value: metrics.make(n, **{o: v}), match=sentence)
+    for name in metrics.NAMES:
+        refused(
+            lambda n=name: metrics.make(n, trace_normalized="off"),
+            match=r"true or false for trace_normalized; got 'off'",
+        )
+        for value in (False, True):
+            metric = metrics.make(name, trace_normalized=value)
+            assert metrics.from_dict(json.loads(json.dumps(metrics.to_dict(metric)))) == metric

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 
 from fdbook.geometry import anisotropy, trust_region
@@ -97,6 +98,49 @@ def test_modes_are_counted_along_the_widest_axis_or_any_other():
     cloud[:, 0] += 0.6 * (rng.uniform(size=512) < 0.3)
     assert anisotropy.modes(cloud) == 2
     assert anisotropy.modes(cloud, np.eye(3)[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "wanted"),
+    [
+        ([[-1.0, 0.0]] * 50 + [[1.0, 0.0]] * 50, 2),
+        ([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]], 3),
+        ([[-1.0]] * 50 + [[1.0]] * 20 + [[1.1]], 2),
+        ([[0.3, -0.2]] * 7, 1),
+        ([[0.3, -0.2]], 1),
+        ([[-1.0, 0.0]] * 99 + [[1.0, 0.0]] * 1, 1),  # 1% as high as the other
+    ],
+)
+def test_modes_at_the_ends_of_the_range_count(points, wanted):
+    assert anisotropy.modes(np.array(points)) == wanted
+
+
+def test_a_mirrored_cloud_has_its_mode_in_the_middle():
+    """The quantiles of a normal law, and of two of them: maxima that lie between two points of a grid, or on one."""
+    quantiles = scipy.stats.norm.ppf((np.arange(500) + 0.5) / 500)
+    for count, centers in enumerate([(0.0,), (-3.0, 3.0), (-6.0, 0.0, 6.0)], 1):
+        cloud = np.concatenate([quantiles + center for center in centers])
+        assert anisotropy.modes(cloud[:, None]) == count
+        assert anisotropy.modes(np.stack([0.1 * quantiles[0] * np.ones_like(cloud), cloud], axis=1)) == count
+
+
+def test_clusters_that_are_clipped_at_the_bounds_are_two_modes():
+    rng = np.random.default_rng(6)
+    cloud = np.clip(np.sign(np.arange(400) - 199.5)[:, None] + 0.3 * rng.normal(size=(400, 1)) * [1.0, 0.1], -1, 1)
+    assert anisotropy.modes(np.where(np.abs(cloud) > 0.9, np.sign(cloud), cloud)) == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [
+        (np.zeros(5), r"anisotropy\.modes takes points of shape \(n, n\); got shape \(5,\)\."),
+        (np.zeros((0, 2)), r"takes a number of points in \[1, inf\]; got 0\."),
+        (np.array([[0.0], [np.nan]]), r"takes finite points; 1 of 2 values are NaN or infinite\."),
+    ],
+)
+def test_modes_of_no_cloud_are_refused(points, sentence, unhooked):
+    with pytest.raises(ValueError, match=sentence):
+        anisotropy.modes(points)
 
 
 def test_a_component_that_hardly_moves_is_not_blown_up():

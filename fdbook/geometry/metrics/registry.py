@@ -138,7 +138,9 @@ def unusual(metric: Metric) -> dict[str, Any]:
 
 
 def from_dict(tree: Mapping[str, Any]) -> Metric:
-    """The inverse of `to_dict`. Raises ValueError for a name or an option that there is not."""
+    """The inverse of `to_dict`. Raises ValueError for a missing name, and for a name or an option that there is not."""
+    if not isinstance(tree.get("name"), str):
+        raise ValueError(f"metrics.from_dict takes a dict with the name of a metric under 'name'; got {dict(tree)}.")
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items() if key != "name"}
     return make(tree["name"], **options)
 
