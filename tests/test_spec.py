@@ -209,6 +209,8 @@ def test_the_papers_settings_of_online_runs_are_taken_there():
         ),
         ({"data": {"sourze": "auto"}}, "There is no part of a data specification called 'sourze'"),
         ({"data": {"source": "recordet"}}, "There is no source called 'recordet'. Did you mean 'recorded'?"),
+        ({"data": {"episodes": -3}}, r"^A recording takes a number of episodes that is a .* at least 1; got -3\.$"),
+        ({"data": {"seed": -1}}, r"^A recording takes a seed that is a whole number of at least 0; got -1\.$"),
     ],
 )
 def test_what_makes_no_sense_is_refused_when_it_is_made(changes, sentence):
@@ -266,6 +268,16 @@ def test_a_wrong_word_in_python_gets_one_sentence():
         "custom.from_arrays(logs, pendulum)": "An environment is said as a Gymnasium id, module:function, or a function that "
         "makes one; got a TimeLimit.",
         "custom.from_arrays(logs, lambda: None)": "makes one; the function made a NoneType.",
+        "DataSpec(episodes=3.5)": "A recording takes a number of episodes that is a whole number of at least 1; got 3.5.",
+        "DataSpec(episodes='3')": "A recording takes a number of episodes that is a whole number of at least 1; got '3'.",
+        "DataSpec(seed='a')": "A recording takes a seed that is a whole number of at least 0; got 'a'.",
+        "DataSpec(seed=None)": "A recording takes a seed that is a whole number of at least 0; got None.",
+        "DataSpec(dataset_dir=5)": "A choice of data takes a dataset_dir that is the path of a folder; got 5.",
+        "DataSpec(dose=5)": "A dose is said as a mapping, as in {'noise': 0.2}; got 5.",
+        "say(DataSpec(episodes=np.int64(20), seed=np.uint8(2)).to_dict())": '{"episodes": 20, "seed": 2}',
+        **{f"custom.Options({options})": f"A task of one's own takes {told}" for options, told in OPTIONS.items()},
+        "say(custom.Options(references=np.array([3.0, -3.0]), evaluations=np.arange(2)).told())": '{"evaluations": [0, 1], '
+        '"references": [3.0, -3.0]}',
     }
     code = SENTENCES.format(calls=list(said))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -276,11 +288,34 @@ def test_a_wrong_word_in_python_gets_one_sentence():
         assert sentence in line, call
 
 
+REFERENCES = "references that are two finite returns, not the same; got"
+BOUNDS = "action_bounds that are two, the lowest and the highest, of finite numbers; got"
+OPTIONS = {
+    "references=('a', 'b')": f"{REFERENCES} ('a', 'b').",
+    "references=([0, 1], [2, 3])": f"{REFERENCES} ([0, 1], [2, 3]).",
+    "references=5": "several values for references, as in a tuple; got 5.",
+    "updates=2.5": "a whole number for updates; got 2.5.",
+    "updates=None": "a whole number for updates; got None.",
+    "horizon=2.5": "a horizon that is a whole number of at least 1; got 2.5.",
+    "discount='0.9'": "a number for discount; got '0.9'.",
+    "evaluations='abc'": "several values for evaluations, as in a tuple; got 'abc'.",
+    "evaluations=(1, 2.5)": "a number of an update to evaluate after that is a whole number of at least 0; got 2.5.",
+    "keys='place'": "several values for keys, as in a tuple; got 'place'.",
+    "action_bounds=('a', 'b')": f"{BOUNDS} ('a', 'b').",
+    "action_bounds=([[0], [0, 1]], 1)": f"{BOUNDS} ([[0], [0, 1]], 1).",
+}
+"""Options of a task of one's own, and what is said of them."""
+
 SENTENCES = """
+import json
 import gymnasium, numpy as np
 from fdbook import experiment
 from fdbook.data import custom
-from fdbook.experiment import RunSpec
+from fdbook.experiment import DataSpec, RunSpec
+
+def say(value):
+    raise ValueError(json.dumps(value))
+
 spec, pendulum = RunSpec("cube-single"), gymnasium.make("Pendulum-v1")
 logs = dict(observations=np.zeros((4, 3)), actions=np.zeros((4, 1)), rewards=np.zeros(4), terminals=[0, 0, 0, 1])
 for call in {calls}:

@@ -15,7 +15,7 @@ import pytest
 
 import fdbook
 from fdbook import cli, experiment
-from fdbook.cli.sweep import _Bars, _Lines
+from fdbook.cli.sweep import _Bars, _Lines, _record_data
 from fdbook.experiment import Processes, RunSpec, cell, read_sweep, run_sweep
 from fdbook.experiment.engines import KILL, LOG, Event, Job
 from fdbook.experiment.sweeping import seconds_left, states
@@ -263,6 +263,30 @@ def test_data_that_are_not_here_are_recorded_first(write, monkeypatch, capsys, t
     states = experiment.states(read_sweep(file))
     assert [state.status for state in states] == ["finished", "to do"]
     assert "antmaze-large-navigate" in capsys.readouterr().out
+
+
+def test_recordings_that_no_download_can_be_are_recorded_beside_a_download(write, monkeypatch, tmp_path):
+    """The published files are here: only what another size, seed or dose chooses, or the source, is recorded."""
+    asked = []
+    monkeypatch.setattr("fdbook.data.load.downloaded", lambda dataset: tmp_path)
+    monkeypatch.setattr("fdbook.data.record.record", lambda name, **chosen: asked.append(chosen))
+    for choice in (
+        "seed = 0",
+        "episodes = 2",
+        "seed = 3",
+        "dose = {along = 0.25}",
+        'source = "recorded"',
+        'source = "download"',
+        'dataset_dir = "d"',
+    ):
+        sweep = read_sweep(write(f'[base]\nagent = "bc"\ntask = "{MAZE}"\ndata = {{{choice}}}\n[axes]\nseeds = [1]\n'))
+        _record_data(sweep, with_bars=False)
+    assert [(each["episodes"], each["seed"], each["dose"] and each["dose"].along) for each in asked] == [
+        (2, 0, None),
+        (None, 3, None),
+        (None, 0, 0.25),
+        (None, 0, None),
+    ]
 
 
 @pytest.mark.slow

@@ -121,12 +121,13 @@ def _default_jobs(device):
 
 def _record_data(sweep, with_bars):
     """Records the data that are neither recorded nor downloaded; of what cannot be recorded, training tells later."""
-    from fdbook.data.load import downloaded
+    from fdbook.data.load import downloaded, special
     from fdbook.data.record import record
 
     for cell in sweep.cells:
         dataset, data = cell.spec.task.dataset, cell.spec.data
-        here = data.dataset_dir is not None or (data.source != "recorded" and downloaded(dataset) is not None)
+        recording = data.source == "recorded" or special(data.episodes, data.seed, data.dose)
+        here = data.dataset_dir is not None or (not recording and downloaded(dataset) is not None)
         if dataset.controller and not here and data.source != "download":
             record(dataset.name, episodes=data.episodes, seed=data.seed, dose=data.dose, progress=with_bars)
 

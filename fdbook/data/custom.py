@@ -11,15 +11,15 @@ import functools
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fdbook.checks import check_fields, check_range, unknown
 from fdbook.data import custom_sources, files, spaces
-from fdbook.data.custom_sources import Arrays, MinariSet, Own
+from fdbook.data.custom_sources import FLAGS, Arrays, MinariSet, Own
+from fdbook.data.options import Options
 from fdbook.data.tasks import DataSet, Task
 
 
@@ -29,77 +29,9 @@ RECOVER = "recover"
 """The environment of a Minari data set that it describes itself."""
 NONE = "none"
 """No environment: logs alone."""
-FLAGS = ("terminals", "terminations", "timeouts", "truncations")
 LOOKED_AT = ("observations", "actions", *FLAGS, "next_observations")
 NUMBERS = (*LOOKED_AT, "rewards", "masks")
 UNIT = (-1.0, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a task of one's own can be told. Where the papers choose by task, the defaults are what they choose most often."""
-
-    name: str | None = None
-    """Its name; None: the file's, Minari's id, or for arrays their digest."""
-    description: str = ""
-    discount: float = 0.99
-    q_agg: str = "mean"
-    """How the target of E16 joins the critics: "mean" or "min"."""
-    fql_alpha: float = 10.0
-    """FQL's alpha (E17), which must fit the size of rewards: the papers' lie between 3 and 30000."""
-    budget: float = 0.01
-    """The budget on E |delta|^2 / d of E18 to E22."""
-    updates: int = 1_000_000
-    evaluations: Sequence[int] | None = None
-    """The updates after which it is evaluated; None: after 80, 90 and 100% of `updates`."""
-    horizon: int | None = None
-    """Steps of an evaluation episode; None: the environment's own limit, else the longest episode of the data."""
-    score: str | None = None
-    """"success" (what the environment's info says), "normalized return" or "return"; None: the return, normalized with
-    `references`."""
-    references: Sequence[float] | None = None
-    """The returns that count as 0 and 100."""
-    reward_shift: float = 0.0
-    """What is added to each reward."""
-    keys: Sequence[str] | None = None
-    """The entries of Dict observations that agents see; None: all."""
-    action_bounds: Sequence[Any] | None = None
-    """The lowest and highest value of actions, numbers or one for each action, of data without an environment; None: -1 and 1, or
-    what a Minari data set says."""
-
-    def __post_init__(self):
-        where = "A task of one's own"
-        for field in ("evaluations", "references", "keys", "action_bounds"):
-            value = getattr(self, field)
-            object.__setattr__(self, field, None if value is None else tuple(value))
-        check_range(self.discount, "a discount", where, high=1.0, open_high=True)
-        for field in ("fql_alpha", "budget"):
-            check_range(getattr(self, field), field, where, open_low=True)
-        for field in ("updates", "horizon"):
-            if (value := getattr(self, field)) is not None:
-                check_range(value, field, where, low=1.0)
-        for field, known in (("q_agg", ("mean", "min")), ("score", ("success", "normalized return", "return"))):
-            if (value := getattr(self, field)) is not None and value not in known:
-                raise ValueError(unknown(field, value, known))
-        if self.score == "normalized return" and self.references is None:
-            raise ValueError(
-                f"{where} takes references, two returns, where its score is a normalized return; got none."
-            )
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Options":
-        """The options by name. Raises ValueError, with the nearest name, for an unknown one, and for values out of range."""
-        check_fields(cls, options, "option of a task of one's own")
-        return cls(**options)
-
-    def told(self) -> dict[str, Any]:
-        """What is not as by default, as JSON takes it, without the name."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "name"}
-        changed = {name: value for name, value in values.items() if value != getattr(Options, name)}
-        plain = {
-            name: [np.asarray(v).tolist() for v in value] for name, value in changed.items() if isinstance(value, tuple)
-        }
-        return changed | plain
 
 
 class _Facts(NamedTuple):
@@ -122,8 +54,10 @@ def from_npz(
 ) -> Task:
     """A task from an npz file of `observations`, `actions`, `rewards` and flags that end episodes.
 
-    With `next_observations`, every row is a transition; without, the last row of each episode only holds its last observation and
-    what was done there, as in OGBench's files. `masks`, `terminals`, `terminations`, `timeouts` and `truncations` are read as
+    With `next_observations`, every row is a transition. Without, the last row of each episode only holds its last observation and
+    what was done there, as in OGBench's files, unless it is known to be a step that terminated the episode, as in D4RL's files:
+    by `terminations`, or by `terminals` beside `timeouts` or `truncations`. Such a step is kept with its reward and mask 0; what
+    was cut off still ends with a row that is no transition. `masks` and those four flags are read as
     `fdbook.data.custom_sources.masks_and_ends` says. `rewards` is a function of the dict of arrays (or its "module:function")
     that gives the rewards (n,), or rewards and masks; without it and without that array, OGBench's single-task environments label
     the rows. `validation` is another file (None: the one of the same name with -val, if it is there).
@@ -238,7 +172,7 @@ def _facts(arrays, where, environment) -> _Facts:
         if key not in arrays:
             raise ValueError(f"{where} has no array {key!r} (expected observations, actions, rewards and terminals).")
     actions, observations = arrays["actions"], arrays["observations"]
-    if actions.ndim != 2 or not len(actions) or actions.dtype.kind not in "iuf":
+    if actions.ndim != 2 or not actions.size or actions.dtype.kind not in "iuf":
         got = f"{actions.dtype} of shape {actions.shape}"
         raise ValueError(
             f"{where} has actions that are {got} (expected real numbers (n, d), one row of d numbers for each step: policies "
@@ -249,7 +183,7 @@ def _facts(arrays, where, environment) -> _Facts:
             f"{where} has actions that are {actions.dtype}, and no environment that says what they are (expected floating "
             "point numbers: policies here are continuous; cast them if these are)."
         )
-    if observations.dtype.kind not in "biuf" or observations.ndim < 2:
+    if observations.dtype.kind not in "biuf" or observations.ndim < 2 or not np.prod(observations.shape[1:]):
         got = f"{observations.dtype} of shape {observations.shape}"
         raise ValueError(f"{where} has observations that are {got} (expected numbers, one row for each step).")
     if len(observations) != len(actions):
@@ -302,6 +236,8 @@ def _task(name, facts, environment, options, about, make_source, data_bounds=Fal
     if about["environment"] is None and environment is not None:
         about = {"lost": "an environment that a function makes which cannot be imported"} | about
     given = options.action_bounds or ((facts.low, facts.high) if data_bounds else UNIT)
+    if any(np.shape(item) not in ((), (1,), (facts.action,)) for item in given):
+        raise ValueError(f"{name} takes action_bounds that are numbers, or {facts.action} for each end; got {given}.")
     bounds = tuple(np.broadcast_to(np.asarray(item, float), (facts.action,)) for item in given)
     if not np.all(bounds[0] < bounds[1]):
         raise ValueError(f"{name} takes action_bounds whose low is below its high; got {tuple(given)}.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from fdbook.checks import check_shape
 from fdbook.data import downloads, mazes, minari, ogbench, simulators, sources, spaces
 from fdbook.data.definitions import DataSet, Task
 from fdbook.data.downloads import CorruptFileError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Arrays", "MinariSet", "Own", "from_set", "masks_and_ends"]
+
+FLAGS = ("terminals", "terminations", "timeouts", "truncations")
+"""What may say that a row ends its episode."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,16 +129,25 @@ class Arrays(Own):
         rewards, masks = self._rewards(task, arrays, masks, where)
         rewards = np.asarray(rewards)
         rewards = rewards[:, 0] if rewards.shape == (rows, 1) else rewards
-        following = None if compact else spaces.flat(arrays["next_observations"], rows=rows)
-        return Transitions.of(
-            spaces.flat(arrays["observations"], rows=rows),
-            spaces.to_unit(arrays["actions"], self.bounds, where),
-            rewards if task.reward_shift == 0 else rewards + task.reward_shift,
-            masks,
-            ends,
-            following,
-            where=where,
-        )
+        made = {
+            "observations": spaces.flat(arrays["observations"], rows=rows),
+            "actions": spaces.to_unit(arrays["actions"], self.bounds, where),
+            "rewards": rewards if task.reward_shift == 0 else rewards + task.reward_shift,
+            "masks": masks,
+            "ends": ends,
+        }
+        if not compact:
+            return Transitions.of(
+                **made, next_observations=spaces.flat(arrays["next_observations"], rows=rows), where=where
+            )
+        for name in ("rewards", "masks"):
+            check_shape(made[name], (rows,), name, where)
+        over = _terminated(_flags(arrays, rows, where))
+        if over is not None:
+            return Transitions.of(**_with_last_steps(made, over & (np.asarray(masks) == 0)), where=where)
+        if "rewards" in arrays:
+            _warn_of_lost_rewards(rewards, ends, where)
+        return Transitions.of(**made, where=where)
 
     def _rewards(self, task, arrays, masks, where):
         """The rewards, and the masks if they come with them: from the function, the file, or OGBench's own labels."""
@@ -162,28 +175,61 @@ def masks_and_ends(arrays: dict[str, np.ndarray], rows: int, where: str) -> tupl
 
     An episode ends at a row with `terminals`, `terminations`, `timeouts` or `truncations`. Masks are those of `masks`; else 0 at
     `terminations`; else, where `timeouts` or `truncations` tell the two apart, 0 at `terminals`; else 1: then `terminals` only
-    closes episodes, as in OGBench. With next observations, the last row ends an episode whatever it says. Raises ValueError for
-    flags other than 0 and 1, and for none at all where there are no next observations.
+    closes episodes, as in OGBench. With next observations, the last row ends an episode whatever it says. Without, the last row
+    of an episode is no transition, except where it terminated the episode, by the same flags, and its mask is 0: `Arrays` keeps
+    it as a step, whose next observation is never used. Raises ValueError for flags other than 0 and 1, flags or next observations
+    in another number of rows, and for no flags at all where there are no next observations.
     """
-    from fdbook.rl.arrays import cast
-
-    names = ("terminals", "terminations", "timeouts", "truncations")
-    flags = {name: cast(np.asarray(arrays[name]).reshape(-1), bool, name, where) for name in names if name in arrays}
-    compact = "next_observations" not in arrays
+    flags, compact = _flags(arrays, rows, where), "next_observations" not in arrays
     if not flags and compact:
         raise ValueError(f"{where} has no array 'terminals' that says where episodes end, and no 'next_observations'.")
-    for name, values in flags.items():
-        if len(values) != rows:
-            raise ValueError(f"{where} has {name} in {len(values)} rows (expected {rows}, as many as actions).")
     ends = np.any([np.zeros(rows, bool), *flags.values()], axis=0)
     if not compact:
         ends[-1:] = True
     if "masks" in arrays:
         return np.asarray(arrays["masks"]).reshape(-1), ends
-    over = flags.get("terminations")
-    if over is None and {"timeouts", "truncations"} & set(flags):
-        over = flags.get("terminals")
+    over = _terminated(flags)
     return np.ones(rows, np.float32) if over is None else (~over).astype(np.float32), ends
+
+
+def _flags(arrays, rows, where):
+    """The flags (rows,) that there are, by name."""
+    from fdbook.rl.arrays import cast
+
+    flags = {name: cast(np.asarray(arrays[name]).reshape(-1), bool, name, where) for name in FLAGS if name in arrays}
+    following = {name: np.atleast_1d(arrays[name]) for name in ("next_observations",) if name in arrays}
+    for name, values in (flags | following).items():
+        if len(values) != rows:
+            raise ValueError(f"{where} has {name} in {len(values)} rows (expected {rows}, as many as actions).")
+    return flags
+
+
+def _terminated(flags):
+    """Where episodes terminated; None where the flags do not tell it from time-outs."""
+    if "terminations" in flags:
+        return flags["terminations"]
+    return flags.get("terminals") if {"timeouts", "truncations"} & set(flags) else None
+
+
+def _with_last_steps(arrays, kept):
+    """Arrays of the compact layout in which the rows `kept`, the last ones of their episodes, are transitions, of mask 0: each is
+    followed by a copy of itself that ends the episode in its place, and whose observation no bootstrap sees.
+    """
+    copied = {name: np.repeat(values, 1 + kept, axis=0) for name, values in arrays.items()} if kept.any() else arrays
+    copied["ends"][np.flatnonzero(kept) + np.arange(kept.sum())] = False
+    return copied
+
+
+def _warn_of_lost_rewards(rewards, ends, where):
+    """Warns where all that rewards tell is in the last rows of episodes, which are no transitions."""
+    inside = rewards[~ends]
+    constant = rewards.dtype.kind in "iuf" and inside.size and np.all(inside == inside[0])
+    if constant and np.any(rewards[ends] != inside[0]):
+        warnings.warn(
+            f"{where} has rewards other than {inside[0]:g} only in the last rows of episodes, which are no transitions here: say "
+            "'terminations', or 'timeouts' beside 'terminals', where these rows are steps that terminated an episode.",
+            stacklevel=2,
+        )
 
 
 def from_set(name: str, use: Callable[[Any], Any]) -> Any:

@@ -82,7 +82,9 @@ class Dose:
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> "Dose":
-        """The inverse of `to_dict`. Raises ValueError for a name that there is not."""
+        """The inverse of `to_dict`. Raises ValueError for a name that there is not, and for what is no mapping."""
+        if not isinstance(tree, Mapping):
+            raise ValueError(f"A dose is said as a mapping, as in {{'noise': 0.2}}; got {tree!r}.")
         check_fields(cls, tree, "part of a dose")
         return cls(**{name: _checked(name, value) for name, value in tree.items()})
 

@@ -23,7 +23,17 @@ from fdbook.data.downloads import CorruptFileError
 from fdbook.rl.arrays import aligned, cast, clip_actions
 
 
-__all__ = ["Place", "arrays_of", "check", "check_headers", "from_npz", "read", "root"]
+__all__ = [
+    "Place",
+    "arrays_of",
+    "check",
+    "check_headers",
+    "check_recording",
+    "check_whole",
+    "from_npz",
+    "read",
+    "root",
+]
 
 
 LABEL = "recording.json"
@@ -36,6 +46,18 @@ def root() -> Path:
     """The folder that holds every recording: the environment variable FDBOOK_DATA, else the user's data folder."""
     chosen = os.environ.get("FDBOOK_DATA") or platformdirs.user_data_dir("fdbook", appauthor=False)
     return Path(chosen).expanduser()
+
+
+def check_whole(value: Any, what: str, where: str, low: int) -> None:
+    """Refuses, with ValueError, what is no whole number of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+        raise ValueError(f"{where} takes a {what} that is a whole number of at least {low}; got {value!r}.")
+
+
+def check_recording(episodes: int, seed: int) -> None:
+    """Refuses, with ValueError, a number of training episodes or a seed that no recording can have."""
+    check_whole(episodes, "number of episodes", "A recording", 1)
+    check_whole(seed, "seed", "A recording", 0)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -66,9 +88,7 @@ class Place:
         parts: dict[str, Any] = {"name": dataset.name, "episodes": episodes, "seed": seed, "base": base}
         for part, value in (parts | {"dose": Dose.of(dataset, dose)}).items():
             object.__setattr__(self, part, value)
-        for what, value, low in (("number of episodes", episodes, 1), ("seed", seed, 0)):
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-                raise ValueError(f"A recording takes a {what} that is a whole number of at least {low}; got {value!r}.")
+        check_recording(episodes, seed)
 
     @property
     def dataset(self) -> tasks.DataSet:

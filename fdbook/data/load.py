@@ -12,7 +12,7 @@ import numpy as np
 from fdbook.checks import unknown
 from fdbook.data import downloads, simulators, sources
 from fdbook.data.dose import Dose
-from fdbook.data.files import LABEL, Place, root
+from fdbook.data.files import LABEL, Place, check_recording, root
 from fdbook.data.tasks import DataSet, Task, find, find_task
 from fdbook.rl.transitions import Transitions
 
@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from fdbook.data.walls import Distances
 
 
-__all__ = ["Loaded", "downloaded", "environment", "folder_of", "load", "recordings", "score", "shortest_ways"]
+__all__ = [
+    "Loaded",
+    "check_choice",
+    "downloaded",
+    "environment",
+    "folder_of",
+    "load",
+    "recordings",
+    "score",
+    "shortest_ways",
+    "special",
+]
 
 SOURCES = ("auto", "recorded", "download")
 STARTS = ("task", "anywhere")
@@ -123,19 +134,20 @@ def load(
     """The transitions of a task.
 
     `source` "auto" takes the published data if they are on this machine, else a recording of the standard size, else downloads;
-    "recorded" and "download" allow only the one or the other. `episodes`, `seed` and `dose` choose another recording, and
-    `dataset_dir` a folder with the benchmark's own files. Data of one's own are taken as they are. `normalize` takes observations
-    to mean 0 and standard deviation 1, and `wavelengths` adds Fourier features to these (`Transitions.normalized`).
+    "recorded" and "download" allow only the one or the other. `episodes`, `seed` and `dose` choose another recording, which no
+    download can be, and `dataset_dir` a folder with the benchmark's own files. Data of one's own are taken as they are.
+    `normalize` takes observations to mean 0 and standard deviation 1, and `wavelengths` adds Fourier features to these
+    (`Transitions.normalized`).
 
     A damaged download is set aside and downloaded once more, with a warning; a damaged file that was not downloaded from here is
     left as it is (`fdbook.data.downloads`). A process that needs what another one is downloading waits for it.
 
-    Raises ValueError on an unknown task or source, wavelengths without `normalize`, and damaged data; FileNotFoundError when the
-    data are not here and cannot be had, with the command that records them, or the reason why none can.
+    Raises ValueError on an unknown task or source, wavelengths without `normalize`, what `check_choice` refuses, choices that
+    contradict each other, and damaged data; FileNotFoundError when the data are not here and cannot be had, with the command that
+    records them, or the reason why none can.
     """
     task = task if isinstance(task, Task) else find_task(task)
-    if source not in SOURCES:
-        raise ValueError(unknown("source", source, SOURCES))
+    check_choice(source, episodes, seed, dataset_dir)
     if wavelengths and not normalize:
         raise ValueError(
             "load adds Fourier features to normalized observations only; got wavelengths with normalize=False."
@@ -148,6 +160,24 @@ def load(
         train = train.normalized(wavelengths=wavelengths)
         validation = None if validation is None else validation.normalized(train.normalizer)
     return Loaded(task, train, validation, folder, result)
+
+
+def check_choice(source: str, episodes: int | None, seed: int, dataset_dir: str | Path | None) -> None:
+    """Refuses what no data can be chosen by.
+
+    Raises ValueError for a source that there is not, a number of episodes or a seed that no recording can have, and a folder that
+    is neither text nor a path.
+    """
+    if source not in SOURCES:
+        raise ValueError(unknown("source", source, SOURCES))
+    check_recording(1 if episodes is None else episodes, seed)
+    if not isinstance(dataset_dir, str | Path | None):
+        raise ValueError(f"A choice of data takes a dataset_dir that is the path of a folder; got {dataset_dir!r}.")
+
+
+def special(episodes: int | None = None, seed: int = 0, dose: Dose | Mapping[str, Any] | None = None) -> bool:
+    """Whether a recording of another size, seed or dose than the published data are meant, so that no download can be."""
+    return episodes is not None or seed != 0 or dose is not None
 
 
 def _read(task, folder, result, asked):
@@ -215,7 +245,13 @@ class _Asked:
     @property
     def special(self) -> bool:
         """Whether no download can be meant."""
-        return self.episodes is not None or self.dose is not None
+        return special(self.episodes, self.seed, self.dose)
+
+    @property
+    def told(self) -> str:
+        """What was asked for that no download has."""
+        usual = {"episodes": None, "seed": 0, "dose": None}
+        return ", ".join(f"{name}={getattr(self, name)}" for name in usual if getattr(self, name) != usual[name])
 
     def place(self, dataset: DataSet) -> Place:
         """Where it lives."""
@@ -228,8 +264,11 @@ def _find(dataset, source, asked, dataset_dir):
     if dataset.origin is not None:
         return "own", _own(dataset, source, asked, dataset_dir)
     if dataset_dir is not None:
-        if asked.dose is not None:
-            raise ValueError(f"The load of {dataset.name} takes either dataset_dir or dose; got both.")
+        if asked.special:
+            raise ValueError(
+                f"The load of {dataset.name} takes either dataset_dir or the episodes, seed and dose of a recording; got both, "
+                f"{asked.told}."
+            )
         return "dataset_dir", Path(dataset_dir).expanduser()
     if dataset.controller and source != "download":
         if not asked.special and source == "auto" and (published := downloaded(dataset)):
@@ -238,14 +277,15 @@ def _find(dataset, source, asked, dataset_dir):
         if asked.special or source == "recorded" or place.files["train"].exists():
             return "recorded", folder_of(dataset.name, place)
     elif asked.special or source == "recorded":
-        what = f"dose={asked.dose}" if asked.episodes is None else f"episodes={asked.episodes}"
-        raise ValueError(dataset.why_not_recordable or f"A download has one size and no dose; got {what}.")
+        raise ValueError(
+            dataset.why_not_recordable or f"A download has one size, no seed and no dose; got {asked.told}."
+        )
     return "downloaded", downloaded(dataset) or _download(dataset)
 
 
 def _own(dataset, source, asked, dataset_dir):
     """The folder of data of one's own, which can be neither chosen nor recorded."""
-    if source != "auto" or asked.special or asked.seed or dataset_dir is not None:
+    if source != "auto" or asked.special or dataset_dir is not None:
         raise ValueError(
             f"{dataset.name} is data of your own, taken as they are: source, episodes, seed, dose and dataset_dir choose "
             "among the benchmarks' data."

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.checks import check_fields, check_range, unknown
+from fdbook.checks import check_fields, check_range
 from fdbook.data.dose import Dose
-from fdbook.data.load import SOURCES
+from fdbook.data.load import check_choice
 from fdbook.data.tasks import Task, find_task, task_from_dict
 from fdbook.experiment.presets import preset, registry
 from fdbook.geometry import metrics
@@ -39,7 +39,8 @@ LONGEST = 120
 class DataSpec:
     """Which data of a task are meant: arguments of `fdbook.data.load.load`. A task with data of its own takes none of them.
 
-    The dose may be given as a mapping, and the folder as a Path.
+    The dose may be given as a mapping, and the folder as a Path. Raises ValueError for a source that there is not, and for
+    numbers, doses and folders that no data can have.
     """
 
     source: str
@@ -61,9 +62,9 @@ class DataSpec:
         dose: Dose | Mapping[str, Any] | None = None,
         dataset_dir: str | Path | None = None,
     ) -> None:
-        if source not in SOURCES:
-            raise ValueError(unknown("source", source, SOURCES))
-        parts: dict[str, Any] = {"source": source, "episodes": episodes, "seed": seed}
+        check_choice(source, episodes, seed, dataset_dir)
+        whole = None if episodes is None else int(episodes)
+        parts: dict[str, Any] = {"source": source, "episodes": whole, "seed": int(seed)}
         parts["dose"] = dose if dose is None or isinstance(dose, Dose) else Dose.from_dict(dose)
         parts["dataset_dir"] = None if dataset_dir is None else str(dataset_dir)
         for name, value in parts.items():

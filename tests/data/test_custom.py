@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 
 import gymnasium
 import jax.numpy as jnp
@@ -315,6 +316,60 @@ def test_ends_and_masks_of_arrays_with_next_observations(layout):
     assert np.flatnonzero(data.ends).tolist() == ends
 
 
+TERMINALS, TIMEOUTS = [0, 1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 1]
+COMPACT = {
+    "terminals beside time-outs": ({"terminals": TERMINALS, "timeouts": TIMEOUTS}, [0, 1, 2, 4], [1]),
+    "terminals beside truncations": ({"terminals": TERMINALS, "truncations": TIMEOUTS}, [0, 1, 2, 4], [1]),
+    "at the end": ({"terminals": [0, 0, 0, 0, 0, 1], "timeouts": [0, 0, 0, 1, 0, 0]}, [0, 1, 2, 4, 5], [5]),
+    "terminations alone": ({"terminations": [0, 1, 0, 1, 0, 1]}, [0, 1, 2, 3, 4, 5], [1, 3, 5]),
+    "after one step": (
+        {"terminations": [1, 1, 0, 0, 0, 0], "truncations": [0, 0, 0, 0, 0, 1]},
+        [0, 1, 2, 3, 4],
+        [0, 1],
+    ),
+    "masks, too": ({"terminals": TERMINALS, "timeouts": TIMEOUTS, "masks": [1, 0, 1, 1, 1, 1]}, [0, 1, 2, 4], [1]),
+    "masks that go on": ({"terminals": TERMINALS, "timeouts": TIMEOUTS, "masks": [1] * 6}, [0, 2, 4], []),
+    "time-outs alone": ({"timeouts": [0, 1, 0, 1, 0, 1]}, [0, 2, 4], []),
+    "terminals alone, as in OGBench": ({"terminals": [0, 1, 0, 1, 0, 1]}, [0, 2, 4], []),
+}
+"""By name: flags, the rows that are transitions, and those of them that nothing follows."""
+
+
+@pytest.mark.parametrize("layout", COMPACT)
+def test_steps_that_terminate_an_episode_are_kept_without_next_observations(layout):
+    """As D4RL's own reader does: the last step is left out where it was cut off, and nowhere else."""
+    flags, rows, over = COMPACT[layout]
+    rewards, actions = np.array([1.0, 10, 2, 20, 3, 30]), np.linspace(-0.5, 0.5, 6, dtype=np.float32)
+    arrays = {"observations": np.arange(12.0).reshape(6, 2), "actions": actions[:, None], "rewards": rewards}
+    task = custom.from_arrays(arrays | {name: np.array(values) for name, values in flags.items()}, reward_shift=0.5)
+    data = load(task).train
+    assert data.size == len(rows)
+    batch = data.at(jnp.arange(data.size))
+    following = [row if row in over else row + 1 for row in rows]
+    np.testing.assert_array_equal(batch.observations, arrays["observations"][rows])
+    np.testing.assert_array_equal(batch.rewards, rewards[rows] + 0.5)
+    np.testing.assert_array_equal(batch.masks, [row not in over for row in rows])
+    np.testing.assert_allclose(batch.actions[:, 0], actions[rows], rtol=1e-6)
+    np.testing.assert_allclose(batch.next_actions[:, 0], actions[following], rtol=1e-6)
+    np.testing.assert_array_equal(batch.next_observations, arrays["observations"][following])
+    found = summary.summarize(task)
+    assert (found.transitions, found.returns.sum()) == (len(rows), rewards[rows].sum())
+
+
+def test_rewards_that_only_the_left_out_rows_have_are_told():
+    arrays = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 1)), "rewards": np.array([0.0, 0, 1, 0, 0, 1])}
+    ends = {"terminals": np.array([0, 0, 1, 0, 0, 1])}
+    with pytest.warns(
+        UserWarning, match=r"^The dict of arrays has rewards other than 0 only in the last rows of episodes"
+    ):
+        load(custom.from_arrays(arrays | ends))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(custom.from_arrays(arrays | ends | {"timeouts": np.zeros(6)}))
+        load(custom.from_arrays(arrays | ends | {"rewards": np.zeros(6)}))
+        load(custom.from_arrays(arrays | ends | {"rewards": np.array([0.0, 1, 1, 0, 0, 1])}))
+
+
 def test_rewards_from_a_function(logged):
     plain = {name: values for name, values in logged.items() if name != "rewards"}
     task = custom.from_arrays(
@@ -406,6 +461,30 @@ REFUSED = {
         {},
         "has 3 observations (expected 4, as many as actions).",
     ),
+    "half as many next observations, twice as wide": (
+        refused_arrays(next_observations=np.zeros((2, 6))),
+        None,
+        {},
+        "The dict of arrays has next_observations in 2 rows (expected 4, as many as actions).",
+    ),
+    "one next observation too few": (
+        refused_arrays(next_observations=np.zeros((3, 3))),
+        None,
+        {},
+        "has next_observations in 3 rows (expected 4, as many as actions).",
+    ),
+    "no action": (
+        refused_arrays(actions=np.zeros((4, 0))),
+        None,
+        {},
+        "has actions that are float64 of shape (4, 0) (expected real numbers (n, d), one row of d numbers for each step",
+    ),
+    "nothing seen": (
+        refused_arrays(observations=np.zeros((4, 0))),
+        None,
+        {},
+        "has observations that are float64 of shape (4, 0) (expected numbers, one row for each step).",
+    ),
     "no ends": (refused_arrays(terminals=None), None, {}, "has no array 'terminals' that says where episodes end"),
     "wide logs": (
         refused_arrays(actions=np.full((4, 1), 1.5)),
@@ -428,7 +507,44 @@ REFUSED = {
     "discount": (refused_arrays(), None, {"discount": 1.0}, "A task of one's own takes a discount in [0, 1); got 1."),
     "score": (refused_arrays(), None, {"score": "normalized return"}, "takes references, two returns, where its score"),
     "q_agg": (refused_arrays(), None, {"q_agg": "max"}, "There is no q_agg called 'max'."),
+    "bounds of others": (
+        refused_arrays(),
+        None,
+        {"action_bounds": ([0, 0, 0], 1)},
+        "takes action_bounds that are numbers, or 1 for each end; got ([0, 0, 0], 1).",
+    ),
 }
+REFERENCES = "A task of one's own takes references that are two finite returns, not the same; got "
+BOUNDS = "A task of one's own takes action_bounds that are two, the lowest and the highest, of finite numbers; got "
+OPTIONS = [
+    ({"references": (5.0, 5.0)}, f"{REFERENCES}(5.0, 5.0)."),
+    ({"references": (5.0,)}, f"{REFERENCES}(5.0,)."),
+    ({"references": (0.0, 1.0, 2.0)}, f"{REFERENCES}(0.0, 1.0, 2.0)."),
+    ({"references": (0.0, np.inf)}, f"{REFERENCES}(0.0, inf)."),
+    ({"references": (np.nan, 1.0)}, f"{REFERENCES}(nan, 1.0)."),
+    ({"updates": 0}, "A task of one's own takes a number of updates that is a whole number of at least 1; got 0."),
+    ({"horizon": 0}, "A task of one's own takes a horizon that is a whole number of at least 1; got 0."),
+    ({"evaluations": (1, -2)}, "update to evaluate after that is a whole number of at least 0; got -2."),
+    ({"action_bounds": (1,)}, f"{BOUNDS}(1,)."),
+    ({"action_bounds": (0, 1, 2)}, f"{BOUNDS}(0, 1, 2)."),
+    ({"action_bounds": (-np.inf, np.inf)}, f"{BOUNDS}(-inf, inf)."),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), OPTIONS)
+def test_an_option_that_cannot_be_is_refused_before_the_data_are_looked_at(options, sentence):
+    with pytest.raises(ValueError) as refusal:
+        custom.Options(**options)
+    assert str(refusal.value).endswith(sentence)
+    assert "\n" not in str(refusal.value)
+
+
+def test_bounds_for_each_action():
+    bounds = (np.array([-1.0, 0.0]), [1, 2])
+    assert custom.Options(action_bounds=bounds).told() == {"action_bounds": [[-1.0, 0.0], [1, 2]]}
+    arrays = refused_arrays(actions=np.array([[-1.0, 0], [1, 2], [0, 1], [0, 1]]))
+    data = load(custom.from_arrays(arrays, action_bounds=bounds)).train
+    np.testing.assert_allclose(data.actions, [[-1, -1], [1, 1], [0, 0], [0, 0]], atol=1e-4)
 
 
 def unbounded():

@@ -130,7 +130,9 @@ def test_a_short_name_is_the_same_place(tmp_path, monkeypatch):
 
 def test_a_folder_and_a_dose_are_not_mixed(tmp_path):
     """Catches a run on the files of a folder whose label says another dose than was asked for."""
-    with pytest.raises(ValueError, match=r"takes either dataset_dir or dose; got both\.$"):
+    with pytest.raises(
+        ValueError, match=r"takes either dataset_dir or the .* dose of a recording; got both, dose=Dose\("
+    ):
         load.load("pointmaze-medium", dose=THIN, dataset_dir=tmp_path)
 
 

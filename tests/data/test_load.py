@@ -52,7 +52,19 @@ def test_published_files_come_before_recordings_and_are_told_from_them(home, rec
     loaded = load(TASK)
     assert (loaded.source, loaded.folder) == ("downloaded", folder)
     assert load(TASK, episodes=12).source == "recorded"
+    place = Place(MAZE, 1000, 7)
+    with pytest.raises(FileNotFoundError, match="There is no recording in") as refusal:
+        load(TASK, seed=7)
+    assert str(refusal.value) == (
+        f"There is no recording in {place.folder}; `fdbook data record {MAZE} --seed 7` records it."
+    )
     assert load(TASK, dataset_dir=folder).source == "dataset_dir"
+    for choice in ({"seed": 7}, {"episodes": 12}, {"episodes": 12, "seed": 7}):
+        told = ", ".join(f"{name}={value}" for name, value in choice.items())
+        with pytest.raises(
+            ValueError, match=rf"takes either dataset_dir or the episodes, seed .*; got both, {told}\.$"
+        ):
+            load(TASK, dataset_dir=folder, **choice)
     assert folder_of(MAZE) == folder
 
 
@@ -110,8 +122,16 @@ def test_without_a_network_what_cannot_be_recorded_says_why(home):
             TASK,
             {"episodes": 12, "source": "download"},
             ValueError,
-            "A download has one size and no dose; got episodes=12.",
+            "A download has one size, no seed and no dose; got episodes=12.",
         ),
+        (
+            TASK,
+            {"seed": 7, "source": "download"},
+            ValueError,
+            r"^A download has one size, no seed and no dose; got seed=7\.$",
+        ),
+        ("antmaze-giant-navigate-singletask", {"seed": 7}, ValueError, "cannot be recorded anew: it was made by"),
+        (TASK, {"seed": -1}, ValueError, r"^A recording takes a seed that is a whole number of at least 0; got -1\.$"),
         (
             "antmaze-giant-navigate-singletask",
             {"source": "recorded"},
@@ -171,5 +191,5 @@ def test_a_dose_goes_to_the_place_of_the_recording_and_is_no_download(home):
         load(TASK, episodes=12, dose={"noise": 0.2})
     assert str(refusal.value) == f"There is no recording in {place.folder}; `{place.command}` records it."
     assert load(TASK, episodes=12, dose={"noise": 0.5}).folder == Place(MAZE, 12).folder
-    with pytest.raises(ValueError, match=r"^A download has one size and no dose; got dose=Dose\(.*along=0\.2"):
+    with pytest.raises(ValueError, match=r"^A download has one size, no seed and no dose; got dose=Dose\(.*along=0\.2"):
         load(TASK, dose={"noise": 0.2}, source="download")
