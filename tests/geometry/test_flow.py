@@ -311,14 +311,6 @@ class TestSample:
             path[-1], flow.sample(field, EMPTY, noise, solver=diffrax.Tsit5(), steps=40), atol=1e-12
         )
 
-    def test_part_of_the_way(self, budget):
-        mean, covariance, field = random_gaussian(2)
-        options = {"solver": diffrax.Tsit5(), "steps": 40}
-        for until in (0.0, 0.4):
-            found = flow.sample(field, EMPTY, np.array([0.3, -1.0]), until=until, **options)
-            wanted = carried(mean, covariance, until, np.array([0.3, -1.0]))
-            np.testing.assert_allclose(found, wanted, atol=budget("gaussian_flow"))
-
     def slope(self, adjoint, **options):
         def end(weight):
             return flow.sample(Pendulum(weight), STATE, NOISE, adjoint=adjoint, **options).sum()

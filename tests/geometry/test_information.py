@@ -117,7 +117,7 @@ def test_a_matrix_that_no_density_can_have_is_capped_at_the_least_width():
         np.testing.assert_allclose(found[1, 1], 1 / least**2, rtol=1e-9)
 
 
-@pytest.mark.parametrize("t", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("t", [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.9])
 def test_single_precision_meets_the_least_width_too(t):
     """At early times the precisions 0.5 / least^2 and 1 / least^2 are one number of float32 after the blur."""
     matrix = jnp.diag(jnp.asarray([0.0, 0.25, 1e7], jnp.float32))
@@ -138,17 +138,14 @@ def test_each_eigenvalue_is_deblurred_as_a_variance():
         np.testing.assert_allclose(found[:, 0, 0], wanted, rtol=1e-12)
 
 
-@pytest.mark.parametrize("value", [-3.0, 0.0, 1e-30, 1.0, 1 / 0.7**2, 1e5])
-def test_deblurring_has_finite_gradients(value):
-    def deblurred(x):
-        return information.deblurred_information(x[None, None], 0.3)[0, 0]
-
-    slope = float(jax.grad(deblurred)(jnp.asarray(value, jnp.float32)))
-    wanted = {1e-30: 0.3**2, 1.0: 0.3**2 / (1 - 0.7**2) ** 2}.get(value, 0.0)
-    if value == 0:  # a corner: anything between its sides
-        assert 0 <= slope <= 0.3**2 + 1e-6
-    else:
-        assert slope == pytest.approx(wanted, rel=1e-5)
+def test_deblurring_has_finite_gradients():
+    """Of float32 at an early time, where the actions may have no width left: 0 at and beyond the least one, and below 0."""
+    t = 0.02
+    slope = jax.grad(lambda x: information.deblurred_information(x[None, None], t)[0, 0])
+    wanted = {-3.0: 0.0, 1e-30: t**2, 0.25: t**2 / (1 - 0.25 * (1 - t) ** 2) ** 2, 1 / (1 - t) ** 2: 0.0, 1e4: 0.0}
+    for value, derivative in wanted.items():
+        assert float(slope(jnp.asarray(value, jnp.float32))) == pytest.approx(derivative, rel=1e-5)
+    assert 0 <= float(slope(jnp.float32(0.0))) <= 1.001 * t**2  # a corner: anything between its sides
 
 
 def test_a_jacobian_has_a_row_for_each_component_and_a_column_for_each_coordinate():
