@@ -25,7 +25,7 @@ from fdbook.data.record import record
 from fdbook.data.tasks import find_task
 from fdbook.experiment import RunSpec, evaluation
 from fdbook.experiment import run as running
-from fdbook.rl import records, transitions
+from fdbook.rl import agents, records, train, transitions
 from fdbook.rl.evaluate import Evaluation, evaluate
 from fdbook.rl.fourier_features import Normalizer
 
@@ -207,6 +207,73 @@ def test_no_warning_of_gymnasium_reaches_the_reader(name):
         environment.step(environment.action_space.sample())
 
 
+class Watched:
+    """Settings that keep which of them are read."""
+
+    def __init__(self, config):
+        self.config, self.read = config, set()
+
+    def __getattr__(self, name):
+        self.read.add(name)
+        return getattr(self.config, name)
+
+
+def small(name, **config):
+    """A run of an agent that has learned nothing, as if it had been trained."""
+    known = {field.name for field in dataclasses.fields(agents.family(name).Config)}
+    config = SMALL | {name: value for name, value in config.items() if name in known}
+    made = spec(name, config=config)
+    stacked = train.init(agents.make(name), (4,), 2, (0,), **config)
+    return running.Run(made, records.Record(made.to_dict(), {}), stacked, 1)
+
+
+@pytest.mark.parametrize("name", agents.AGENTS)
+def test_what_can_be_changed_of_a_run_is_what_its_actions_depend_on(name):
+    read = set()
+    for selection in ("displaced", "base"):
+        run = small(name, num_samples=2, num_refinements=2, selection=selection)
+        watched = Watched(run.agents.config)
+        agent = jax.tree.map(lambda leaf: leaf[0] if eqx.is_array(leaf) else leaf, run.agents)
+        object.__setattr__(agent, "config", watched)
+        agent.act(jnp.zeros(4, jnp.float32), key=jax.random.key(0))
+        read |= watched.read
+    assert read == {*running.ACTING[type(run.agents)]}
+    for field in dataclasses.fields(run.spec.config):
+        value = getattr(run.spec.config, field.name)
+        if field.name in read:
+            assert getattr(run.acting(**{field.name: value}).agents.config, field.name) == value
+        elif field.name != "metric":
+            with pytest.raises(ValueError, match=rf"^{name} acts by .*; got {field.name}, of training: another value"):
+                run.acting(**{field.name: value})
+    with pytest.raises(ValueError, match=r"There is no setting of .* called 'widht'\. Did you mean 'width'"):
+        run.acting(widht=8)
+
+
+def test_pictures_say_their_steps(monkeypatch):
+    """Of an episode of 7 steps the first, every second one and the last are shown."""
+
+    class Shown:
+        def reset(self, *, seed):
+            self.time = 0
+            return np.zeros(4, np.float32), {}
+
+        def step(self, action):
+            self.time += 1
+            return np.zeros(4, np.float32), 0.0, False, self.time == 7, {"success": True}
+
+        def render(self):
+            return np.full((2, 2, 3), self.time, np.uint8)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(loading, "environment", lambda task, render_mode: Shown())
+    monkeypatch.setattr(running, "FILM", 1000)
+    frames, steps, success = small("bc").pictures()
+    assert [int(frame[0, 0, 0]) for frame in frames] == steps == [0, 2, 4, 6, 7]
+    assert success
+
+
 def test_an_evaluation_can_be_stopped(trained):
     environments = [loading.environment(trained.task) for _ in range(2)]
     asked = iter([False] * 5 + [True] * 5)
@@ -350,6 +417,13 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
         assert say(capsys, command, "mine/record.json") == (2, "", sentence)
     code, _, complaints = say(capsys, "evaluate", "mine", "--held-out", "--episodes", 1)
     assert (code, complaints.count("\n")) == (2, 1)
+    sentence = "another value takes another run.\n"
+    code, printed, complaints = say(capsys, "evaluate", "mine", "--set", "width=8", "--set", "discount=0.5")
+    assert (code, printed) == (2, "")
+    assert complaints.startswith(
+        "fdbook: fidec acts by flow_steps, num_refinements, num_samples, q_agg, selection; got "
+    )
+    assert complaints.endswith(f"got width, discount, of training: {sentence}")
     code, _, complaints = say(capsys, "evaluate", "mine", "--video", "a.gif", "--video-seed", 7)
     assert (code, complaints) == (2, "fdbook: --video-seed takes a seed of the run, one of 0; got 7\n")
 
@@ -376,6 +450,8 @@ def test_train_and_evaluate_as_they_are_typed(here, capsys):
         (["train", TASK, "--source", "recordet"], "There is no source called 'recordet'. Did you mean 'recorded'?"),
         (["train", "--data", "log.npz", "--noise", "1"], "and doses are not for data of your own (--data)"),
         (["evaluate", "nowhere", "--video", "a.mp4"], "--video takes a file that ends in .gif; got a.mp4"),
+        (["evaluate", "nowhere", "--video-episode", "0"], "--video-episode belongs to --video"),
+        (["evaluate", "nowhere", "--video-seed", "1"], "--video-seed belongs to --video"),
     ],
 )
 def test_wrong_words_get_one_sentence(here, capsys, words, sentence):

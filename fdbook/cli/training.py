@@ -43,7 +43,13 @@ def add_train(commands: Commands) -> None:
         help="sizes, updates and settings, as --names lists them (default: laptop)",
     )
     _add_seeds(parser)
-    parser.add_argument("--updates", "--steps", metavar="N", type=at_least(1), help="updates (default: the preset's)")
+    parser.add_argument(
+        "--updates",
+        "--steps",
+        metavar="N",
+        type=at_least(1),
+        help="updates (default: the preset's); with the same --out and more of them a finished run is lengthened",
+    )
     parser.add_argument(
         "--online",
         metavar="N",
@@ -256,7 +262,7 @@ def add_evaluate(commands: Commands) -> None:
             "fdbook evaluate runs/... --held-out              losses and likelihood on held-out data: nothing is played",
         ),
     )
-    _add_settings(parser, "act with another setting: num_samples, num_refinements")
+    _add_settings(parser, "act with another setting: num_samples, num_refinements, selection, flow_steps, q_agg")
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="the folder of a run, as `fdbook train` named it")
     parser.add_argument("--episodes", metavar="N", type=at_least(1), help="episodes for each seed (default: the run's)")
     parser.add_argument(
@@ -274,7 +280,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="also write what came out to a file")
     parser.add_argument("--video", metavar="FILE", type=Path, help="write one episode of one seed into a GIF")
-    parser.add_argument("--video-episode", metavar="N", type=at_least(0), default=0, help="which episode (default: 0)")
+    parser.add_argument("--video-episode", metavar="N", type=at_least(0), help="which episode (default: 0)")
     parser.add_argument(
         "--video-seed", metavar="N", type=at_least(0), help="which seed of the run (default: its first)"
     )
@@ -344,6 +350,9 @@ def _held_out(arguments):
 def _evaluate(arguments):
     if arguments.video is not None and arguments.video.suffix != ".gif":
         raise UsageError(f"--video takes a file that ends in .gif; got {arguments.video}")
+    for name in ("episode", "seed") if arguments.video is None else ():
+        if getattr(arguments, f"video_{name}") is not None:
+            raise UsageError(f"--video-{name} belongs to --video, which says the file to film into")
     if arguments.video is not None and arguments.starts != "task":
         raise UsageError("--video films episodes that start as the task says; leave --starts out")
     from fdbook import experiment
@@ -367,7 +376,7 @@ def _evaluate(arguments):
     episodes = arguments.episodes or run.spec.episodes
     success = None
     if arguments.video is not None:  # first: what cannot be filmed is told before every episode has been played
-        success = run.film(arguments.video, episode=arguments.video_episode, index=index)
+        success = run.film(arguments.video, episode=arguments.video_episode or 0, index=index)
     result = run.evaluate(episodes=episodes, starts=arguments.starts, progress=bars(arguments))
     where = "" if arguments.starts == "task" else ", started anywhere"
     played = f"{count(episodes, 'episode')}{where}"

@@ -38,6 +38,15 @@ __all__ = ["Run", "data_of", "open_run", "summary", "train"]
 LOCK = ".lock"
 FILM = 100
 """Pictures of a film, about."""
+ACTING: dict[type[Agent], tuple[str, ...]] = {
+    agents.FlowBC: ("flow_steps",),
+    agents.IFQL: ("flow_steps", "num_samples"),
+    agents.DecoratedFlow: ("flow_steps", "num_refinements", "num_samples", "q_agg", "selection"),
+    agents.FQL: (),
+    agents.IQL: (),
+    agents.ReBRAC: (),
+}
+"""What `act` reads of the settings of our agents: all else is of training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +87,13 @@ class Run:
     def acting(self, **changes: Any) -> "Run":
         """The same run with other settings of acting, such as `num_samples` and `num_refinements` of a decorated flow.
 
-        Raises ValueError for a setting that the agent does not have.
+        Raises ValueError for a setting that the agent does not have, and for one of training, which its actions do not depend on.
         """
         checked = self.spec.replace(config=changes).config
+        known = next((ACTING[kind] for kind in type(self.agents).__mro__ if kind in ACTING), changes)  # one's own: any
+        if others := [name for name in changes if name not in known]:
+            told = f"{self.spec.agent} acts by {', '.join(known) or 'none of its settings'}"
+            raise ValueError(f"{told}; got {', '.join(others)}, of training: another value takes another run.")
         config = dataclasses.replace(self.agents.config, **{name: getattr(checked, name) for name in changes})
         return dataclasses.replace(self, agents=dataclasses.replace(self.agents, config=config))
 
@@ -131,14 +144,13 @@ class Run:
         options = {"episode": episode, "index": index, "normalizer": self.normalizer, "every": every}
         try:
             with contextlib.closing(load.environment(self.task, render_mode="rgb_array")) as environment:
-                frames, success = evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
+                return evaluate.film(self.agents, environment, self.spec.seeds[index], **options)
         except OSError:  # a sentence already
             raise
         except Exception as error:  # what cannot render raises depends on the environment
             raise OSError(
                 f"An episode of {self.task.name} cannot be filmed here: nothing renders ({error})."
             ) from error
-        return frames, [every * n for n in range(len(frames))], success
 
     def film(self, path: str | Path, *, episode: int = 0, index: int = 0) -> bool:
         """Writes one episode of one seed into a GIF of about a hundred pictures, and returns whether it succeeded.

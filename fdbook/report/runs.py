@@ -12,9 +12,10 @@ __all__ = ["find", "grouped", "joined", "progress"]
 
 
 def find(places: Iterable[str | Path]) -> dict[Path, Record]:
-    """The records in folders, however deep, and in files that are records themselves, by the folders that they lie in.
+    """The records in folders, however deep, and in files that are records themselves.
 
-    A record that is found twice is there once. Raises FileNotFoundError for a place that is not there or has no record, and
+    They go by the folders that they lie in, those in files of another name than record.json by their files. A record that is
+    found twice is there once. Raises FileNotFoundError for a place that is not there or has no record, and
     ValueError for a damaged record.
     """
     found: dict[Path, Record] = {}
@@ -23,7 +24,8 @@ def find(places: Iterable[str | Path]) -> dict[Path, Record]:
         if not files:
             raise FileNotFoundError(f"There is no run record in {place}, nor in the folders below it.")
         known = {path.resolve() for path in found}
-        found |= {path.parent: records.read(path) for path in files if path.parent.resolve() not in known}
+        named = {path.parent if path.name == records.NAME else path: path for path in files}
+        found |= {name: records.read(path) for name, path in named.items() if name.resolve() not in known}
     return found
 
 

@@ -217,8 +217,8 @@ def film(
     index: int = 0,
     normalizer: Normalizer | None = None,
     every: int = 2,
-) -> tuple[list[np.ndarray], bool]:
-    """A picture of every second step (or as `every` says) of one evaluation episode, and whether it succeeded.
+) -> tuple[list[np.ndarray], list[int], bool]:
+    """A picture of every second step (or as `every` says) of one evaluation episode, and of its last; their steps; success.
 
     The environment must render pictures (`render_mode="rgb_array"`); `index` is the agent's place among `agents`, `seed` its
     seed. The episode is the one that `evaluate` plays under the same number.
@@ -226,7 +226,7 @@ def film(
     agent = jax.tree.map(lambda leaf: leaf[index : index + 1] if eqx.is_array(leaf) else leaf, agents)
     only, time, step = SyncEnvironments([environment]), 0, None
     seen = only.reset({0: FIRST_SEED + episode})[0]
-    frames = [environment.render()]
+    frames, steps = [environment.render()], [0]
     while step is None or not step.over:
         numbers = (
             np.full(shape, value, np.int32) for shape, value in (((1,), seed), ((1, 1), episode), ((1, 1), time))
@@ -236,4 +236,5 @@ def film(
         seen, time = step.observation, time + 1
         if time % every == 0 or step.over:
             frames.append(environment.render())
-    return frames, bool(step.success)
+            steps.append(time)
+    return frames, steps, bool(step.success)

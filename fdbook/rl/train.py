@@ -192,6 +192,8 @@ class _Loop:
         record = self.record
         if record.done >= record.updates and not self._pending():
             record.status = "finished"
+            if not self._is_recorded():  # it was lost, or the process ended before it was written
+                self._write()
             return self.agents
         record.status, record.note = "running", ""
         self.agents, self.log = loop.copy(self.agents), Log(record, self.folder, self.log_every)
@@ -326,6 +328,11 @@ class _Loop:
             self.saved = self.record.done
         self.saved_at = time.monotonic()
         self._write()
+
+    def _is_recorded(self) -> bool:
+        """Whether the folder has the record of a finished run."""
+        there = self.folder is not None and (self.folder / records.NAME).exists()
+        return there and records.read(self.folder).status == "finished"
 
     def _write(self):
         if self.folder is not None:

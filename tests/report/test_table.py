@@ -283,6 +283,24 @@ def test_records_are_found_once_however_deep(record, written):
         runs.find(["nowhere"])
 
 
+def test_records_beside_each_other_go_by_their_files(record, written, say):
+    folder = written(run=record([1.0])) / "run"
+    for name, each in {"a": record([10.0]), "b": record([30.0], seeds=[1])}.items():
+        each.write(folder)
+        (folder / "record.json").rename(folder / f"{name}.json")
+    record([1.0]).write(folder)
+    files = [folder / "a.json", folder / "b.json"]
+    found = runs.find([*files, folder, folder / "record.json", files[0]])
+    assert {name: each.score().tolist() for name, each in found.items()} == {
+        files[0]: [10.0],
+        files[1]: [30.0],
+        folder: [1.0],
+    }
+    code, printed, complaint = say("table", *files)
+    assert (code, complaint) == (0, "")
+    assert cells(printed)[CUBE]["bc"] == "20.0 ± 14.1 (2)"
+
+
 def test_markdown_is_aligned_and_latex_escaped(record):
     made = table.make({"a": record([10.0, 20.0]), "b": record([3.0, 5.0], MAZE)})
     made = dataclasses.replace(made, caption="100% of_it & more")

@@ -19,7 +19,7 @@ from fdbook.experiment import evaluation
 from fdbook.rl import agents, train
 from fdbook.rl.agents.base import values
 from fdbook.rl.environments import AsyncEnvironments, SyncEnvironments
-from fdbook.rl.evaluate import evaluate
+from fdbook.rl.evaluate import evaluate, film
 from fdbook.rl.fourier_features import Normalizer
 
 
@@ -91,6 +91,23 @@ def test_an_episode_succeeds_by_its_last_step_and_returns_every_reward():
     assert result.successes.tolist() == [[False, False]]
     assert result.returns.tolist() == [[1110.0, 1110.0]]
     assert result.lengths.tolist() == [[3, 3]]
+
+
+class Shown(PassingBy):
+    """Three steps, and pictures of how many there have been."""
+
+    def render(self):
+        return np.full((2, 2, 3), self.time, np.uint8)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("every", "shown"), [(1, [0, 1, 2, 3]), (2, [0, 2, 3]), (3, [0, 3]), (5, [0, 3])])
+def test_a_film_says_the_step_of_each_picture_the_last_one_too(every, shown):
+    frames, steps, success = film(stacked(1), Shown(), 0, every=every)
+    assert [int(frame[0, 0, 0]) for frame in frames] == steps == shown
+    assert not success
 
 
 def test_only_what_is_named_is_reset_and_stepped(pool):

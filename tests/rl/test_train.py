@@ -300,6 +300,23 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert (tmp_path / "record.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_finished_run_whose_record_was_lost_gets_it_again(tmp_path, lost):
+    """Or one whose record was not written anew at its end, as when the process is killed there."""
+    run(some_record(updates=300), folder=tmp_path)
+    path = tmp_path / "record.json"
+    first = json.loads(path.read_text())
+    path.unlink()
+    if not lost:
+        path.write_text(json.dumps(first | {"status": "running"}))
+    run(some_record(updates=300), folder=tmp_path)
+    again = json.loads(path.read_text())
+    for tree in (first, again):
+        tree["progress"].pop("wall")
+    assert again == first
+    assert again["status"] == "finished"
+
+
 def test_a_longer_run_carries_a_shorter_one_on_bit_for_bit(tmp_path):
     def judge(agents, stopped):
         return {"score": [1.0]}
