@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -216,6 +217,41 @@ def test_the_papers_settings_of_online_runs_are_taken_there():
 def test_what_makes_no_sense_is_refused_when_it_is_made(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         RunSpec(**({"task": CUBE} | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"task": 5}, "A run takes a task, or the name of one; got 5."),
+        ({"task": [CUBE]}, f"A run takes a task, or the name of one; got ['{CUBE}']."),
+        ({"agent": ["bc"]}, "A run takes a word for agent; got ['bc']."),
+        ({"agent": None}, "A run takes a word for agent; got None."),
+        ({"preset": ["laptop"]}, "A run takes a word for preset; got ['laptop']."),
+        ({"matmul_precision": ["tf32"]}, "A run takes a word for matmul_precision; got ['tf32']."),
+        ({"normalize": "false"}, "A run takes true or false for normalize; got 'false'."),
+        ({"normalize": 0}, "A run takes true or false for normalize; got 0."),
+        ({"seeds": 3.0}, "A run takes seeds as in 3 or (0, 1, 2); got 3.0."),
+        ({"seeds": "3"}, "A run takes seeds as in 3 or (0, 1, 2); got '3'."),
+        ({"evaluations": 5}, "A run takes evaluations as in (500, 1000); got 5."),
+        ({"normalize": True, "wavelengths": 1.0}, "A run takes wavelengths as in (4.0, 2.0); got 1.0."),
+        ({"normalize": True, "wavelengths": ("x",)}, "A run takes wavelengths that are numbers; got 'x'."),
+        ({"config": 3}, "A run takes its config as settings by name; got 3."),
+        ({"data": 5}, "A run takes its data as a DataSpec or as parts of one by name; got 5."),
+    ],
+)
+def test_values_of_another_kind_are_refused(changes, sentence, unhooked):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        RunSpec(**({"task": CUBE} | changes))
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        RunSpec(CUBE).replace(**changes)
+
+
+def test_numbers_that_differ_give_folders_that_differ():
+    names = {value: RunSpec(CUBE, config={"budget": value}).folder.name for value in (0.1, 0.1000001, 1e-7)}
+    said = {value: name.rpartition("budget=")[2] for value, name in names.items()}
+    assert said == {0.1: "0.1", 0.1000001: "0.1000001", 1e-7: "1e-07"}
+    said = {value: RunSpec(CUBE, config={"max_grad_norm": value}).folder.name for value in (1.0, 100000.0, 1234567.0)}
+    assert [name.rpartition("=")[2] for name in said.values()] == ["1", "100000", "1234567.0"]
 
 
 @pytest.mark.parametrize("change", [{"format": 0}, {"agent": None, "config": 3}, {"strange": 1}])

@@ -220,6 +220,53 @@ def test_a_wrong_file_gets_one_sentence_with_the_place(write, capsys, text, sent
     assert complaint.count("\n") == 1
 
 
+MORE = "; several values go to [axes]."
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("task = 5", "A run takes a task, or the name of one; got 5."),
+        ("task = ['cube-single', 'scene']", "A run takes a task, or the name of one; got ['cube-single', 'scene']" + MORE),
+        ("task = {data = 5}", "A task of one's own takes a text for data; got 5."),
+        ("task = {data = ['a.npz', 'b.npz']}", "A task of one's own takes a text for data; got ['a.npz', 'b.npz']" + MORE),
+        ("task = {data = 'a.npz', env = 5}", "A task of one's own takes a text for env; got 5."),
+        (f"task = '{CUBE}'\nagent = ['bc', 'fql']", "A run takes a word for agent; got ['bc', 'fql']" + MORE),
+        (f"task = '{CUBE}'\nagent = 5", "A run takes a word for agent; got 5."),
+        (f"task = '{CUBE}'\npreset = ['laptop']", "A run takes a word for preset; got ['laptop']" + MORE),
+        (f"task = '{CUBE}'\nmatmul_precision = ['tf32']", "A run takes a word for matmul_precision; got ['tf32']" + MORE),
+        (f"task = '{CUBE}'\nseeds = 3.0", "A run takes seeds as in 3 or (0, 1, 2); got 3.0."),
+        (f"task = '{CUBE}'\nevaluations = 5", "A run takes evaluations as in (500, 1000); got 5."),
+        (f"task = '{CUBE}'\nnormalize = true\nwavelengths = 1.0", "A run takes wavelengths as in (4.0, 2.0); got 1.0."),
+        (f"task = '{CUBE}'\nnormalize = 7", "A run takes true or false for normalize; got 7."),
+        (f"task = '{CUBE}'\nnormalize = 'false'", "A run takes true or false for normalize; got 'false'."),
+        (
+            f"task = '{CUBE}'\nupdates = [5, 6]",
+            "A run takes a number of updates that is a whole number of at least 1; got [5, 6]" + MORE,
+        ),
+        (
+            f"task = '{CUBE}'\nconfig.budget = [0.1, 0.2]",
+            "DecoratedFlow takes a number for budget; got [0.1, 0.2]" + MORE,
+        ),
+        (f"task = '{CUBE}'\nmetric = {{name = 'exact', pooled = 'no'}}", "Fisher takes true or false for pooled; got 'no'."),
+        (
+            f"task = '{CUBE}'\nmetric = {{name = 'exact', t = [0.9, 0.8]}}",
+            "Fisher takes a perturbed time in (0, 1), or an interval of such times; got (0.9, 0.8).",
+        ),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_gets_one_sentence_with_the_place(write, capsys, unhooked, text, sentence):
+    assert cli.main(["sweep", write(f"[base]\n{text}\n"), "--list"]) == 2
+    complaint = capsys.readouterr().err
+    assert complaint.endswith(f": {sentence}\n")
+    assert complaint.startswith("fdbook: s.toml, [base]: " if "0.9, 0.8" not in sentence else "fdbook: s.toml, cell ")
+
+
+def test_a_metric_in_a_file_may_have_an_interval_of_times(write):
+    text = f"[base]\ntask = '{CUBE}'\nmetric = {{name = 'exact', t = [0.8, 0.9]}}\n"
+    assert read_sweep(write(text)).cells[0].spec.metric == metrics.make("exact", t=(0.8, 0.9))
+
+
 def test_a_file_that_is_not_there_gets_one_sentence(write, capsys):
     assert cli.main(["sweep", "nowhere.toml"]) == 2
     assert capsys.readouterr().err == "fdbook: There is no file nowhere.toml.\n"

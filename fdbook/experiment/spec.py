@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fdbook.checks import check_fields, check_range
+from fdbook.checks import check_fields
 from fdbook.data.dose import Dose
 from fdbook.data.load import check_choice
 from fdbook.data.tasks import Task, find_task, task_from_dict
+from fdbook.experiment import parts
 from fdbook.experiment.presets import preset, registry
 from fdbook.geometry import metrics
 from fdbook.rl import agents, records
@@ -91,7 +92,7 @@ class RunSpec:
     the agent (`fdbook.rl.agents.family(agent).Config`); what it leaves out comes from the task's registry and the preset. Use
     `replace` for a variation, `diff` to see what differs.
 
-    Raises ValueError for unknown names, values out of range, and combinations that make no sense.
+    Raises ValueError for unknown names, values of another kind or out of range, and combinations that make no sense.
 
     >>> spec = experiment.RunSpec("cube-single", "fql", config={"alpha": 100.0})
     >>> spec.replace(config={"alpha": 300.0}).diff(spec)
@@ -286,6 +287,8 @@ def _as_dict(config) -> dict[str, Any]:
     """The settings of a mapping or of a whole configuration."""
     if isinstance(config, Config):
         return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"A run takes its config as settings by name; got {config!r}.")
     if "metric" in config:
         raise ValueError("A run's metric is said as metric=..., not among the settings of its agent.")
     return dict(config)
@@ -293,91 +296,39 @@ def _as_dict(config) -> dict[str, Any]:
 
 def _resolved(given: dict[str, Any]) -> dict[str, Any]:
     """Every part of a specification, filled in and checked."""
+    parts.check_names(given)
     task = given["task"] if isinstance(given["task"], Task) else find_task(given["task"])
     kind, filled = agents.family(given["agent"]), preset(given["preset"], task)
     named = filled.metric if agents.AGENTS[given["agent"]].any_metric else None
     metric = agents.choose_metric(given["agent"], named if given["metric"] is None else given["metric"])
     known = {field.name for field in dataclasses.fields(kind.Config)}
-    online = _online(given, task)
+    online = parts.online_updates(given["online"], task)
     defaults = registry(task, given["agent"], online=online > 0) | filled.config
     config = {name: value for name, value in defaults.items() if name in known} | _as_dict(given["config"])
     if metric is not None:
         config["metric"] = metric
     agents.check(given["agent"], **config)
     config = kind.configure(**config)
-    updates = _integer(filled.updates if given["updates"] is None else given["updates"], "number of updates", 1)
-    episodes = _integer(filled.episodes if given["episodes"] is None else given["episodes"], "number of episodes", 1)
-    parts = {"task": task, "metric": metric, "config": config, "updates": updates, "episodes": episodes}
-    parts |= {"data": _data(given["data"], task), "seeds": _seeds(given["seeds"]), "online": online}
-    parts["matmul_precision"] = check_precision(given["matmul_precision"])
-    evaluations = _evaluations(given, filled, updates, online)
-    return parts | {"evaluations": evaluations} | _features(given, filled, task)
-
-
-def _online(given, task: Task) -> int:
-    """The updates of the online phase, which a task without an environment, or with pictures, cannot have."""
-    steps = _integer(given["online"], "number of online updates", 0)
-    if steps and not task.has_environment:
-        raise ValueError(f"The task {task.name} has no environment to be trained in; got online={steps}.")
-    if steps and task.dataset.pixels:
-        raise ValueError(f"Online updates take observations that are states; those of {task.name} are pictures.")
-    return steps
+    counts = {"updates": filled.updates, "episodes": filled.episodes}
+    for name, usual in counts.items():
+        counts[name] = parts.whole_number(usual if given[name] is None else given[name], f"number of {name}", 1)
+    evaluations = parts.evaluations(given["evaluations"], filled.evaluations, counts["updates"], online)
+    found: dict[str, Any] = {"task": task, "metric": metric, "config": config, "evaluations": evaluations} | counts
+    found |= {"data": _data(given["data"], task), "seeds": parts.seeds(given["seeds"]), "online": online}
+    found["matmul_precision"] = check_precision(given["matmul_precision"])
+    return found | parts.features(given["normalize"], given["wavelengths"], filled, task)
 
 
 def _data(data, task: Task) -> DataSpec:
     """Which data are meant, with the dose written out whole, or left out where it is the published one."""
+    if not isinstance(data, DataSpec | Mapping):
+        raise ValueError(f"A run takes its data as a DataSpec or as parts of one by name; got {data!r}.")
     data = data if isinstance(data, DataSpec) else DataSpec.from_dict(data)
     if task.dataset.origin is not None and data != DataSpec():
         raise ValueError(
             f"The task {task.name} has data of its own; got {data.to_dict()}, which choose another data set."
         )
     return data if data.dose is None else dataclasses.replace(data, dose=Dose.of(task.dataset, data.dose))
-
-
-def _integer(value, what: str, low: int, high: int = 2**31 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-        raise ValueError(f"A run takes a {what} that is a whole number of at least {low}; got {value!r}.")
-    if value > high:
-        raise ValueError(f"A run takes a {what} that is a whole number of at most {high}; got {value!r}.")
-    return int(value)
-
-
-def _seeds(seeds) -> tuple[int, ...]:
-    if isinstance(seeds, int | np.integer):
-        seeds = range(_integer(seeds, "number of seeds", 1))
-    seeds = tuple(_integer(seed, "seed", 0) for seed in seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"A run takes at least one seed, each of them once; got {list(seeds)}.")
-    return seeds
-
-
-def _evaluations(given, filled, updates: int, online: int) -> tuple[int, ...]:
-    """The updates after which a run is evaluated: the preset's up to its end, its end, and the quarters of the online phase."""
-    if given["evaluations"] is None:
-        quarters = {updates + online * quarter // 4 for quarter in range(1, 5)} - {updates}
-        return (*(step for step in filled.evaluations if step < updates), updates, *sorted(quarters))
-    steps = sorted({_integer(step, "number of an update to evaluate after", 0) for step in given["evaluations"]})
-    if steps and steps[-1] > updates + online:
-        raise ValueError(f"A run of {updates + online} updates cannot be evaluated after update {steps[-1]}.")
-    return tuple(steps)
-
-
-def _features(given, filled, task: Task) -> dict[str, Any]:
-    """Whether observations are normalized, and with which Fourier features."""
-    normalize = filled.normalize if given["normalize"] is None else bool(given["normalize"])
-    wavelengths = given["wavelengths"]
-    if wavelengths is None:
-        wavelengths = filled.wavelengths if normalize else ()
-    wavelengths = tuple(float(item) for item in wavelengths)
-    for item in wavelengths:
-        check_range(item, "a wavelength", "A run", open_low=True)
-    if wavelengths and not normalize:
-        raise ValueError(
-            f"Fourier features are of normalized observations; got wavelengths={wavelengths} without them."
-        )
-    if normalize and task.dataset.pixels:
-        raise ValueError(f"Observations of {task.name} are pictures, which are not normalized; got normalize=True.")
-    return {"normalize": normalize, "wavelengths": wavelengths}
 
 
 def _seeds_word(seeds: Sequence[int]) -> str:
@@ -387,10 +338,12 @@ def _seeds_word(seeds: Sequence[int]) -> str:
 
 
 def _word(value) -> str:
-    """A value in the name of a folder."""
+    """A value in the name of a folder; a number in the fewest digits that no other has."""
     if isinstance(value, tuple | list):
         return "-".join(map(_word, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return short if float(short := f"{value:g}") == value else repr(float(value))
+    return str(value)
 
 
 def _plain(value):

@@ -31,6 +31,8 @@ PARTS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name 
 TABLES = ("data", "config")
 NAMED = ("task", "metric")
 """Parts that a name or a table says."""
+SEVERAL = ("seeds", "evaluations", "wavelengths")
+"""Parts that are lists themselves."""
 SHARED = ("task", "data", "normalize", "wavelengths", "seeds", "episodes", "updates", "evaluations", "online")
 """What the cells of one task share, unless the file allows that it differs."""
 KEYS = {"out": str, "allow": list, "base": dict, "axes": dict, "methods": list}
@@ -190,22 +192,32 @@ def _cell(layers: Sequence[_Layer], out: Path) -> Cell:
     try:
         spec = RunSpec(**_parts(values))
     except (ValueError, TypeError, OSError) as error:
-        place = _place(str(error), values, origins) or f"cell {label or '[base]'}"
-        raise ValueError(f"{place}: {error}") from error
+        name = _culprit(str(error), values)
+        place = f"cell {label or '[base]'}" if name is None else origins[name]
+        raise ValueError(f"{place}: {error}" if name is None else f"{place}: {_hinted(error, name, values)}") from error
     return Cell(label or spec.method, spec, out / spec.folder.relative_to("runs"))
 
 
-def _place(sentence: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> str | None:
-    """The place in the file that a sentence is about: that of the name, or else of the value, which it quotes."""
+def _culprit(sentence: str, values: Mapping[str, Any]) -> str | None:
+    """The name that a sentence is about: that which it quotes, or else that of the value."""
     quoted = re.findall(r"'([^']*)'", sentence)[:1]
     words = set(re.findall(r"\w+", sentence))
+    called = {name: name.removesuffix(".name").rpartition(".")[2] for name in values}
     for name, value in values.items():
-        if name.rpartition(".")[2] in quoted or value in quoted:
-            return origins[name]
+        if called[name] in quoted or value in quoted:
+            return name
     for name, value in values.items():
-        if name.rpartition(".")[2] in words and (repr(value) in sentence or f"{value}" in sentence):
-            return origins[name]
+        if called[name] in words and (repr(value) in sentence or f"{value}" in sentence):
+            return name
     return None
+
+
+def _hinted(error: Exception, name: str, values: Mapping[str, Any]) -> str:
+    """A sentence about a value; of a list where one value belongs it says where lists go."""
+    part, _, option = name.partition(".")
+    one = part not in SEVERAL and (part not in NAMED or option in ("name", "data"))
+    hint = "; several values go to [axes]." if one and isinstance(values[name], list) else ""
+    return str(error).removesuffix(".") + hint if hint else str(error)
 
 
 def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,7 +230,7 @@ def _parts(values: Mapping[str, Any]) -> dict[str, Any]:
         options = dict(tree["metric"])
         if "name" not in options:
             raise ValueError(f"A metric with options says its name, too, as in name = 'exact'; got {options}.")
-        tree["metric"] = metrics.make(str(options.pop("name")), **options)
+        tree["metric"] = metrics.from_dict(options | {"name": str(options["name"])})
     return tree | {"task": _task(tree["task"])}
 
 
@@ -228,6 +240,9 @@ def _task(tree: dict[str, Any]) -> Task | str:
         if len(tree) > 1:
             raise ValueError(f"A task of the registry takes no options; got {tree}.")
         return tree["name"]
+    for name in ("data", "env"):
+        if not isinstance(tree.get(name, ""), str):
+            raise ValueError(f"A task of one's own takes a text for {name}; got {tree[name]!r}.")
     return _own_task(json.dumps(tree, sort_keys=True))
 
 
