@@ -131,7 +131,12 @@ def test_without_a_network_what_cannot_be_recorded_says_why(home):
             r"^A download has one size, no seed and no dose; got seed=7\.$",
         ),
         ("antmaze-giant-navigate-singletask", {"seed": 7}, ValueError, "cannot be recorded anew: it was made by"),
-        (TASK, {"seed": -1}, ValueError, r"^A recording takes a seed that is a whole number of at least 0; got -1\.$"),
+        (
+            TASK,
+            {"seed": -1, "source": "download"},
+            ValueError,
+            r"^A recording takes a seed that is a whole number of at least 0; got -1\.$",
+        ),
         (
             "antmaze-giant-navigate-singletask",
             {"source": "recorded"},
