@@ -32,7 +32,7 @@ from fdbook.geometry import (
     trust_region,
     warps,
 )
-from fdbook.report import statistics
+from fdbook.report import statistics, style
 from fdbook.rl import agents, environments, precision, records, train, transitions
 from fdbook.rl.agents import deflow_fidec
 
@@ -59,6 +59,7 @@ MODULES = [
     quadratic,
     records,
     statistics,
+    style,
     tasks,
     train,
     transitions,
@@ -94,6 +95,7 @@ WITHOUT = {
     "fdbook.report.figures.dose.compute": FIGURE,
     "fdbook.report.figures.dose.draw": FIGURE,
     "fdbook.report.figures.geometry.draw": FIGURE,
+    "fdbook.report.figures.learning.method_look": FIGURE,
     "fdbook.report.figures.load_numbers": FIGURE,
     "fdbook.report.figures.critics.compute": FIGURE,
     "fdbook.report.figures.critics.draw": FIGURE,
