@@ -215,7 +215,7 @@ def text_color(metric: str) -> str:
     """The color of a metric for text on white: darkened, where need be, to a contrast of 4.5 (WCAG, level AA).
 
     >>> style.METRIC_COLORS["fql"], style.text_color("fql")
-    ('#e0b400', '#917300')
+    ('#e0b400', '#907300')
     """
     color = np.array(to_rgb(METRIC_COLORS[metric]))
     linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
