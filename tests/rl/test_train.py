@@ -544,7 +544,7 @@ def test_a_full_disk_stops_the_run_and_harms_nothing(tmp_path):
     process = driver(folder, 1000, "fql", first=limit)
     _, errors = process.communicate()
     assert process.returncode == 1
-    assert "raise OSError(" in errors
+    assert "OSError" in errors
     assert "The checkpoint of step 500 could not be saved in" in errors  # threads of Orbax's write into the same lines
     assert "the checkpoint of step 250 is whole" in errors
     assert saved(folder) == [250]
