@@ -16,18 +16,19 @@ from PIL import Image
 
 LARGEST = 400_000
 """Bytes of a notebook."""
-COLORS = (256, 192, 128, 96, 64)
-"""Of its pictures: the first number with which it is small enough. With few a shaded map takes colors that its scale has not."""
+COLORS = (None, 256, 192, 128, 96, 64)
+"""Of its pictures, None for all: the first number with which it is small enough. With few, a map has shades that no scale has."""
 RARE_TOO = Image.Quantize.MAXCOVERAGE
 """The palette covers the colors of a picture, and not its pixels: a thin line keeps its own."""
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def smaller(picture: bytes, colors: int) -> bytes:
+def smaller(picture: bytes, colors: int | None) -> bytes:
     """A PNG with a palette of that many colors, where that is smaller."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(picture)) as image:
-        few = image.convert("RGB").quantize(colors, RARE_TOO, dither=Image.Dither.NONE)
+        whole = image.convert("RGB")
+        few = whole if colors is None else whole.quantize(colors, RARE_TOO, dither=Image.Dither.NONE)
         few.save(buffer, "png", optimize=True)
     packed = buffer.getvalue()
     return packed if len(packed) < len(picture) else picture
