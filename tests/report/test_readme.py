@@ -100,8 +100,13 @@ def test_runs():
     fidec, deflow, fql = (mean(f"runs/pointmaze-medium-{name}") for name in ("fidec-exact", "deflow", "fql"))
     assert deflow == fidec
     assert said("medium point maze #%, as does DeFlow, and FQL #.") == [fidec, fql]
-    told = said("reaches #% in D4RL's small point maze, #% in the medium one and #% in the large one")
-    assert told == [mean(f"tried/d4rl-pointmaze-{size}") for size in ("umaze", "medium", "large")]
+    told = said(
+        "#% in D4RL's small point maze after #,000 updates, and after #,000 #% in the medium one and #% in the large one"
+    )
+    small, medium, large = (f"tried/d4rl-pointmaze-{size}" for size in ("umaze", "medium", "large"))
+    updates = {name: records.read(figures.RUNS.parent / name).updates / 1000 for name in (small, medium, large)}
+    assert updates[medium] == updates[large]
+    assert told == [mean(small), updates[small], updates[medium], mean(medium), mean(large)]
     told = said("those of Fisher Decorator are at #, # and #")
     assert told == [round(float(x)) for x in matrix(OGBENCH, "fidec-exact")]
 
